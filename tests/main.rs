@@ -17,6 +17,7 @@ mod demo;
 mod deploy;
 mod dev;
 mod documents;
+mod ext_authz;
 mod faults;
 mod freshness;
 mod gateway;
@@ -92,6 +93,7 @@ fn main() -> std::process::ExitCode {
         (&[], faults::server::tests()),
         (&[], freshness::tests()),
         (&[], gateway::tests()),
+        (&[Envoy], ext_authz::tests()),
         (&[Envoy], gateway::closed::tests()),
         (&[Envoy], gateway::end_to_end::tests()),
         (&[Envoy], gateway::headers::tests()),

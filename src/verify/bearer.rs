@@ -1,4 +1,4 @@
-//! Bearer tokens in requests, and the error responses of RFC 6750 §3.
+//! Access tokens in requests, and the error responses of RFC 6750 §3 and RFC 9449 §7.1.
 
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
@@ -7,7 +7,10 @@ use http::{
 use tonic::metadata::{Ascii, MetadataValue};
 use zeroize::Zeroizing;
 
-use super::VerifyError;
+use super::{Scheme, VerifyError};
+
+/// The algorithms of DPoP proofs, in challenges (RFC 9449 §7.1).
+const ALGORITHMS: &str = "ES256 PS256 EdDSA";
 
 /// The `Retry-After` of [`Rejection::Unavailable`], in seconds.
 const RETRY_AFTER_SECS: HeaderValue = HeaderValue::from_static("1");
@@ -21,6 +24,10 @@ pub(crate) enum Rejection<'a> {
     InvalidRequest,
     /// The token is invalid: 401.
     InvalidToken,
+    /// The token is bound to a key, and was sent as bearer, or the reverse: 401.
+    WrongScheme,
+    /// The DPoP proof is missing or wrong: 401. Names the claim, or what else is wrong.
+    InvalidProof(&'static str),
     /// The token lacks one of these scopes, separated by spaces: 403.
     InsufficientScope(&'a str),
     /// The token can't be checked now: 503.
@@ -29,10 +36,11 @@ pub(crate) enum Rejection<'a> {
 
 impl From<VerifyError> for Rejection<'_> {
     fn from(error: VerifyError) -> Self {
-        if error.is_temporary() {
-            Self::Unavailable
-        } else {
-            Self::InvalidToken
+        match error {
+            _ if error.is_temporary() => Self::Unavailable,
+            VerifyError::Scheme => Self::WrongScheme,
+            VerifyError::Proof(what) => Self::InvalidProof(what),
+            _ => Self::InvalidToken,
         }
     }
 }
@@ -40,6 +48,14 @@ impl From<VerifyError> for Rejection<'_> {
 /// Returns the bearer token of the only `Authorization` header (RFC 6750 §2.1). The scheme may have any letter case
 /// (RFC 9110 §11.1).
 pub(crate) fn token(headers: &HeaderMap) -> Result<&str, Rejection<'static>> {
+    match presented(headers)? {
+        (Scheme::Bearer, token) => Ok(token),
+        (Scheme::Dpop, _) => Err(Rejection::NoToken),
+    }
+}
+
+/// Returns the access token of the only `Authorization` header, with its scheme.
+pub(super) fn presented(headers: &HeaderMap) -> Result<(Scheme, &str), Rejection<'static>> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().ok_or(Rejection::NoToken)?;
     if values.next().is_some() {
@@ -47,13 +63,15 @@ pub(crate) fn token(headers: &HeaderMap) -> Result<&str, Rejection<'static>> {
     }
     let value = value.to_str().map_err(|_| Rejection::InvalidRequest)?;
     let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
-    if !scheme.eq_ignore_ascii_case("Bearer") {
-        return Err(Rejection::NoToken);
-    }
+    let scheme = match scheme {
+        _ if scheme.eq_ignore_ascii_case("Bearer") => Scheme::Bearer,
+        _ if scheme.eq_ignore_ascii_case("DPoP") => Scheme::Dpop,
+        _ => return Err(Rejection::NoToken),
+    };
     // One space or more (RFC 9110 §11.4).
     let token = token.trim_start_matches(' ');
     is_b64token(token)
-        .then_some(token)
+        .then_some((scheme, token))
         .ok_or(Rejection::InvalidRequest)
 }
 
@@ -74,9 +92,16 @@ fn is_b64token(text: &str) -> bool {
 
 impl Rejection<'_> {
     /// Returns the response, without a body. `realm` names the protected resource, and `metadata` is the URL of its
-    /// metadata (RFC 9728 §5.1).
-    pub(super) fn response<B: Default>(self, realm: &str, metadata: Option<&str>) -> Response<B> {
+    /// metadata (RFC 9728 §5.1). `scheme` is that of the token. Without one, the challenges are those of both.
+    pub(super) fn response<B: Default>(
+        self,
+        scheme: Option<Scheme>,
+        realm: &str,
+        metadata: Option<&str>,
+    ) -> Response<B> {
         let (status, error) = match self {
+            Self::WrongScheme => (StatusCode::UNAUTHORIZED, Some("invalid_token")),
+            Self::InvalidProof(_) => (StatusCode::UNAUTHORIZED, Some("invalid_dpop_proof")),
             Self::NoToken => (StatusCode::UNAUTHORIZED, None),
             Self::InvalidRequest => (StatusCode::BAD_REQUEST, Some("invalid_request")),
             Self::InvalidToken => (StatusCode::UNAUTHORIZED, Some("invalid_token")),
@@ -91,19 +116,47 @@ impl Rejection<'_> {
             headers.insert(RETRY_AFTER, RETRY_AFTER_SECS);
             return response;
         }
-        let mut challenge = format!("Bearer realm=\"{}\"", quoted(realm));
+        let schemes: &[Scheme] = match (self, scheme) {
+            // What would be right for a bound token.
+            (Self::WrongScheme | Self::InvalidProof(_), _) | (_, Some(Scheme::Dpop)) => &[Scheme::Dpop],
+            (Self::NoToken, _) => &[Scheme::Bearer, Scheme::Dpop],
+            _ => &[Scheme::Bearer],
+        };
+        for scheme in schemes {
+            let challenge = self.challenge(*scheme, error, realm, metadata);
+            let fallback = HeaderValue::from_static("Bearer");
+            headers.append(
+                WWW_AUTHENTICATE,
+                HeaderValue::try_from(challenge).unwrap_or(fallback),
+            );
+        }
+        response
+    }
+
+    fn challenge(self, scheme: Scheme, error: Option<&str>, realm: &str, metadata: Option<&str>) -> String {
+        let name = match scheme {
+            Scheme::Bearer => "Bearer",
+            Scheme::Dpop => "DPoP",
+        };
+        let mut challenge = format!("{name} realm=\"{}\"", quoted(realm));
         if let Some(metadata) = metadata {
             challenge.push_str(&format!(", resource_metadata=\"{}\"", quoted(metadata)));
         }
         if let Some(error) = error {
             challenge.push_str(&format!(", error=\"{error}\""));
         }
+        if let Self::InvalidProof(what) = self {
+            challenge.push_str(&format!(
+                ", error_description=\"the DPoP proof is wrong: {what}\""
+            ));
+        }
         if let Self::InsufficientScope(scope) = self {
             challenge.push_str(&format!(", scope=\"{}\"", quoted(scope)));
         }
-        let challenge = HeaderValue::try_from(challenge).unwrap_or(HeaderValue::from_static("Bearer"));
-        headers.insert(WWW_AUTHENTICATE, challenge);
-        response
+        if scheme == Scheme::Dpop {
+            challenge.push_str(&format!(", algs=\"{ALGORITHMS}\""));
+        }
+        challenge
     }
 }
 
@@ -135,7 +188,12 @@ mod tests {
     #[test]
     fn other_schemes_are_no_bearer_token() {
         assert_eq!(token(&HeaderMap::new()), Err(Rejection::NoToken));
-        for value in ["Basic YTpi", "Bearerx abc", "DPoP abc", "", "Beare"] {
+        for value in ["DPoP abc", "dpop abc", "DPOP  abc"] {
+            let headers = headers(&[value.as_bytes()]);
+            assert_eq!(presented(&headers), Ok((Scheme::Dpop, "abc")), "{value}");
+            assert_eq!(token(&headers), Err(Rejection::NoToken), "{value}");
+        }
+        for value in ["Basic YTpi", "Bearerx abc", "DPoPx abc", "", "Beare"] {
             assert_eq!(
                 token(&headers(&[value.as_bytes()])),
                 Err(Rejection::NoToken),
@@ -173,8 +231,11 @@ mod tests {
     #[test]
     fn a_challenge_can_not_be_escaped_from() {
         let rejection = Rejection::InsufficientScope("a\", b=\"c\\\r\nx: y");
-        let response: Response<()> =
-            rejection.response("https://api.example/\"\u{e9}", Some("https://a/\"b"));
+        let response: Response<()> = rejection.response(
+            Some(Scheme::Bearer),
+            "https://api.example/\"\u{e9}",
+            Some("https://a/\"b"),
+        );
         assert_eq!(
             response.headers()[WWW_AUTHENTICATE],
             r#"Bearer realm="https://api.example/", resource_metadata="https://a/b", error="insufficient_scope", scope="a, b=cx: y""#

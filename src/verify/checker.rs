@@ -16,9 +16,13 @@ use tokio::{
 use tonic::transport::{Channel, Endpoint};
 use zeroize::Zeroizing;
 
-use super::{AccessTokenClaims, Tenant, TlsFiles, VerifyError, connection::Connection, poll, shared::Shared};
+use super::{
+    AccessTokenClaims, Presented, Tenant, TlsFiles, VerifyError, connection::Connection, poll, possession,
+    shared::Shared,
+};
 use crate::{
     clock::{SharedClock, SystemClock},
+    dpop::ReplayCache,
     tls::{ClientTls, TlsFile},
 };
 
@@ -193,6 +197,7 @@ impl Checker {
             keys: RwLock::default(),
             last_read: Mutex::default(),
             keys_changed: Notify::new(),
+            proofs: ReplayCache::default(),
             updated: watch::Sender::new(()),
         })
     }
@@ -209,10 +214,24 @@ impl Checker {
         self.shared.keys().is_some() && self.shared.with_revocations(|known| known.is_fresh())
     }
 
+    /// Checks an access token that was sent as bearer, without a certificate: see [`Self::check_request`]. Rejects every token
+    /// that is bound to a key.
+    pub async fn check(&self, token: &str, tenant: &Tenant) -> Result<AccessTokenClaims, VerifyError> {
+        self.check_request(&Presented::bearer(token), tenant).await
+    }
+
     /// Checks an access token (RFC 9068 §4): signature and type, issuer, audience and tenant exactly, expiry, and
     /// revocation. Sends no request, unless the token names an unknown key and the keys were last read at least five
     /// seconds ago. [`VerifyError::is_temporary`] tells whether a later check may succeed.
-    pub async fn check(&self, token: &str, tenant: &Tenant) -> Result<AccessTokenClaims, VerifyError> {
+    ///
+    /// A token that is bound to a key counts only with proof of that key: a DPoP proof, once (RFC 9449 §4.3), or the certificate
+    /// (RFC 8705 §3). This checker remembers the proofs that it has accepted, and no other process does.
+    pub async fn check_request(
+        &self,
+        presented: &Presented<'_>,
+        tenant: &Tenant,
+    ) -> Result<AccessTokenClaims, VerifyError> {
+        let token = presented.token;
         let mut verified = self.verify(token, tenant);
         if verified == Err(VerifyError::UnknownKey) {
             // The key may be new.
@@ -225,6 +244,9 @@ impl Checker {
         }
         let (claims, kid) = verified?;
         self.shared.with_revocations(|known| known.check(&claims, &kid))?;
+        // Last, so that a proof is not spent on a token that is not valid.
+        let now = self.shared.clock.now();
+        possession::check(presented, &claims, &self.shared.proofs, now)?;
         Ok(claims)
     }
 

@@ -11,27 +11,36 @@ use http::{Request, Response, Uri, header::AUTHORIZATION, request::Parts};
 use tower::{Layer, Service};
 
 use super::{
-    AccessTokenClaims, Checker, Tenant,
+    AccessTokenClaims, Checker, Presented, Scheme, Tenant,
     bearer::{self, Rejection},
     metadata,
 };
+use crate::dpop;
+
+/// The certificate that the client of a request presented on its connection, in DER. A server that ends TLS puts it into the
+/// extensions of its requests, for tokens that are bound to a certificate (RFC 8705 §3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate(pub Arc<[u8]>);
 
 /// Returns the tenant of a request; `None` if there is no such tenant. A request for a resource's metadata is passed
 /// with the path of the resource.
 pub type TenantOf = Arc<dyn Fn(&Parts) -> Option<Arc<Tenant>> + Send + Sync>;
 
-/// A layer that forwards requests with a valid bearer token, with its [`AccessTokenClaims`] in the request's
+/// A layer that forwards requests with a valid access token, with its [`AccessTokenClaims`] in the request's
 /// extensions, and rejects all others:
 ///
 /// | status | when |
 /// |---|---|
-/// | 401 | no bearer token |
-/// | 401 `invalid_token` | the token is invalid, for whatever reason |
+/// | 401 | no access token |
+/// | 401 `invalid_token` | the token is invalid, for whatever reason, or bound to a key and sent as bearer |
+/// | 401 `invalid_dpop_proof` | the proof of the token's key is missing, wrong, or was used before |
 /// | 403 `insufficient_scope` | the token lacks a required scope |
 /// | 400 `invalid_request` | the `Authorization` header is malformed or repeated |
 /// | 503 | the token can't be checked now; `Retry-After` says when to try again |
 ///
-/// The first four have a `WWW-Authenticate` challenge, with the URL of the resource's metadata if the tenant is known.
+/// A token comes under the scheme `Bearer`, or, with a proof in the header `DPoP`, under `DPoP` (RFC 9449 §7.1).
+///
+/// All but the last have a `WWW-Authenticate` challenge, with the URL of the resource's metadata if the tenant is known.
 /// All have `Cache-Control: no-store` and no body.
 ///
 /// Serves the metadata (RFC 9728) at `/.well-known/oauth-protected-resource`, and at that path followed by the path of
@@ -46,6 +55,8 @@ struct Rules {
     /// The required scopes, separated by spaces.
     scopes: String,
     realm: String,
+    /// What the URLs of requests begin with; `None` for the origin of the tenant's Cloud API URL.
+    base_url: Option<String>,
 }
 
 impl fmt::Debug for Protect {
@@ -77,7 +88,17 @@ impl Protect {
             tenant_of: Arc::new(tenant_of),
             scopes: String::new(),
             realm: "Cloud API".to_owned(),
+            base_url: None,
         }))
+    }
+
+    /// Sets what the URLs of requests begin with where their senders are, such as `https://api.example`: scheme and host, and a
+    /// path if a proxy removes one. By default it is the origin of the tenant's Cloud API URL. The URL in a DPoP proof must be
+    /// this with the path of the request (RFC 9449 §4.3). No header of the request decides about it.
+    #[must_use]
+    pub fn base_url(mut self, url: impl Into<String>) -> Self {
+        Arc::make_mut(&mut self.0).base_url = Some(url.into());
+        self
     }
 
     /// Requires a scope, in addition to those of earlier calls.
@@ -106,9 +127,29 @@ impl Rules {
         parts: &Parts,
         tenant: Option<&Tenant>,
     ) -> Result<AccessTokenClaims, Rejection<'_>> {
-        let token = bearer::token(&parts.headers)?;
+        let (scheme, token) = bearer::presented(&parts.headers)?;
         let tenant = tenant.ok_or(Rejection::InvalidToken)?;
-        let claims = self.checker.check(token, tenant).await?;
+        let dpop_proof = match scheme {
+            Scheme::Bearer => None,
+            Scheme::Dpop => {
+                let proof = dpop::from_headers(&parts.headers);
+                proof.map_err(|error| Rejection::InvalidProof(error.name()))?
+            }
+        };
+        let base_url = match &self.base_url {
+            Some(url) => url.trim_end_matches('/'),
+            None => metadata::origin(&tenant.audience),
+        };
+        let certificate = parts.extensions.get::<ClientCertificate>();
+        let presented = Presented {
+            scheme,
+            token,
+            method: parts.method.as_str(),
+            url: &format!("{base_url}{}", parts.uri.path()),
+            dpop_proof,
+            client_certificate: certificate.map(|ClientCertificate(der)| &**der),
+        };
+        let claims = self.checker.check_request(&presented, tenant).await?;
         let mut required = self.scopes.split(' ').filter(|scope| !scope.is_empty());
         let is_sufficient = required.all(|scope| claims.has_scope(scope));
         is_sufficient
@@ -187,8 +228,9 @@ where
                     inner.call(Request::from_parts(parts, body)).await
                 }
                 Err(rejection) => {
+                    let scheme = bearer::presented(&parts.headers).ok().map(|(scheme, _)| scheme);
                     let metadata = tenant.map(|tenant| metadata::url(&tenant.audience));
-                    Ok(rejection.response(&rules.realm, metadata.as_deref()))
+                    Ok(rejection.response(scheme, &rules.realm, metadata.as_deref()))
                 }
             }
         })
@@ -198,3 +240,7 @@ where
 #[cfg(test)]
 #[path = "tests/layer.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "tests/bound.rs"]
+mod bound;

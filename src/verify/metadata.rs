@@ -45,6 +45,7 @@ pub(super) fn response<B: Default + From<String>>(
                 "resource": tenant.audience,
                 "authorization_servers": [tenant.issuer],
                 "bearer_methods_supported": ["header"],
+                "dpop_signing_alg_values_supported": ["ES256", "PS256", "EdDSA"],
             });
             if !scopes.is_empty() {
                 document["scopes_supported"] = scopes.split(' ').collect();
@@ -74,6 +75,11 @@ pub(super) fn response<B: Default + From<String>>(
     let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
     response.headers_mut().extend(headers);
     response
+}
+
+/// Returns the origin of a URL.
+pub(super) fn origin(url: &str) -> &str {
+    split(url).0
 }
 
 /// Splits a URL into origin and path. The path `/` counts as empty.

@@ -17,6 +17,9 @@
 //! # }
 //! ```
 //!
+//! It takes tokens that are bound to a key, too: it compares the URLs in their proofs with the origin of the tenant's Cloud API, or
+//! with [`Protect::base_url`].
+//!
 //! `docs/RESOURCE_SERVERS.md` explains each rejection. [`KeySet`] and [`Revocations`] can be
 //! used without a checker.
 
@@ -28,6 +31,7 @@ mod key_set;
 mod layer;
 mod metadata;
 mod poll;
+mod possession;
 mod revocations;
 mod shared;
 #[cfg(test)]
@@ -36,7 +40,8 @@ mod testing;
 pub use checker::{Checker, CheckerBuilder, ConnectError};
 pub use claims::{AccessTokenClaims, Confirmation, Tenant};
 pub use key_set::{KeySet, key_id};
-pub use layer::{Protect, Protected, TenantOf};
+pub use layer::{ClientCertificate, Protect, Protected, TenantOf};
+pub use possession::{Presented, Scheme};
 pub use revocations::{Applied, LEASE, Revocations};
 
 pub use crate::tls::TlsFiles;
@@ -80,11 +85,23 @@ pub enum VerifyError {
     /// The authority's keys could not be read.
     #[error("no keys to verify with")]
     NoKeys,
+    /// A token of a DPoP key was sent as bearer, or another one under the scheme `DPoP` (RFC 9449 §7.1).
+    #[error("sent under the scheme of another kind of token")]
+    Scheme,
+    /// The DPoP proof is missing or wrong (RFC 9449 §4.3). Names the claim, or what else is wrong.
+    #[error("sent with a wrong DPoP proof: {0}")]
+    Proof(&'static str),
+    /// The connection did not present the certificate that the token is bound to (RFC 8705 §3).
+    #[error("bound to another certificate")]
+    Certificate,
+    /// So many proofs came within the last minute that no further one can be remembered.
+    #[error("too many DPoP proofs")]
+    TooManyProofs,
 }
 
 impl VerifyError {
     /// Returns whether the token can't be checked now, but may be a little later.
     pub fn is_temporary(self) -> bool {
-        matches!(self, Self::Stale | Self::NoKeys)
+        matches!(self, Self::Stale | Self::NoKeys | Self::TooManyProofs)
     }
 }

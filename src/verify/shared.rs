@@ -12,7 +12,7 @@ use tokio::{
 use zeroize::Zeroizing;
 
 use super::{KeySet, Revocations, VerifyError, connection::Connection, revocations::Applied};
-use crate::{clock::SharedClock, token::v1 as pb};
+use crate::{clock::SharedClock, dpop::ReplayCache, token::v1 as pb};
 
 /// How long keys are valid after they were requested. The feed lists a revoked key for longer than this.
 const KEYS_LIFETIME: Duration = Duration::from_secs(600);
@@ -32,6 +32,8 @@ pub(super) struct Shared {
     pub(super) last_read: tokio::sync::Mutex<LastRead>,
     /// Requests another read of the keys.
     pub(super) keys_changed: Notify,
+    /// The DPoP proofs of the last minute.
+    pub(super) proofs: ReplayCache,
     /// Notified after every update.
     pub(super) updated: watch::Sender<()>,
 }

@@ -50,7 +50,7 @@ impl Binding {
             Some(Confirmation::Jkt(jkt)) => {
                 let expected = Expected {
                     method: &self.method,
-                    urls: &[&self.url],
+                    urls: std::slice::from_ref(&self.url),
                     access_token: Some(token),
                     now,
                 };

@@ -9,8 +9,8 @@ use accord::{
         id::{ClientId, GrantId, ScopeName, TenantId, UserId},
         opaque::RefreshToken,
     },
-    token::v1::{self as pb, IntrospectTokenResponse as Response},
-    verify::{self, AccessTokenClaims, Confirmation, key_id},
+    token::v1::IntrospectTokenResponse as Response,
+    verify::{self, AccessTokenClaims, key_id},
 };
 use serde_json::json;
 use zeroize::Zeroizing;
