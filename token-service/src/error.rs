@@ -71,6 +71,14 @@ pub enum Error {
         /// What the claim must be, or why it is rejected.
         rule: String,
     },
+    /// The proof is right, but the client is registered for another method; the name of that.
+    #[error("client authentication failed: this client must authenticate by {0}")]
+    WrongAuthMethod(String),
+    /// The active signing key is for RS256, which the client's profile forbids.
+    #[error(
+        "the active signing key is for RS256, which the FAPI 2.0 Security Profile forbids: ask the operator for another one"
+    )]
+    UnsuitableSigningKey,
     /// The DPoP proof of an authenticated client is missing or rejected; what it must be.
     #[error("the DPoP proof is rejected: {0}")]
     InvalidDpopProof(String),
@@ -159,7 +167,10 @@ impl Error {
             Self::SignInTooOld => ErrorReason::SignInTooOld,
             Self::PermissionDenied => ErrorReason::PermissionDenied,
             Self::Unauthenticated => ErrorReason::Unauthenticated,
-            Self::InvalidClient(_) | Self::InvalidAssertion { .. } => ErrorReason::InvalidClient,
+            Self::InvalidClient(_) | Self::InvalidAssertion { .. } | Self::WrongAuthMethod(_) => {
+                ErrorReason::InvalidClient
+            }
+            Self::UnsuitableSigningKey => ErrorReason::WrongState,
             Self::InvalidDpopProof(_) => ErrorReason::InvalidDpopProof,
             Self::UseDpopNonce(_) => ErrorReason::UseDpopNonce,
             Self::NetworkNotAllowed(_) => ErrorReason::NetworkNotAllowed,

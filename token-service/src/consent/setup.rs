@@ -18,7 +18,7 @@ use crate::{
     error::{Error, Result, found},
     model::{
         admin_session::AdminSession,
-        client::Client,
+        client::{Client, Profile},
         grant::{Consent, Grant, usage::UsageSummary},
         setup::{
             self, Approval, NewSetup, Setup, is_unchanged,
@@ -111,7 +111,7 @@ impl Call {
         let (tenant_id, client_id) = (&request.tenant_id, &request.client_id);
         let parties = self.tenant_and_client(tenant_id, client_id, &request.parameters.redirect_uri);
         let parties = parties.await?;
-        let new = check_request(setup_id, request, parties)?;
+        let new = check_request(setup_id, request, parties, self.consents.store.now())?;
         self.store_once(creation, new).await
     }
 
@@ -314,18 +314,24 @@ impl Call {
 /// Checks an authorization request against its tenant and client. Returns the setup to store.
 ///
 /// # Errors
-/// Those of [`setup::check`].
+/// [`Error::Invalid`] for a client that has to push its requests, and those of [`setup::check`].
 pub fn check_request(
     setup_id: SetupId,
     request: AuthorizationRequest,
     (tenant, client): (Tenant, Client),
+    now: UnixMillis,
 ) -> Result<NewSetup> {
+    client.require_pushed(request.pushed, now)?;
     let scopes = setup::check(&request.parameters, &tenant, &client)?;
+    let bound_tokens = client.has_bound_tokens(now);
     Ok(NewSetup {
         setup_id,
         request,
         tenant_display_name: tenant.display_name,
-        profile: client.profile,
+        profile: Profile {
+            bound_tokens,
+            ..client.profile
+        },
         client_version: client.version,
         scopes,
     })

@@ -41,6 +41,10 @@ fn problem(error: Error) -> Problem {
         Error::Unauthenticated => plain(Code::Unauthenticated),
         Error::InvalidClient(_) => plain(Code::Unauthenticated),
         Error::InvalidAssertion { claim, .. } => plain(Code::Unauthenticated).metadata("claim", claim),
+        Error::WrongAuthMethod(_) => plain(Code::Unauthenticated),
+        Error::UnsuitableSigningKey => plain(Code::FailedPrecondition)
+            .metadata("resource", "signing_key")
+            .metadata("state", "RS256"),
         Error::InvalidDpopProof(_) => plain(Code::InvalidArgument),
         Error::UseDpopNonce(nonce) => plain(Code::InvalidArgument).metadata("dpop_nonce", nonce),
         Error::NetworkNotAllowed(address) => {

@@ -187,6 +187,8 @@ mod tests {
     fn errors_map_to_status_and_oauth_code() {
         let cases = [
             (Error::InvalidClient(""), 401, "invalid_client"),
+            (Error::WrongAuthMethod(String::new()), 401, "invalid_client"),
+            (Error::UnsuitableSigningKey, 400, "unauthorized_client"),
             (Error::InvalidGrant, 400, "invalid_grant"),
             (Error::InvalidScope, 400, "invalid_scope"),
             (Error::InvalidTarget, 400, "invalid_target"),

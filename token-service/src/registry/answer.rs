@@ -143,6 +143,8 @@ pub(super) fn client(profile: Option<pb::ClientProfile>) -> Result<Client> {
             display_name: profile.display_name,
             partner_name: profile.partner_name,
             purpose: profile.purpose,
+            bound_tokens: false,
+            allowed_networks: profile.allowed_networks,
         },
         active,
         tenants: tenants.map_err(|_| unexpected("tenant_id"))?,

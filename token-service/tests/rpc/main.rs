@@ -25,6 +25,7 @@ mod rejected_calls;
 mod restore;
 mod revocation;
 mod revocation_feed;
+mod security_profile;
 mod setup;
 mod token;
 mod world;

@@ -170,6 +170,8 @@ pub fn message(setup: Setup, now: UnixMillis) -> pb::Setup {
         client_display_name: setup.profile.display_name,
         partner_name: setup.profile.partner_name,
         purpose: setup.profile.purpose,
+        bound_tokens: setup.profile.bound_tokens,
+        client_networks: setup.profile.allowed_networks,
         redirect_uri: setup.redirect_uri,
         create_time: Some(setup.created_at.to_timestamp()),
         expire_time: Some(setup.expires_at.to_timestamp()),

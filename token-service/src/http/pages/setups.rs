@@ -1,9 +1,12 @@
 //! The pages of a setup: a Tenant Admin signs in, reads the client's request with its scopes and reasons, and approves
 //! or denies it.
 
-use accord::text::{
-    id::{ScopeName, SetupId},
-    network::AllowedNetworks,
+use accord::{
+    clock::UnixMillis,
+    text::{
+        id::{ScopeName, SetupId},
+        network::AllowedNetworks,
+    },
 };
 use axum::{http::StatusCode, response::Response};
 use url::Url;
@@ -61,7 +64,7 @@ impl Undecided {
         parties: (Tenant, Client),
     ) -> Result<Self> {
         let text = signed.sign(&page.http.consents.store).await?;
-        Self::checked(signed, text, parties)
+        Self::checked(signed, text, parties, page.http.consents.store.now())
     }
 
     /// Finds the setup of the path, or the request in a form that was sent there.
@@ -78,14 +81,19 @@ impl Undecided {
                     page.call
                         .tenant_and_client(tenant_id, client_id, &request.parameters.redirect_uri);
                 let parties = parties.await?;
-                Self::checked(signed, text.to_owned(), parties)
+                Self::checked(signed, text.to_owned(), parties, page.http.consents.store.now())
             }
             found => Ok(Self::Stored(Box::new(found?))),
         }
     }
 
-    fn checked(signed: SignedRequest, text: String, parties: (Tenant, Client)) -> Result<Self> {
-        let new = check_request(signed.setup_id, signed.request, parties)?;
+    fn checked(
+        signed: SignedRequest,
+        text: String,
+        parties: (Tenant, Client),
+        now: UnixMillis,
+    ) -> Result<Self> {
+        let new = check_request(signed.setup_id, signed.request, parties, now)?;
         Ok(Self::Request {
             new: Box::new(new),
             text,

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 
 pub mod certificate;
 pub mod key_set;
+pub mod security_profile;
 
 /// A client, as far as consent and issuance need it.
 #[derive(Clone, Debug)]
@@ -131,21 +132,6 @@ impl Client {
         Err(v.into())
     }
 
-    /// Returns whether the client may authenticate by this kind of proof (RFC 7591 §2). Until its profile begins, one that it
-    /// used before may still do.
-    pub fn may_use(&self, proof: ProofKind, now: UnixMillis) -> bool {
-        use AuthMethod::{
-            ClientSecretBasic, ClientSecretPost, PrivateKeyJwt, SelfSignedTlsClientAuth, TlsClientAuth,
-        };
-        let registered = match self.auth_method {
-            None => proof != ProofKind::Certificate,
-            Some(ClientSecretBasic | ClientSecretPost) => proof == ProofKind::Secret,
-            Some(PrivateKeyJwt) => proof == ProofKind::Assertion,
-            Some(TlsClientAuth | SelfSignedTlsClientAuth) => proof == ProofKind::Certificate,
-        };
-        registered || self.fapi_from.is_some_and(|from| now < from)
-    }
-
     /// Returns whether the client may bind a token to the DPoP key with this thumbprint, or to none. A client that has
     /// registered thumbprints must use one of these keys (RFC 9449 §5): a stolen secret then yields no token at all.
     pub fn may_use_dpop_key(&self, jkt: Option<&str>) -> bool {
@@ -178,12 +164,19 @@ pub struct Profile {
     pub partner_name: String,
     /// The goals of the integration, in the partner's words.
     pub purpose: String,
+    /// Whether its tokens work with its own key alone, as it was when the setup started.
+    pub bound_tokens: bool,
+    /// The networks that it may request tokens from, in CIDR notation; empty for any.
+    pub allowed_networks: Vec<String>,
 }
 
 impl Profile {
     /// The bytes of all texts, for the bounds of caches.
     pub fn size(&self) -> usize {
-        self.display_name.len() + self.partner_name.len() + self.purpose.len()
+        self.display_name.len()
+            + self.partner_name.len()
+            + self.purpose.len()
+            + 50 * self.allowed_networks.len()
     }
 }
 

@@ -122,6 +122,11 @@ impl Signer {
         &self.kid
     }
 
+    /// Returns what the key signs by.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
     /// Returns the key's thumbprint (RFC 7638), whose encoded form is its id.
     pub fn thumbprint(&self) -> &[u8; 32] {
         &self.thumbprint

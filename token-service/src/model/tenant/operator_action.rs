@@ -72,11 +72,16 @@ impl OperatorAction {
 /// Says in plain words what a field of an update is.
 fn field(name: &str) -> &str {
     match name {
+        "allowed_networks" => "the networks it may connect from",
         "cloud_api_url" => "the URL of the Cloud API",
         "display_name" => "the name",
-        "json_web_key_set" => "the keys",
+        "dpop_jkts" => "the keys its access is bound to",
+        "json_web_key_set" | "jwks_uri" => "the keys",
         "redirect_uris" => "the redirect URIs",
         "scopes" => "the permissions it may ask for",
+        "security_profile" => "the security profile",
+        "tls_client_auth" => "the certificate",
+        "token_endpoint_auth_method" => "how it proves who it is",
         other => other,
     }
 }

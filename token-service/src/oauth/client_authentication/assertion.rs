@@ -146,7 +146,18 @@ pub(super) async fn authenticate(
             "no key of the client verifies the assertion",
         ));
     }
-    let (jti, store_until) = check_claims(&unverified.claims, &client_id, &tenant.issuer, oauth.store.now())?;
+    let now = oauth.store.now();
+    let follows_fapi = client.value.follows_fapi(now);
+    // FAPI 2.0 Security Profile §5.4.1.
+    if follows_fapi && unverified.algorithm == Algorithm::RS256 {
+        return Err(Error::InvalidAssertion {
+            claim: "alg",
+            rule: "must be PS256, ES256 or EdDSA, because the client follows the FAPI 2.0 Security Profile"
+                .to_owned(),
+        });
+    }
+    let claims = check_claims(&unverified.claims, &client_id, &tenant.issuer, follows_fapi, now);
+    let (jti, store_until) = claims?;
     let assertion = Some(Assertion::new(&client_id, &sha256(jti.as_bytes()), store_until));
     Ok(Authenticated {
         client,
@@ -155,12 +166,14 @@ pub(super) async fn authenticate(
     })
 }
 
-/// Checks the claims of a verified assertion: client, audience and times. Returns the `jti`, and until when it must be
+/// Checks the claims of a verified assertion: client, audience and times. The audience is one string under the FAPI 2.0 Security
+/// Profile (§5.3.2.1), elsewhere also a list of one. Returns the `jti`, and until when it must be
 /// stored.
 fn check_claims<'a>(
     claims: &'a Value,
     client_id: &ClientId,
     issuer: &str,
+    follows_fapi: bool,
     now: UnixMillis,
 ) -> Result<(&'a str, UnixMillis)> {
     let now = now.as_secs();
@@ -172,11 +185,13 @@ fn check_claims<'a>(
     }
     // A second audience could replay the assertion here.
     let is_for_us = match &claims["aud"] {
+        Value::Array(_) if follows_fapi => false,
         Value::Array(audiences) => matches!(&audiences[..], [audience] if audience == issuer),
         audience => audience == issuer,
     };
     if !is_for_us {
-        return refused("aud", format!("must be {issuer} alone"));
+        let form = if follows_fapi { ", one string" } else { "" };
+        return refused("aud", format!("must be {issuer} alone{form}"));
     }
     let Some(ends) = secs(&claims["exp"]) else {
         return refused("exp", "must be a number of seconds since 1970".to_owned());
@@ -229,12 +244,16 @@ mod tests {
 
     /// Changes valid claims. Returns the rejected claim and the rule in the error, if the result is rejected.
     fn refused(change: impl FnOnce(&mut Value)) -> Option<(&'static str, String)> {
+        refused_of(false, change)
+    }
+
+    fn refused_of(follows_fapi: bool, change: impl FnOnce(&mut Value)) -> Option<(&'static str, String)> {
         let mut claims = json!({
             "iss": client_id().as_str(), "sub": client_id().as_str(), "aud": ISSUER,
             "exp": TEST_START.as_secs() + 60, "jti": "one",
         });
         change(&mut claims);
-        match check_claims(&claims, &client_id(), ISSUER, TEST_START) {
+        match check_claims(&claims, &client_id(), ISSUER, follows_fapi, TEST_START) {
             Ok(_) => None,
             Err(Error::InvalidAssertion { claim, rule }) => Some((claim, rule)),
             Err(error) => panic!("{error}"),
@@ -258,6 +277,16 @@ mod tests {
         ] {
             assert_eq!(refused(|c| c[claim] = value.clone()), None, "{claim}: {value}");
         }
+    }
+
+    #[test]
+    fn the_audience_is_one_string_under_the_fapi_profile() {
+        assert_eq!(refused_of(true, |_| ()), None);
+        let (claim, rule) = refused_of(true, |claims| claims["aud"] = json!([ISSUER])).unwrap();
+        assert!(
+            claim == "aud" && rule.contains(ISSUER) && rule.contains("one string"),
+            "{rule}"
+        );
     }
 
     #[test]

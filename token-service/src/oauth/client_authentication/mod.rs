@@ -116,7 +116,8 @@ impl NamedClient {
 ///
 /// # Errors
 /// [`Error::InvalidClient`] for a rejected proof, whatever the reason; [`Error::InvalidAssertion`] for wrong claims in
-/// an assertion that a key of the client verifies; [`Error::TooManyCalls`].
+/// an assertion that a key of the client verifies; [`Error::WrongAuthMethod`] for a right proof of a method for which the
+/// client is not registered; [`Error::TooManyCalls`].
 pub async fn authenticate(
     oauth: &OAuth,
     tenant_id: &TenantId,
@@ -156,17 +157,20 @@ pub async fn authenticate(
         Proof::Missing(why) => Err(Error::InvalidClient(why)),
     };
     let authenticated = authenticated.and_then(|authenticated| {
-        let (client, now) = (&authenticated.client.value, oauth.store.now());
-        match proof.kind() {
-            Some(kind) if client.may_use(kind, now) => Ok(authenticated),
-            _ => Err(Error::InvalidClient(
-                "the client authenticates by another method, its token_endpoint_auth_method",
-            )),
-        }
+        let kind = proof
+            .kind()
+            .ok_or(Error::InvalidClient("the request has no proof"))?;
+        authenticated
+            .client
+            .value
+            .require_proof(kind, oauth.store.now())?;
+        Ok(authenticated)
     });
     match &authenticated {
         Err(Error::InvalidClient(why)) => log_rejection(credentials, why),
-        Err(error @ Error::InvalidAssertion { .. }) => log_rejection(credentials, &error.to_string()),
+        Err(error @ (Error::InvalidAssertion { .. } | Error::WrongAuthMethod(_))) => {
+            log_rejection(credentials, &error.to_string())
+        }
         _ => {}
     }
     let authenticated = authenticated?;

@@ -416,6 +416,8 @@ impl<'a> Issuance<'a> {
             });
         }
         let signer = keys.signer();
+        self.client
+            .require_token(claims.cnf.as_ref(), signer.algorithm(), now)?;
         let token = signer.sign_access_token(&claims)?;
         let kid = signer.kid().to_owned();
         let issued = IssuedToken {

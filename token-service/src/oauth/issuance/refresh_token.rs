@@ -1,5 +1,7 @@
-//! The refresh token grant (RFC 6749 §6, RFC 9700 §4.14.2). The rule is [`Generations::renew`].
+//! The refresh token grant (RFC 6749 §6, RFC 9700 §4.14.2). The rule is [`Generations::renew`], and [`Generations::keep`] for
+//! clients under the FAPI 2.0 Security Profile.
 //!
+//! [`Generations::keep`]: crate::model::family::Generations::keep
 //! [`Generations::renew`]: crate::model::family::Generations::renew
 
 use accord::{store::audit::Event, text::opaque::RefreshToken};
@@ -39,7 +41,12 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
         return Err(Error::InvalidGrant);
     }
     // A replay ends the family whatever else is wrong with the call.
-    let next = match family.generations.renew(token.generation(), store.now()) {
+    let now = store.now();
+    let renewal = match issuance.client.follows_fapi(now) {
+        true => family.generations.keep(token.generation(), now),
+        false => family.generations.renew(token.generation(), now),
+    };
+    let next = match renewal {
         Renewal::Replay => {
             issuance.spend_proofs().await?;
             let event = about(issuance, &family, token, "refresh_token.reuse").refused();
@@ -48,7 +55,7 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
                 .await?;
             return Err(Error::InvalidGrant);
         }
-        Renewal::Repeat => None,
+        Renewal::Repeat | Renewal::Keep => None,
         Renewal::HandOut(next) => Some(next),
     };
     // Nothing moves before these checks have passed, so a rejected call can be repeated.
@@ -63,6 +70,9 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
             return Ok(None);
         }
         next.current
+    } else if renewal == Renewal::Keep {
+        store.record(origin, issued).await?;
+        family.generations.current
     } else {
         let repeated = about(issuance, &family, token, "refresh_token.repeat");
         let recorded = store.record(origin.clone(), repeated);

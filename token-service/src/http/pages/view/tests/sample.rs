@@ -35,6 +35,8 @@ fn profile(text: &str) -> Profile {
         display_name: text.to_owned(),
         partner_name: text.to_owned(),
         purpose: text.to_owned(),
+        bound_tokens: true,
+        allowed_networks: vec!["203.0.113.0/24".to_owned(), "2001:db8::/32".to_owned()],
     }
 }
 

@@ -1,0 +1,191 @@
+//! Which proofs authenticate a client at a point in time, and what the FAPI 2.0 Security Profile (Final) adds for those that
+//! follow it. The registry holds what it can know: https redirect URIs, sizes of keys, methods.
+
+use accord::{clock::UnixMillis, text::validation::Violations, verify::Confirmation};
+
+use super::{AuthMethod, Client, ProofKind};
+use crate::{
+    error::{Error, Result},
+    model::signing_key::Algorithm,
+};
+
+impl Client {
+    /// Returns whether the client follows the FAPI 2.0 Security Profile at this time.
+    pub fn follows_fapi(&self, now: UnixMillis) -> bool {
+        self.fapi_from.is_some_and(|from| from <= now)
+    }
+
+    /// Checks that the client may authenticate by this kind of proof (RFC 7591 §2), which is right. Until its profile begins, one
+    /// that it used before may still do. No secret does from then on (§5.3.2.1 of the profile: mutual TLS or private_key_jwt).
+    ///
+    /// # Errors
+    /// [`Error::WrongAuthMethod`], with the right one.
+    pub fn require_proof(&self, kind: ProofKind, now: UnixMillis) -> Result<()> {
+        use AuthMethod::{
+            ClientSecretBasic, ClientSecretPost, PrivateKeyJwt, SelfSignedTlsClientAuth, TlsClientAuth,
+        };
+        let registered = match self.auth_method {
+            None => kind != ProofKind::Certificate,
+            Some(ClientSecretBasic | ClientSecretPost) => kind == ProofKind::Secret,
+            Some(PrivateKeyJwt) => kind == ProofKind::Assertion,
+            Some(TlsClientAuth | SelfSignedTlsClientAuth) => kind == ProofKind::Certificate,
+        };
+        let begins_later = self.fapi_from.is_some_and(|from| now < from);
+        let is_excluded = kind == ProofKind::Secret && self.follows_fapi(now);
+        if (registered || begins_later) && !is_excluded {
+            return Ok(());
+        }
+        let right = self
+            .auth_method
+            .as_ref()
+            .map_or("a secret or an assertion", AsRef::as_ref);
+        Err(Error::WrongAuthMethod(right.to_owned()))
+    }
+
+    /// Checks that the client may ask for consent by a request that it has pushed, or not (§5.3.2.2: pushed requests alone).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`].
+    pub fn require_pushed(&self, pushed: bool, now: UnixMillis) -> Result<()> {
+        let mut v = Violations::default();
+        if self.follows_fapi(now) && !pushed {
+            v.add(
+                "request_uri",
+                "must be given: the client follows the FAPI 2.0 Security Profile, and pushes its requests",
+            );
+        }
+        Ok(v.finish(|| Some(()))?)
+    }
+
+    /// Returns whether the client's access tokens work with its own key alone.
+    pub fn has_bound_tokens(&self, now: UnixMillis) -> bool {
+        self.follows_fapi(now) || !self.dpop_jkts.is_empty()
+    }
+
+    /// Checks that an access token for the client may be signed by this algorithm and bound, or not, to this key (§5.3.2.1:
+    /// sender-constrained tokens alone; §5.4.1: PS256, ES256 or EdDSA).
+    ///
+    /// # Errors
+    /// [`Error::InvalidDpopProof`] for an unbound token, and [`Error::UnsuitableSigningKey`].
+    pub fn require_token(
+        &self,
+        confirmation: Option<&Confirmation>,
+        algorithm: Algorithm,
+        now: UnixMillis,
+    ) -> Result<()> {
+        if !self.follows_fapi(now) {
+            return Ok(());
+        }
+        if algorithm == Algorithm::Rs256 {
+            return Err(Error::UnsuitableSigningKey);
+        }
+        if confirmation.is_none() {
+            let missing = "must be sent, or a client certificate presented: the client follows the FAPI 2.0 Security \
+                           Profile, and its tokens are bound to its key";
+            return Err(Error::InvalidDpopProof(missing.to_owned()));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use accord::{
+        random::SeededRandom,
+        testing::{TEST_START, test_clock},
+        text::{id::ClientId, network::AllowedNetworks},
+    };
+
+    use super::*;
+    use crate::model::client::Profile;
+
+    fn client(auth_method: Option<AuthMethod>, fapi_from: Option<i64>) -> Client {
+        Client {
+            auth_method,
+            fapi_from: fapi_from.map(|millis| UnixMillis::from_millis(TEST_START.as_millis() + millis)),
+            client_id: ClientId::generate(&*test_clock(), &SeededRandom::new(7)),
+            profile: Profile::default(),
+            active: true,
+            tenants: Default::default(),
+            scopes: Vec::new(),
+            redirect_uris: Vec::new(),
+            version: 1,
+            tokens_ended_seq: 0,
+            families_ended_seq: 0,
+            json_web_key_set: String::new(),
+            live_secrets: Vec::new(),
+            jwks_uri: String::new(),
+            certificate_subject: None,
+            dpop_jkts: Vec::new(),
+            allowed_networks: AllowedNetworks::default(),
+        }
+    }
+
+    #[test]
+    fn the_registered_method_is_the_only_one() {
+        use AuthMethod::*;
+        use ProofKind::{Assertion, Certificate, Secret};
+        for (method, from, expected) in [
+            (None, None, [true, true, false]),
+            (Some(ClientSecretBasic), None, [true, false, false]),
+            (Some(ClientSecretPost), None, [true, false, false]),
+            (Some(PrivateKeyJwt), None, [false, true, false]),
+            (Some(TlsClientAuth), None, [false, false, true]),
+            (Some(SelfSignedTlsClientAuth), None, [false, false, true]),
+            // Before, at and after the start of the profile.
+            (Some(PrivateKeyJwt), Some(1), [true, true, true]),
+            (Some(PrivateKeyJwt), Some(0), [false, true, false]),
+            (Some(PrivateKeyJwt), Some(-1), [false, true, false]),
+            (Some(TlsClientAuth), Some(1), [true, true, true]),
+            (Some(TlsClientAuth), Some(0), [false, false, true]),
+            // What the registry records for no client.
+            (None, Some(0), [false, true, false]),
+            (Some(ClientSecretBasic), Some(0), [false, false, false]),
+        ] {
+            let client = client(method, from);
+            let allows = |kind| client.require_proof(kind, TEST_START).is_ok();
+            assert_eq!(
+                [Secret, Assertion, Certificate].map(allows),
+                expected,
+                "{method:?} {from:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn requests_under_the_profile_are_pushed() {
+        for (from, needs) in [(None, false), (Some(1), false), (Some(0), true)] {
+            let client = client(Some(AuthMethod::PrivateKeyJwt), from);
+            assert!(client.require_pushed(true, TEST_START).is_ok(), "{from:?}");
+            assert_eq!(
+                client.require_pushed(false, TEST_START).is_err(),
+                needs,
+                "{from:?}"
+            );
+            assert_eq!(client.has_bound_tokens(TEST_START), needs, "{from:?}");
+        }
+    }
+
+    #[test]
+    fn tokens_under_the_profile_are_bound_and_not_signed_by_rs256() {
+        let bound = Confirmation::Jkt("0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I".to_owned());
+        let open = client(None, None);
+        let pending = client(Some(AuthMethod::PrivateKeyJwt), Some(1));
+        for free in [open, pending] {
+            assert!(free.require_token(None, Algorithm::Rs256, TEST_START).is_ok());
+        }
+        let fapi = client(Some(AuthMethod::PrivateKeyJwt), Some(0));
+        assert!(
+            fapi.require_token(Some(&bound), Algorithm::EdDsa, TEST_START)
+                .is_ok()
+        );
+        let unbound = fapi.require_token(None, Algorithm::EdDsa, TEST_START);
+        assert!(matches!(unbound, Err(Error::InvalidDpopProof(_))), "{unbound:?}");
+        let unsuitable = fapi.require_token(Some(&bound), Algorithm::Rs256, TEST_START);
+        assert!(
+            matches!(unsuitable, Err(Error::UnsuitableSigningKey)),
+            "{unsuitable:?}"
+        );
+    }
+}

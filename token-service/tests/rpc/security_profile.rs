@@ -1,0 +1,120 @@
+//! Clients with a registered method, and clients under the FAPI 2.0 Security Profile, from the moment at which they follow it.
+
+use std::time::Duration;
+
+use accord::{
+    clock::Clock,
+    registry::v1::SecurityProfile,
+    token::v1::{self as pb, issue_token_request::ClientAuthentication},
+};
+use serde_json::json;
+use tonic::{Code, Status};
+
+use crate::{
+    harness::{assert_refused, assert_violations, ok, request_id},
+    http::keys::{ClientKey, key_set},
+    world::World,
+};
+
+fn by_assertion(world: &World, assertion: String) -> pb::IssueTokenRequest {
+    pb::IssueTokenRequest {
+        client_authentication: Some(ClientAuthentication::ClientAssertion(assertion)),
+        ..world.by_client_credentials()
+    }
+}
+
+#[track_caller]
+fn message<T>(answer: Result<T, Status>) -> String {
+    let status = answer.map(drop).unwrap_err();
+    let text = status.message().to_owned();
+    assert_refused::<()>(Err(status), Code::Unauthenticated, "INVALID_CLIENT");
+    text
+}
+
+#[tokio::test]
+async fn a_client_authenticates_by_its_registered_method_alone() {
+    let world = World::start().await;
+    world.active_grant().await;
+    let key = ClientKey::of_client(&world, "ES256");
+    let by_key = async || world.issue(by_assertion(&world, key.assertion(&world))).await;
+    let by_secret = async || world.issue(world.by_client_credentials()).await;
+    assert!(by_key().await.is_ok() && by_secret().await.is_ok());
+    world.change_client(|client| client.token_endpoint_auth_method = "private_key_jwt".into());
+    assert!(by_key().await.is_ok());
+    assert!(message(by_secret().await).ends_with("must authenticate by private_key_jwt"));
+    world.change_client(|client| client.token_endpoint_auth_method = "client_secret_post".into());
+    assert!(by_secret().await.is_ok());
+    assert!(message(by_key().await).ends_with("must authenticate by client_secret_post"));
+    // Nobody else learns the method.
+    let mut wrong = world.by_client_credentials();
+    wrong.client_authentication = Some(ClientAuthentication::ClientSecret("acs_wrong".into()));
+    world.change_client(|client| client.token_endpoint_auth_method = "private_key_jwt".into());
+    assert_eq!(message(world.issue(wrong).await), "client authentication failed");
+}
+
+#[tokio::test]
+async fn the_profile_holds_from_its_start_on() {
+    let world = World::start().await;
+    world.active_grant().await;
+    let key = ClientKey::generate("PS256", "key-1");
+    let old = ClientKey::generate("RS256", "key-2");
+    let start = world.clock().now().plus(Duration::from_secs(60));
+    world.change_client(|client| {
+        client.json_web_key_set = key_set(&[&key, &old]);
+        client.token_endpoint_auth_method = "private_key_jwt".into();
+        client.security_profile = SecurityProfile::Fapi20.into();
+        client.profile_start_time = Some(start.to_timestamp());
+    });
+    let with = async |key: &ClientKey, aud: serde_json::Value| {
+        let assertion = key.assertion_with(&world, |_, claims| claims["aud"] = aud);
+        world.issue(by_assertion(&world, assertion)).await
+    };
+    let one = || json!(world.issuer);
+    let list = || json!([world.issuer]);
+    // Until then nothing is different: secret, list and RS256 work, and nobody pushes anything.
+    assert!(world.issue(world.by_client_credentials()).await.is_ok());
+    assert!(with(&key, list()).await.is_ok() && with(&old, one()).await.is_ok());
+    let before = world.setup().await;
+    assert!(!before.bound_tokens);
+
+    world.clock().set(start);
+    let refused = message(world.issue(world.by_client_credentials()).await);
+    assert!(
+        refused.ends_with("must authenticate by private_key_jwt"),
+        "{refused}"
+    );
+    assert!(message(with(&old, one()).await).contains("must be PS256, ES256 or EdDSA"));
+    assert!(message(with(&key, list()).await).contains("one string"));
+    // The client is who it says, but its tokens are bound.
+    let unbound = with(&key, one()).await;
+    let text = unbound.as_ref().unwrap_err().message().to_owned();
+    assert_refused(unbound, Code::InvalidArgument, "INVALID_DPOP_PROOF");
+    assert!(
+        text.contains("must be sent, or a client certificate presented"),
+        "{text}"
+    );
+    let given = pb::StartSetupRequest {
+        request_id: request_id(),
+        ..world.request()
+    };
+    assert_violations(world.setups().start_setup(given).await, &["request_uri"]);
+}
+
+#[tokio::test]
+async fn a_setup_shows_that_tokens_are_bound_and_where_they_are_requested() {
+    let world = World::start().await;
+    let open = world.setup().await;
+    assert!(!open.bound_tokens && open.client_networks.is_empty());
+    world.change_client(|client| {
+        client.dpop_jkts = vec!["0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I".into()];
+        client.allowed_networks = vec!["203.0.113.0/24".into()];
+    });
+    let setup = world.setup().await;
+    assert!(setup.bound_tokens);
+    assert_eq!(setup.client_networks, ["203.0.113.0/24"]);
+    let request = pb::GetSetupRequest {
+        setup_id: setup.setup_id.clone(),
+    };
+    let found = ok(world.setups().get_setup(request).await).setup;
+    assert_eq!(found, Some(setup));
+}
