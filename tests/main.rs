@@ -23,6 +23,7 @@ mod freshness;
 mod gateway;
 mod grpc_callers;
 mod hosts;
+mod incident;
 mod keys;
 mod kill;
 mod leaks;
@@ -108,6 +109,7 @@ fn main() -> std::process::ExitCode {
             &[Namespaces, Envoy, Postgres, Chromium],
             hosts::six_steps::tests(),
         ),
+        (&[], incident::tests()),
         (&[], keys::tests()),
         (&[SoftHsm], keys::pkcs11::tests()),
         (&[], kill::tests()),

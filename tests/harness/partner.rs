@@ -311,20 +311,32 @@ impl World {
 
     /// Registers a client of these tenants, whose only redirect URI is this one.
     pub async fn partner_at(&self, tenant_ids: &[&str], redirect_uri: &str) -> Partner {
+        let request = reg::SubmitIntegrationRequestRequest {
+            tenant_ids: tenant_ids.iter().map(|id| (*id).into()).collect(),
+            redirect_uris: vec![redirect_uri.into()],
+            ..Default::default()
+        };
+        self.partner_with(request).await
+    }
+
+    /// Registers a client of the environment's tenant from a request with these fields. Its texts, scopes and what else it lacks
+    /// are those of [`partner`](Self::partner).
+    pub async fn partner_with(&self, mut request: reg::SubmitIntegrationRequestRequest) -> Partner {
         let scope = |name: &str| reg::RequestedScope {
             name: name.into(),
             reason: format!("because of {name}"),
         };
-        let request = reg::SubmitIntegrationRequestRequest {
-            partner_name: "Partner".into(),
-            display_name: "Integration".into(),
-            contact_email: "dev@partner.example".into(),
-            goals: "To be tested.".into(),
-            tenant_ids: tenant_ids.iter().map(|id| (*id).into()).collect(),
-            scopes: SCOPES.map(scope).into(),
-            redirect_uris: vec![redirect_uri.into()],
-            ..Default::default()
-        };
+        request.partner_name = "Partner".into();
+        request.display_name = "Integration".into();
+        request.contact_email = "dev@partner.example".into();
+        request.goals = "To be tested.".into();
+        request.scopes = SCOPES.map(scope).into();
+        if request.tenant_ids.is_empty() {
+            request.tenant_ids = vec![self.target.tenant_id.clone()];
+        }
+        if request.redirect_uris.is_empty() {
+            request.redirect_uris = vec![REDIRECT_URI.into()];
+        }
         let integration_request_id = self.approved(request).await;
         let request = reg::RegisterClientRequest {
             integration_request_id,

@@ -4,12 +4,14 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::program::{KeyType, connects, refuses, verifies};
+use super::program::{KeyType, connects, connects_with_a_key, refuses, verifies};
 use crate::harness::{document::file, suite::node_modules};
 
 tests!(
     openid_client_connects,
     oauth4webapi_connects,
+    openid_client_binds_its_tokens,
+    oauth4webapi_binds_its_tokens,
     jose_verifies_access_tokens,
     jsonwebtoken_refuses_ed25519,
 );
@@ -62,6 +64,29 @@ async fn oauth4webapi_connects() {
         "revoke",
     ];
     connects(programs.command("oauth4webapi.js"), KeyType::Ed25519, &steps).await;
+}
+
+/// What both libraries do with pushed requests and proofs of possession.
+const BOUND_STEPS: [&str; 5] = ["code", "refresh", "client_credentials", "introspect", "revoke"];
+
+async fn openid_client_binds_its_tokens() {
+    let program = Programs::new();
+    connects_with_a_key(
+        program.command("openid-client-dpop.js"),
+        KeyType::Ed25519,
+        &BOUND_STEPS,
+    )
+    .await;
+}
+
+async fn oauth4webapi_binds_its_tokens() {
+    let program = Programs::new();
+    connects_with_a_key(
+        program.command("oauth4webapi-dpop.js"),
+        KeyType::Ed25519,
+        &BOUND_STEPS,
+    )
+    .await;
 }
 
 async fn jose_verifies_access_tokens() {

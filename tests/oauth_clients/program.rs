@@ -126,6 +126,8 @@ fn make_key(key_type: KeyType) -> (Value, Value) {
 pub struct Scene {
     pub world: World,
     pub partner: Partner,
+    /// Whether the partner's programs bind their tokens to a key.
+    pub binds_tokens: bool,
     key: Value,
     dev: Dev,
     _directory: TempDir,
@@ -142,6 +144,7 @@ impl Scene {
         Self {
             world,
             partner,
+            binds_tokens: false,
             key,
             dev,
             _directory: directory,
@@ -175,7 +178,16 @@ impl Scene {
         assert_eq!(introspected.active, Some(true), "{step}");
         assert_eq!(introspected.client_id, self.partner.client_id, "{step}");
         assert_eq!(introspected.scope, SCOPES.join(" "), "{step}");
+        assert_eq!(introspected.cnf.is_some(), self.binds_tokens, "{step}");
+        self.check_type(step, said);
         (text("access_token"), text("refresh_token"))
+    }
+
+    /// Checks that a program was told whether its token is bound to its key (RFC 9449 §5).
+    fn check_type(&self, step: &str, said: &Value) {
+        let token_type = said["token_type"].as_str().unwrap_or_default();
+        let expected = if self.binds_tokens { "DPoP" } else { "Bearer" };
+        assert!(token_type.eq_ignore_ascii_case(expected), "{step}: {token_type}");
     }
 
     /// Checks the signature and the claims of an access token that the program may have revoked meanwhile. Returns it.
@@ -189,6 +201,8 @@ impl Scene {
         let claims = keys.verify_signature(access_token).unwrap();
         assert_eq!(claims.client_id, self.partner.client_id, "{step}");
         assert_eq!(claims.scope, SCOPES.join(" "), "{step}");
+        assert_eq!(claims.cnf.is_some(), self.binds_tokens, "{step}");
+        self.check_type(step, said);
         access_token.to_owned()
     }
 
@@ -244,6 +258,15 @@ impl Scene {
 /// Runs a partner's program through all of its steps.
 pub async fn connects(command: std::process::Command, key_type: KeyType, steps: &[&str]) {
     let scene = Scene::set(key_type).await;
+    let program = scene.start(command);
+    scene.follow(program, steps).await;
+    scene.stop().await;
+}
+
+/// Does the same with a program that binds its tokens to a key (RFC 9449).
+pub async fn connects_with_a_key(command: std::process::Command, key_type: KeyType, steps: &[&str]) {
+    let mut scene = Scene::set(key_type).await;
+    scene.binds_tokens = true;
     let program = scene.start(command);
     scene.follow(program, steps).await;
     scene.stop().await;
