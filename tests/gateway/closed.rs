@@ -9,7 +9,7 @@ use super::{stand_in::StandIn, transport::raw, with_stand_in};
 use crate::harness::envoy::Gateway;
 
 tests!(
-    six_methods_are_open_as_json_and_no_other_in_any_form,
+    seven_methods_are_open_as_json_and_no_other_in_any_form,
     no_other_way_to_write_a_path_leads_anywhere,
     no_other_way_to_write_a_page_leads_to_it,
     each_path_has_its_methods_and_no_others,
@@ -17,8 +17,12 @@ tests!(
 );
 
 /// The methods that are open as JSON, with the listener that serves each.
-const OPEN: [(&str, &str); 6] = [
+const OPEN: [(&str, &str); 7] = [
     ("accord.token.v1.TokenService/IssueToken", "token gRPC"),
+    (
+        "accord.token.v1.TokenService/PushAuthorizationRequest",
+        "token gRPC",
+    ),
     ("accord.token.v1.TokenService/IntrospectToken", "token gRPC"),
     ("accord.token.v1.TokenService/RevokeToken", "token gRPC"),
     ("accord.token.v1.TokenService/GetJsonWebKeySet", "token gRPC"),
@@ -63,7 +67,7 @@ async fn native(gateway: &Gateway, method: &str) -> (StatusCode, String) {
     (response.status(), status)
 }
 
-async fn six_methods_are_open_as_json_and_no_other_in_any_form() {
+async fn seven_methods_are_open_as_json_and_no_other_in_any_form() {
     let (gateway, stand_in) = with_stand_in().await;
     let open = BTreeMap::from(OPEN);
     let methods = methods();
@@ -200,6 +204,7 @@ async fn each_path_has_its_methods_and_no_others() {
         ("/accord.css".into(), get),
         ("/firm/oauth2/authorize".into(), get),
         ("/firm/oauth2/token".into(), post),
+        ("/firm/oauth2/par".into(), post),
         ("/firm/oauth2/introspect".into(), post),
         ("/firm/oauth2/revoke".into(), post),
         (set.into(), get),
