@@ -51,7 +51,7 @@ const SECRET_FIELDS: [&str; 22] = [
 ];
 
 /// Request fields of the contract that are not implemented yet. The codec rejects a message that sets one.
-const NOT_AVAILABLE: [&str; 1] = ["PushAuthorizationRequestRequest.dpop_proof"];
+const NOT_AVAILABLE: [&str; 0] = [];
 
 /// Messages that HTTP sends as JSON: the names of their fields are those of RFC 7517, RFC 7662 and RFC 8414.
 const JSON: [&str; 6] = [

@@ -379,8 +379,8 @@ async fn a_request_has_the_certificate_of_its_connection_and_ends_with_its_autho
         assert_eq!(peer_of(&mut identified).await, id);
         assert_eq!(peer_of(&mut anonymous).await, "none");
     }
-    // Only gRPC asks for certificates.
-    assert_eq!(peer_of(&mut over_http).await, "none");
+    // HTTP asks for certificates, too: of gateways and partners.
+    assert_eq!(peer_of(&mut over_http).await, id);
 
     tls.current().retired.cancel();
     ended.await.unwrap();

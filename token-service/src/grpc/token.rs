@@ -45,11 +45,7 @@ impl TokenService for OAuth {
     ) -> Reply<pb::PushAuthorizationRequestResponse> {
         let certificate = client_certificate(self, &request).await?;
         let request = convert::push(request.into_inner(), certificate)?;
-        let pushed = pushed_request::push(self, request).await?;
-        Ok(Response::new(pb::PushAuthorizationRequestResponse {
-            request_uri: pushed.request_uri.to_string(),
-            expires_in: pushed.expires_in,
-        }))
+        Ok(convert::pushed(pushed_request::push(self, request).await?))
     }
 
     async fn introspect_token(

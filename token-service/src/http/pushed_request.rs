@@ -15,9 +15,9 @@ use super::{
     authorization_request::parameters,
     client::{ClientParts, credentials},
     discovery::Tenant,
-    error::HttpError,
+    error::{HttpError, add_dpop_nonce},
     form::Form,
-    token::{NO_STORE, required},
+    token::{NO_STORE, dpop_proof, required},
 };
 use crate::{model::setup::request::state_of, oauth::pushed_request};
 
@@ -46,6 +46,7 @@ pub(super) async fn push(
         tenant_id,
         credentials: credentials(&parts, &form)?,
         parameters: parameters(&form, state_of(&body))?,
+        dpop_proof: dpop_proof(&parts.headers)?,
     };
     let pushed = pushed_request::push(&http.oauth, request).await;
     // The client may not request the consent of this tenant (RFC 6749 §4.1.2.1).
@@ -54,5 +55,7 @@ pub(super) async fn push(
         request_uri: &pushed.request_uri,
         expires_in: pushed.expires_in,
     };
-    Ok((StatusCode::CREATED, NO_STORE, Json(response)).into_response())
+    let mut response = (StatusCode::CREATED, NO_STORE, Json(response)).into_response();
+    add_dpop_nonce(response.headers_mut(), pushed.dpop_nonce.as_deref());
+    Ok(response)
 }

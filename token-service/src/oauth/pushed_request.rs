@@ -17,6 +17,8 @@ use crate::{
     oauth::{
         OAuth,
         client_authentication::{Credentials, authenticate, spend},
+        dpop,
+        metadata::endpoint_urls,
     },
 };
 
@@ -28,6 +30,8 @@ pub struct Request {
     pub credentials: Credentials,
     /// The parameters of the authorization request.
     pub parameters: Parameters,
+    /// The proof whose key the code is bound to (RFC 9449 §10.1), as it was sent.
+    pub dpop_proof: Option<String>,
 }
 
 /// The response to a pushed request. No `Debug`: whoever has the URI can open the page in the client's name.
@@ -36,18 +40,21 @@ pub struct Pushed {
     pub request_uri: Zeroizing<String>,
     /// How long it can be opened, in seconds.
     pub expires_in: u32,
+    /// The nonce for the client's next proof.
+    pub dpop_nonce: Option<String>,
 }
 
 /// Stores a client's authorization request.
 ///
 /// # Errors
-/// Those of [`authenticate`] and [`setup::check`]; [`Error::NotFound`] for a client that may not request the tenant's
+/// Those of [`authenticate`], [`dpop::check`] and [`setup::check`]; [`Error::InvalidDpopProof`] for another key than `dpop_jkt`; [`Error::NotFound`] for a client that may not request the tenant's
 /// consent, and for an unknown tenant; [`Error::Invalid`] for a redirect URI that is not registered.
 pub async fn push(oauth: &OAuth, request: Request) -> Result<Pushed> {
     let Request {
         tenant_id,
         credentials,
-        parameters,
+        mut parameters,
+        dpop_proof,
     } = request;
     let authenticated = authenticate(oauth, &tenant_id, &credentials).await?;
     let client = &authenticated.client.value;
@@ -55,8 +62,19 @@ pub async fn push(oauth: &OAuth, request: Request) -> Result<Pushed> {
     // The same for both: a client need not learn which tenants exist.
     let tenant = tenant.filter(|_| client.tenants.contains_key(&tenant_id));
     let tenant = tenant.ok_or(Error::NotFound("tenant of this client"))?.value;
+    let mut key = None;
+    if let Some(proof) = &dpop_proof {
+        let urls = endpoint_urls(oauth, &tenant, "par");
+        key = Box::pin(dpop::check(oauth, client, &tenant_id, Some(proof), &urls)).await?;
+    }
     client.check_redirect_uri(&parameters.redirect_uri)?;
     setup::check(&parameters, &tenant, client)?;
+    let mut dpop_nonce = None;
+    if let Some(key) = &mut key {
+        parameters.dpop_jkt = Some(same_key(parameters.dpop_jkt, key.jkt())?);
+        key.spend(oauth, &client.client_id)?;
+        dpop_nonce = dpop::next_nonce(oauth, key).await?;
+    }
     spend(oauth, authenticated.assertion).await?;
     let (origin, client_id) = (client_origin(&client.client_id), &client.client_id);
     let pushed = oauth
@@ -65,5 +83,15 @@ pub async fn push(oauth: &OAuth, request: Request) -> Result<Pushed> {
     Ok(Pushed {
         request_uri: request_uri(&pushed.await?),
         expires_in: LIFETIME.as_secs() as u32,
+        dpop_nonce,
     })
+}
+
+/// Returns the key that the code is bound to: that of the proof, which `dpop_jkt` names if it is there (RFC 9449 §10.1).
+fn same_key(dpop_jkt: Option<String>, proven: &str) -> Result<String> {
+    if dpop_jkt.is_some_and(|named| named != proven) {
+        let rule = format!("must be signed by the key that dpop_jkt names, and not by {proven}");
+        return Err(Error::InvalidDpopProof(rule));
+    }
+    Ok(proven.to_owned())
 }

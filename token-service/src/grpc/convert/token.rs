@@ -23,7 +23,7 @@ use crate::{
         binding::Binding,
         client_authentication::{Credentials, Proof},
         issuance::{CodeRequest, GrantRequest, Issued, Request},
-        pushed_request,
+        pushed_request::{self, Pushed},
         revocation_feed::Page,
     },
 };
@@ -122,6 +122,7 @@ pub fn push(
         tenant_id,
         credentials: Credentials::new(request.client_id, proof, certificate),
         parameters,
+        dpop_proof: Some(request.dpop_proof).filter(|proof| !proof.is_empty()),
     })
 }
 
@@ -241,10 +242,25 @@ pub fn issued(mut issued: Issued) -> Response<pb::IssueTokenResponse> {
         scope: issued.scope,
         grant_id: issued.grant_id,
     });
-    if let Some(nonce) = issued.dpop_nonce.and_then(|nonce| nonce.parse().ok()) {
+    add_dpop_nonce(&mut response, issued.dpop_nonce);
+    response
+}
+
+/// Writes the response to a pushed request.
+pub fn pushed(pushed: Pushed) -> Response<pb::PushAuthorizationRequestResponse> {
+    let mut response = Response::new(pb::PushAuthorizationRequestResponse {
+        request_uri: pushed.request_uri.to_string(),
+        expires_in: pushed.expires_in,
+    });
+    add_dpop_nonce(&mut response, pushed.dpop_nonce);
+    response
+}
+
+/// Adds the nonce for the client's next proof (RFC 9449 §8.2).
+fn add_dpop_nonce<T>(response: &mut Response<T>, nonce: Option<String>) {
+    if let Some(nonce) = nonce.and_then(|nonce| nonce.parse().ok()) {
         response.metadata_mut().insert(DPOP_NONCE, nonce);
     }
-    response
 }
 
 /// Writes a page of revocations.

@@ -1,5 +1,7 @@
 //! What the endpoint takes, and what it rejects.
 
+use accord::{clock::Clock, testing::dpop::ProofKey};
+
 use super::*;
 
 #[tokio::test]
@@ -136,4 +138,31 @@ async fn a_redirect_uri_that_is_not_registered_is_named() {
         answer.text("error_description"),
         "redirect_uri must be one that is registered for the client, byte for byte"
     );
+}
+
+#[tokio::test]
+async fn a_proof_at_par_binds_the_code_to_its_key() {
+    let world = World::start().await;
+    let url = format!("{}/oauth2/par", world.issuer);
+    let iat = world.clock().now().as_secs();
+    let (key, challenge) = (ProofKey::es256(), challenge(VERIFIER));
+    let push = async |proof: &str, jkt: Option<String>| {
+        let mut fields = parameters(&challenge).to_vec();
+        let jkt = jkt.unwrap_or_default();
+        if !jkt.is_empty() {
+            fields.push(("dpop_jkt", &jkt));
+        }
+        let request = Request::post(PAR).basic(&world.client).header("DPoP", proof);
+        request.form(&fields).send(&world).await
+    };
+    let proof = key.proof(&url, iat);
+    assert_eq!(push(&proof, Some(key.jkt())).await.status, 201);
+    assert_error(&push(&proof, None).await, 400, "invalid_dpop_proof");
+    let other = ProofKey::es256().jkt();
+    let differing = push(&key.proof(&url, iat), Some(other)).await;
+    assert_error(&differing, 400, "invalid_dpop_proof");
+    let elsewhere = push(&key.proof(&url.replace("/par", "/token"), iat), None).await;
+    assert_error(&elsewhere, 400, "invalid_dpop_proof");
+    let bound = push(&key.proof(&url, iat), None).await;
+    assert_eq!(bound.status, 201, "{bound:?}");
 }
