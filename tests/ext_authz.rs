@@ -3,15 +3,24 @@
 use std::{net::TcpStream, process::Command};
 
 use accord::{
-    testing::HeldPort,
+    clock::{Clock, SystemClock},
+    testing::{HeldPort, dpop::ProofKey},
+    text::opaque::sha256,
     verify::{Checker, Tenant},
 };
 use axum::{Router, http::HeaderMap};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use reqwest::{RequestBuilder, StatusCode};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
+use url::Url;
 
-use crate::harness::{dev, document::file, partner::World, process::Process};
+use crate::harness::{
+    dev,
+    document::file,
+    partner::{World, own_grant},
+    process::Process,
+};
 
 #[path = "../examples/ext_authz.rs"]
 #[allow(dead_code)]
@@ -144,6 +153,42 @@ async fn envoy_lets_requests_pass_to_a_service_in_any_language_by_their_tokens()
         challenge.starts_with("DPoP ") && challenge.contains(r#"error="invalid_token""#),
         "{challenge}"
     );
+
+    // A token that is bound to a key passes with a proof of it, once, and never as bearer.
+    let key = ProofKey::es256();
+    let now = SystemClock.now().as_secs();
+    let mut request = world.token_request(&partner, own_grant());
+    request.dpop_proof = key.proof(&format!("{}/oauth2/token", dev.file.tenant_authority_url), now);
+    let issued = world.tokens().issue_token(request).await.unwrap().into_inner();
+    assert_eq!(issued.token_type, "DPoP");
+    let bound = issued.access_token;
+    let origin = Url::parse(&dev.file.cloud_api_url).unwrap().origin();
+    let url = format!("{}/firm/contacts", origin.ascii_serialization());
+    let proof = |key: &ProofKey| {
+        key.altered(&url, now, |_, claims| {
+            claims["htm"] = "GET".into();
+            claims["ath"] = URL_SAFE_NO_PAD.encode(sha256(bound.as_bytes())).into();
+        })
+    };
+    let send = async |scheme: &str, proof: &str| {
+        let request = api.request().header("authorization", format!("{scheme} {bound}"));
+        challenges(request.header("dpop", proof)).await
+    };
+    let good = proof(&key);
+    let (status, challenge) = send("DPoP", &good).await;
+    assert_eq!((status, challenge.as_str()), (StatusCode::OK, ""));
+    for (scheme, proof, error) in [
+        ("DPoP", good, "invalid_dpop_proof"),
+        ("DPoP", proof(&ProofKey::es256()), "invalid_dpop_proof"),
+        ("Bearer", proof(&key), "invalid_token"),
+    ] {
+        let (status, challenge) = send(scheme, &proof).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+        assert!(
+            challenge.contains(&format!("error=\"{error}\"")),
+            "{scheme}: {challenge}"
+        );
+    }
 
     // Nothing passes while nobody decides.
     let nobody = HeldPort::reserve();

@@ -31,7 +31,10 @@ pub trait Checked: prost::Message + Default {
     }
 }
 
-#[allow(dead_code, reason = "build.rs calls it for fields of later versions, of which there may be none")]
+#[allow(
+    dead_code,
+    reason = "build.rs calls it for fields of later versions, of which there may be none"
+)]
 fn is_set<T: Default + PartialEq>(value: &T) -> bool {
     *value != T::default()
 }
