@@ -243,6 +243,12 @@ impl Stage {
             StatusCode::OK,
             "{kind:?}"
         );
+        // The same call is introspected, so that its proof is spent there, too.
+        let token = &integration.access_token;
+        assert!(
+            self.is_active(token, own.clone(), PARTNERS_ADDRESS).await,
+            "{kind:?}"
+        );
         integration.proof_of_call = own;
         integration
     }

@@ -49,7 +49,7 @@ async fn master_and_data_keys_rotate_while_both_services_serve() {
     let rotate = ["rotate-master-key", "--new-master-key-file", new_key];
     for (done, count) in [
         (services.run_registry(&rotate), 8),
-        (services.run_token(&rotate), 8),
+        (services.run_token(&rotate), 9),
     ] {
         let expected = format!("{count} data keys are wrapped by the new master key");
         assert_eq!(done, expected);

@@ -47,7 +47,7 @@ async fn check(scene: &Scene, phases: &str, configuration: &str) {
     let said = String::from_utf8_lossy(&output.stdout);
     let complained = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}{complained}");
-    assert!(said.contains("8 selected / 8 total"), "{said}");
+    assert!(said.contains("9 selected / 9 total"), "{said}");
 }
 
 async fn strangers_get_what_openapi_json_describes() {

@@ -50,7 +50,8 @@ impl Stream {
             (None, true) => return Err("the client speaks TLS, and this listener does not"),
             (Some(_), false) => return Err("the client speaks plaintext, and this listener speaks TLS"),
             (Some(acceptor), true) => {
-                let accepted = timeout_at(deadline, handshake::accept(acceptor, stream)).await;
+                // Boxed: a handshake is large, and most of its connection's time it is over.
+                let accepted = timeout_at(deadline, Box::pin(handshake::accept(acceptor, stream))).await;
                 let (stream, peer) = accepted.map_err(|_| "the handshake took too long")??;
                 (Either::Right(stream), peer)
             }

@@ -44,6 +44,7 @@ pub struct Dpop {
 impl Dpop {
     /// Creates the state of a process that has seen no proof.
     pub fn new(nonces: NoncePolicy) -> Self {
+        counter!(DPOP_PROOFS_REJECTED, "rule" => "replay").increment(0);
         Self {
             replays: ReplayCache::default(),
             nonces,
