@@ -2,15 +2,7 @@
 
 use std::process::Command;
 
-use accord::{
-    clock::{Clock, SystemClock},
-    dpop::access_token_hash,
-    registry::v1 as reg,
-    testing::{calls::ok, dpop::ProofKey},
-    token::v1::{
-        IssueTokenRequest, RotateSigningKeyRequest, signing_key_service_client::SigningKeyServiceClient,
-    },
-};
+use accord::registry::v1 as reg;
 use reqwest::{Client, StatusCode, header, redirect::Policy};
 use serde_json::Value;
 
@@ -18,11 +10,7 @@ use super::{
     admin::{Admin, Decision},
     program::{KeyType, Scene, connects, connects_with_a_key, verifies},
 };
-use crate::harness::{
-    document::file,
-    partner::{SCOPES, own_grant},
-    suite::java_libraries,
-};
+use crate::harness::{document::file, partner::SCOPES, suite::java_libraries};
 
 tests!(
     nimbus_connects,
@@ -30,7 +18,6 @@ tests!(
     nimbus_verifies_access_tokens,
     spring_security_connects,
     spring_security_introspects_access_tokens,
-    spring_security_checks_proofs_of_possession,
 );
 
 /// Runs a program from its source.
@@ -177,66 +164,5 @@ async fn spring_security_introspects_access_tokens() {
         StatusCode::UNAUTHORIZED,
         "revoked"
     );
-    scene.stop().await;
-}
-
-/// Spring Security takes a bound token only with a proof of its key, from version 6.5 on, without a setting.
-async fn spring_security_checks_proofs_of_possession() {
-    let scene = Scene::set(KeyType::P256).await;
-    let world = &scene.world;
-    // The library verifies no Ed25519.
-    let mut keys = SigningKeyServiceClient::new(world.token_operator.clone());
-    for force in [false, true] {
-        let request = RotateSigningKeyRequest {
-            algorithm: "ES256".into(),
-            force,
-            ..Default::default()
-        };
-        ok(keys.rotate_signing_key(request).await);
-    }
-    world.first_tokens(&scene.partner).await;
-    let now = || SystemClock.now().as_secs();
-    let (key, other) = (ProofKey::es256(), ProofKey::es256());
-    let endpoint = format!("{}/oauth2/token", world.target.tenant_authority_url);
-    let request = IssueTokenRequest {
-        dpop_proof: key.proof(&endpoint, now()),
-        ..world.token_request(&scene.partner, own_grant())
-    };
-    let token = ok(world.tokens().issue_token(request).await).access_token;
-
-    let mut command = java("SpringResourceServer");
-    scene.with_workload(&mut command).await;
-    let mut program = scene.start(command);
-    let server = Application::at(&program.hear().await["port"]);
-    let url = format!("{}/by-keys", server.base);
-    let proof = |key: &ProofKey, method: &'static str, of: &str| {
-        key.altered(&url, now(), |_, claims| {
-            claims["htm"] = method.into();
-            claims["ath"] = access_token_hash(of).into();
-        })
-    };
-    let call = async |scheme: &str, proof: Option<String>| {
-        let mut request = server
-            .http
-            .get(&url)
-            .header(header::AUTHORIZATION, format!("{scheme} {token}"));
-        if let Some(proof) = proof {
-            request = request.header("DPoP", proof);
-        }
-        request.send().await.unwrap().status()
-    };
-    // No controller is at the path: the library has let the call through.
-    assert_eq!(
-        call("DPoP", Some(proof(&key, "GET", &token))).await,
-        StatusCode::NOT_FOUND
-    );
-    for (what, scheme, proof) in [
-        ("another key", "DPoP", Some(proof(&other, "GET", &token))),
-        ("another method", "DPoP", Some(proof(&key, "POST", &token))),
-        ("another token", "DPoP", Some(proof(&key, "GET", "token"))),
-        ("no proof", "DPoP", None),
-    ] {
-        assert_eq!(call(scheme, proof).await, StatusCode::UNAUTHORIZED, "{what}");
-    }
     scene.stop().await;
 }

@@ -1,6 +1,6 @@
 //! Tokens that are bound to a key, through the layer: proofs, certificates, and what a thief has.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::{Router, body::Body, routing::get};
@@ -152,7 +152,8 @@ async fn a_bound_token_counts_with_a_proof_of_its_key_in_any_letter_case_of_the_
 async fn a_wrong_proof_is_rejected_and_named() {
     let setup = Setup::new().await;
     let token = setup.bound();
-    let changes: [(&str, fn(&mut Value, &mut Value)); 20] = [
+    type Change = fn(&mut Value, &mut Value);
+    let changes: [(&str, Change); 20] = [
         ("typ", |header, _| header["typ"] = Value::Null),
         ("typ", |header, _| header["typ"] = json!("JWT")),
         ("alg", |header, _| header["alg"] = Value::Null),

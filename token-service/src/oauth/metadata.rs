@@ -70,7 +70,6 @@ pub async fn of_tenant(oauth: &OAuth, tenant_id: &TenantId) -> Result<pb::GetAut
         tls_client_certificate_bound_access_tokens: mutual_tls.is_offered,
         mtls_endpoint_aliases,
         dpop_signing_alg_values_supported: owned(&dpop::ALGORITHMS),
-        ..Default::default()
     })
 }
 

@@ -122,7 +122,7 @@ fn the_fapi_profile_asks_for_a_key_https_and_another_algorithm_than_rs256() {
     for usable in [
         rsa(""),
         rsa(r#","alg":"PS256""#),
-        keys(&rs256.joined(some.as_str()).unwrap().as_str().to_owned()),
+        keys(rs256.joined(some.as_str()).unwrap().as_str()),
     ] {
         assert_eq!(fields(&by_key, &usable, uri, true), "");
     }

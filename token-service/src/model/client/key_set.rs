@@ -117,9 +117,7 @@ impl ClientKey {
 
 /// Returns the certificate of a key, in DER form.
 fn certificate(element: &Value) -> Option<Vec<u8>> {
-    let is_exposed = element
-        .as_object()
-        .is_none_or(|members| jwk::has_private_member(members));
+    let is_exposed = element.as_object().is_none_or(jwk::has_private_member);
     let encoded = element["x5c"][0].as_str().filter(|_| !is_exposed)?;
     STANDARD.decode(encoded).ok()
 }

@@ -3,8 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use accord::{
+    error::v1::ErrorReason,
     log_limit::LogLimit,
-    rpc::tls::peer::ClientCertificate,
+    rpc::{context, status::reason_name, tls::peer::ClientCertificate},
+    store::audit::{Actor, ActorKind, Event},
     text::{
         id::{ClientId, TenantId},
         opaque::ClientSecret,
@@ -220,7 +222,24 @@ pub async fn spend(oauth: &OAuth, assertion: Option<Assertion>) -> Result<()> {
         rule: "was used before; each assertion needs a new one".to_owned(),
     };
     tracing::warn!(client_id, why = %error, "client authentication failed");
+    note_reuse(&client_id);
     Err(error)
+}
+
+/// Notes the event of an assertion that comes again: the client's key has signed it, so that somebody has copied it, or the
+/// client is at fault.
+fn note_reuse(client_id: &str) {
+    let actor = Actor {
+        kind: ActorKind::Client,
+        id: client_id.to_owned(),
+    };
+    context::note_caller(actor, None);
+    let reason = ErrorReason::InvalidClient;
+    if let Ok(client_id) = ClientId::parse(client_id) {
+        let event = Event::new("client_assertion.reuse").client(&client_id);
+        context::note_event(event.detail("reason", reason_name(reason)));
+    }
+    context::note_rejection(reason);
 }
 
 #[cfg(test)]
