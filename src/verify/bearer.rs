@@ -47,6 +47,7 @@ impl From<VerifyError> for Rejection<'_> {
 
 /// Returns the bearer token of the only `Authorization` header (RFC 6750 §2.1). The scheme may have any letter case
 /// (RFC 9110 §11.1).
+#[cfg(feature = "service")]
 pub(crate) fn token(headers: &HeaderMap) -> Result<&str, Rejection<'static>> {
     match presented(headers)? {
         (Scheme::Bearer, token) => Ok(token),
