@@ -1,7 +1,7 @@
 //! Fetches a key set from the URL of a client, which the client chose: from allowed addresses alone, without a proxy, following
 //! no redirect, and bounded in size and time.
 //!
-//! The address that is checked is the one that is connected to: the name is resolved once, by [`CheckedResolver`].
+//! The address that is checked is the one that is connected to: the name is resolved once, by `CheckedResolver`.
 
 use std::{
     io,
