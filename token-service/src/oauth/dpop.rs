@@ -11,14 +11,13 @@ use accord::{
     error::v1::ErrorReason,
     log_limit::LogLimit,
     metrics::DPOP_PROOFS_REJECTED,
-    rpc::{context, status::reason_name},
-    store::audit::{Actor, ActorKind, Event},
+    store::audit::Event,
     text::id::{ClientId, TenantId},
     verify::Confirmation,
 };
 use metrics::counter;
 
-use super::OAuth;
+use super::{OAuth, note_refused};
 use crate::{
     error::{Error, Result},
     model::{
@@ -152,22 +151,12 @@ pub fn require_known_key(client: &Client, tenant_id: &TenantId, jkt: Option<&str
     if client.may_use_dpop_key(jkt) {
         return Ok(());
     }
-    let actor = Actor {
-        kind: ActorKind::Client,
-        id: client.client_id.to_string(),
-    };
-    context::note_caller(actor, None);
-    let reason = ErrorReason::InvalidDpopProof;
-    let event = Event::new(REFUSED_KEY)
-        .tenant(tenant_id)
-        .client(&client.client_id)
-        .detail("reason", reason_name(reason));
+    let event = Event::new(REFUSED_KEY).tenant(tenant_id);
     let event = match jkt {
         Some(jkt) => event.detail("jkt", jkt),
         None => event,
     };
-    context::note_event(event);
-    context::note_rejection(reason);
+    note_refused(&client.client_id, ErrorReason::InvalidDpopProof, event);
     count("key");
     log_rejection(&client.client_id, &KNOWN_KEY);
     Err(Error::InvalidDpopProof(KNOWN_KEY.to_owned()))

@@ -3,7 +3,12 @@
 use std::sync::Arc;
 
 use accord::{
-    dpop::ReplayCache, rpc::middleware::limits::RateLimit, text::id::ClientId, verify::AccessTokenClaims,
+    dpop::ReplayCache,
+    error::v1::ErrorReason,
+    rpc::{context, middleware::limits::RateLimit, status::reason_name},
+    store::audit::{Actor, ActorKind, Event},
+    text::id::ClientId,
+    verify::AccessTokenClaims,
 };
 use tracing::Instrument;
 
@@ -51,10 +56,41 @@ pub struct OAuth {
     pub resource_proofs: Arc<ReplayCache>,
 }
 
+#[cfg(test)]
+impl OAuth {
+    /// Limits nothing, and trusts no certificate.
+    fn for_test(cache: Arc<Cache>) -> Self {
+        let store = cache.store().clone();
+        let fetcher = client_keys::fetch::KeySetFetcher::new(Default::default());
+        Self {
+            client_keys: ClientKeySets::new(fetcher, store.clock.clone()),
+            store,
+            cache,
+            lifetimes: Lifetimes::default(),
+            client_limit: None,
+            mutual_tls: MutualTls::default(),
+            dpop: Arc::default(),
+            resource_proofs: Arc::default(),
+        }
+    }
+}
+
 /// Runs `work` in its own task, so that it completes although the caller disconnects.
 async fn complete<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
     let task = tokio::spawn(work.in_current_span());
     task.await.map_err(|panic| Error::Internal(panic.into()))?
+}
+
+/// Notes the event of a call that is rejected although its client is authenticated, because somebody may have copied what the
+/// client holds. The record lists some of them, and counts the rest of a flood.
+fn note_refused(client_id: &ClientId, reason: ErrorReason, event: Event) {
+    let actor = Actor {
+        kind: ActorKind::Client,
+        id: client_id.to_string(),
+    };
+    context::note_caller(actor, None);
+    context::note_event(event.client(client_id).detail("reason", reason_name(reason)));
+    context::note_rejection(reason);
 }
 
 /// Returns what token-service's own revocations may name of an access token.

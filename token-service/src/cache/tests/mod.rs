@@ -37,23 +37,5 @@ fn tenant(n: usize, version: i64) -> Tenant {
 }
 
 fn client(random: &SeededRandom) -> Client {
-    Client {
-        client_id: ClientId::generate(&*test_clock(), random),
-        profile: Profile::default(),
-        active: true,
-        tenants: Default::default(),
-        scopes: Vec::new(),
-        redirect_uris: Vec::new(),
-        version: 1,
-        tokens_ended_seq: 0,
-        families_ended_seq: 0,
-        json_web_key_set: String::new(),
-        live_secrets: Vec::new(),
-        auth_method: None,
-        jwks_uri: String::new(),
-        certificate_subject: None,
-        dpop_jkts: Vec::new(),
-        allowed_networks: Default::default(),
-        fapi_from: None,
-    }
+    Client::without_anything(ClientId::generate(&*test_clock(), random))
 }

@@ -58,6 +58,32 @@ pub struct Client {
     pub fapi_from: Option<UnixMillis>,
 }
 
+#[cfg(test)]
+impl Client {
+    /// A client without tenants, scopes and credentials.
+    pub fn without_anything(client_id: ClientId) -> Self {
+        Self {
+            client_id,
+            profile: Profile::default(),
+            active: true,
+            tenants: BTreeMap::new(),
+            scopes: Vec::new(),
+            redirect_uris: Vec::new(),
+            version: 1,
+            tokens_ended_seq: 0,
+            families_ended_seq: 0,
+            json_web_key_set: String::new(),
+            live_secrets: Vec::new(),
+            auth_method: None,
+            jwks_uri: String::new(),
+            certificate_subject: None,
+            dpop_jkts: Vec::new(),
+            allowed_networks: AllowedNetworks::default(),
+            fapi_from: None,
+        }
+    }
+}
+
 /// How a client authenticates (RFC 7591 §2, `token_endpoint_auth_method`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, EnumString)]
 #[strum(serialize_all = "snake_case")]

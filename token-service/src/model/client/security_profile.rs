@@ -94,31 +94,16 @@ mod tests {
     use accord::{
         random::SeededRandom,
         testing::{TEST_START, test_clock},
-        text::{id::ClientId, network::AllowedNetworks},
+        text::id::ClientId,
     };
 
     use super::*;
-    use crate::model::client::Profile;
 
     fn client(auth_method: Option<AuthMethod>, fapi_from: Option<i64>) -> Client {
         Client {
             auth_method,
             fapi_from: fapi_from.map(|millis| UnixMillis::from_millis(TEST_START.as_millis() + millis)),
-            client_id: ClientId::generate(&*test_clock(), &SeededRandom::new(7)),
-            profile: Profile::default(),
-            active: true,
-            tenants: Default::default(),
-            scopes: Vec::new(),
-            redirect_uris: Vec::new(),
-            version: 1,
-            tokens_ended_seq: 0,
-            families_ended_seq: 0,
-            json_web_key_set: String::new(),
-            live_secrets: Vec::new(),
-            jwks_uri: String::new(),
-            certificate_subject: None,
-            dpop_jkts: Vec::new(),
-            allowed_networks: AllowedNetworks::default(),
+            ..Client::without_anything(ClientId::generate(&*test_clock(), &SeededRandom::new(7)))
         }
     }
 

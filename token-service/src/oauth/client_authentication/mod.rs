@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use accord::{
     error::v1::ErrorReason,
     log_limit::LogLimit,
-    rpc::{context, status::reason_name, tls::peer::ClientCertificate},
-    store::audit::{Actor, ActorKind, Event},
+    rpc::tls::peer::ClientCertificate,
+    store::audit::Event,
     text::{
         id::{ClientId, TenantId},
         opaque::ClientSecret,
@@ -18,7 +18,7 @@ use crate::{
     cache::{Authenticated, Cached, EntryAsOf, FactAsOf, KnownClient},
     error::{Error, Result, found},
     model::{client::ProofKind, tenant::Tenant},
-    oauth::OAuth,
+    oauth::{OAuth, note_refused},
     store::Assertion,
 };
 
@@ -213,7 +213,7 @@ pub async fn spend(oauth: &OAuth, assertion: Option<Assertion>) -> Result<()> {
     let Some(assertion) = assertion else {
         return Ok(());
     };
-    let client_id = assertion.client_id().to_owned();
+    let client_id = assertion.client_id().clone();
     if Box::pin(oauth.store.spend_assertion(assertion)).await? {
         return Ok(());
     }
@@ -221,25 +221,11 @@ pub async fn spend(oauth: &OAuth, assertion: Option<Assertion>) -> Result<()> {
         claim: "jti",
         rule: "was used before; each assertion needs a new one".to_owned(),
     };
-    tracing::warn!(client_id, why = %error, "client authentication failed");
-    note_reuse(&client_id);
+    tracing::warn!(%client_id, why = %error, "client authentication failed");
+    // The client's key has signed it: somebody has copied it, or the client is at fault.
+    let event = Event::new("client_assertion.reuse");
+    note_refused(&client_id, ErrorReason::InvalidClient, event);
     Err(error)
-}
-
-/// Notes the event of an assertion that comes again: the client's key has signed it, so that somebody has copied it, or the
-/// client is at fault.
-fn note_reuse(client_id: &str) {
-    let actor = Actor {
-        kind: ActorKind::Client,
-        id: client_id.to_owned(),
-    };
-    context::note_caller(actor, None);
-    let reason = ErrorReason::InvalidClient;
-    if let Ok(client_id) = ClientId::parse(client_id) {
-        let event = Event::new("client_assertion.reuse").client(&client_id);
-        context::note_event(event.detail("reason", reason_name(reason)));
-    }
-    context::note_rejection(reason);
 }
 
 #[cfg(test)]
@@ -251,35 +237,15 @@ mod tests {
         sync::Arc,
     };
 
-    use accord::text::network::AllowedNetworks;
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
     use super::*;
-    use crate::{
-        cache::fixture::{TENANT, cache},
-        model::lifetimes::Lifetimes,
-        oauth::{
-            client_keys::{ClientKeySets, fetch::KeySetFetcher},
-            mutual_tls::MutualTls,
-        },
-    };
+    use crate::cache::fixture::{TENANT, cache};
 
     #[tokio::test]
     async fn each_rejection_is_one_line_with_client_and_reason_and_no_secret() {
         let (cache, registry, _database) = cache().await;
-        let oauth = OAuth {
-            store: cache.store().clone(),
-            cache: cache.clone(),
-            lifetimes: Lifetimes::default(),
-            client_limit: None,
-            client_keys: ClientKeySets::new(
-                KeySetFetcher::new(AllowedNetworks::default()),
-                cache.store().clock.clone(),
-            ),
-            mutual_tls: MutualTls::default(),
-            dpop: Default::default(),
-            resource_proofs: Default::default(),
-        };
+        let oauth = OAuth::for_test(cache.clone());
         let client_id = registry.client_id.as_str();
         let secret = registry.secret().expose();
         let part = |json: String| URL_SAFE_NO_PAD.encode(json);

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
-
 use accord::{
     random::SystemRandom,
     testing::{
@@ -11,7 +9,6 @@ use accord::{
         certificates::{KeyKind, Pair, Subject},
         test_clock,
     },
-    text::network::AllowedNetworks,
 };
 use futures_util::future::join_all;
 
@@ -19,27 +16,11 @@ use super::{
     fetch::tests::{KeyServer, key_set, ok},
     *,
 };
-use crate::model::client::Profile;
 
 fn client(jwks_uri: String) -> Client {
     Client {
-        client_id: ClientId::generate(&*test_clock(), &SystemRandom),
-        profile: Profile::default(),
-        active: true,
-        tenants: BTreeMap::new(),
-        scopes: Vec::new(),
-        redirect_uris: Vec::new(),
-        version: 1,
-        tokens_ended_seq: 0,
-        families_ended_seq: 0,
-        json_web_key_set: String::new(),
-        live_secrets: Vec::new(),
-        auth_method: None,
         jwks_uri,
-        certificate_subject: None,
-        dpop_jkts: Vec::new(),
-        allowed_networks: AllowedNetworks::default(),
-        fapi_from: None,
+        ..Client::without_anything(ClientId::generate(&*test_clock(), &SystemRandom))
     }
 }
 

@@ -1,20 +1,24 @@
 //! The authorization code grant (RFC 6749 §4.1.3): the first tokens of a consent.
 
-use accord::text::{
-    id::FamilyId,
-    opaque::{OpaqueToken, TokenKind},
+use accord::{
+    error::v1::ErrorReason,
+    store::audit::Event,
+    text::{
+        id::FamilyId,
+        opaque::{OpaqueToken, TokenKind},
+    },
 };
 
-use super::{BoundKey, CodeRequest, Issuance, Issued, caller_ip, complete};
+use super::{BoundKey, CodeRequest, Issuance, Issued, complete, network::check_network};
 use crate::{
     error::{Error, Result},
     model::{
-        client::require_network,
         code::{Code, KeyMatch},
         family::{Family, Generations},
         grant::GrantState,
         purpose,
     },
+    oauth::note_refused,
     store::{PendingAnswer, Redemption, RedemptionOutcome},
 };
 
@@ -29,8 +33,8 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
         .ok_or(Error::InvalidGrant)?;
     issuance.grant_id = Some(code.grant_id.clone());
     // Before the code counts as used or replayed: whoever lacks the key can do neither.
-    check_key(issuance, &code).await?;
-    require_network(&grant.allowed_networks, caller_ip())?;
+    check_key(issuance, &code)?;
+    check_network(&grant.allowed_networks)?;
     if code.used_at.is_some() {
         return replayed(issuance, &token).await;
     }
@@ -96,7 +100,7 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
 }
 
 /// Rejects a call without a proof of the key that the code is bound to (RFC 9449 §10). The code stays as it is.
-async fn check_key(issuance: &Issuance<'_>, code: &Code) -> Result<()> {
+fn check_key(issuance: &Issuance<'_>, code: &Code) -> Result<()> {
     let proven = issuance.bound_key.as_ref().map(BoundKey::jkt);
     match code.match_key(proven) {
         KeyMatch::Accepted => Ok(()),
@@ -105,9 +109,11 @@ async fn check_key(issuance: &Issuance<'_>, code: &Code) -> Result<()> {
                 .to_owned(),
         )),
         KeyMatch::Other => {
-            let event = issuance.event("code.refuse", &code.grant_id);
-            let event = event.detail("why", "key of the DPoP proof").refused();
-            issuance.oauth.store.record(issuance.origin(), event).await?;
+            let event = Event::new("code.refuse")
+                .tenant(&issuance.tenant.tenant_id)
+                .subject(code.grant_id.as_str())
+                .detail("why", "key of the DPoP proof");
+            note_refused(&issuance.client.client_id, ErrorReason::InvalidGrant, event);
             Err(Error::InvalidGrant)
         }
     }

@@ -1,17 +1,17 @@
 //! Issues tokens: the steps that the three grants share. Each grant has a file for its own rules.
 //!
-//! The order is always: authenticate the client, check the key that it proves to hold, read the positions of both feeds, read what the decision needs,
-//! decide, sign, commit the audit event with the changes, check again, respond. If the last check finds that something
-//! has changed meanwhile, it signs another token; see `recheck`.
+//! The order is always: authenticate the client, check the key that it proves to hold and its network, read the positions of
+//! both feeds, read what the decision needs, decide, sign, commit the audit event with the changes, check again, respond. If
+//! the last check finds that something has changed meanwhile, it signs another token; see `recheck`.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use accord::{
     clock::UnixMillis,
     error::v1::ErrorReason,
     position::Position,
-    rpc::{context, status::reason_name},
-    store::audit::{Actor, ActorKind, CallerAddress, Event, GrantType, IssuedToken, Origin, next_id},
+    rpc::context,
+    store::audit::{Actor, ActorKind, Event, GrantType, IssuedToken, Origin, next_id},
     text::{
         id::{ClientId, GrantId, ScopeName, TenantId, UserId, join_scopes},
         opaque::RefreshToken,
@@ -24,7 +24,7 @@ use crate::{
     cache::{Authenticated, Cached, Entry, KnownClient},
     error::{Error, Result, found},
     model::{
-        client::{requested_scopes, require_network},
+        client::requested_scopes,
         family::Family,
         grant::{Grant, GrantState},
         tenant::Tenant,
@@ -43,10 +43,12 @@ use crate::{
 
 mod authorization_code;
 mod client_credentials;
+mod network;
 mod outcome;
 mod recheck;
 mod refresh_token;
 
+use network::check_network;
 pub use outcome::count_rejected;
 
 /// A token request. No `Debug`: it must not show the credentials.
@@ -138,7 +140,7 @@ async fn try_issue(oauth: &OAuth, request: &Request) -> Result<Issued> {
     let issued = issuance.issue().await;
     issued.inspect_err(|error| {
         issuance.count_rejection(error);
-        issuance.note_rejection(error);
+        issuance.note_network(error);
     })
 }
 
@@ -257,53 +259,6 @@ impl<'a> Issuance<'a> {
         }
     }
 
-    /// Notes a call from outside of the networks for the audit record. An authenticated client that calls from elsewhere may have
-    /// lost its secret. Other rejections are counted only.
-    fn note_rejection(&self, error: &Error) {
-        if !matches!(error, Error::NetworkNotAllowed(_)) {
-            return;
-        }
-        let reason = error.reason();
-        let event = Event::new("token.refuse")
-            .tenant(&self.tenant.tenant_id)
-            .client(&self.client.client_id)
-            .detail("reason", reason_name(reason))
-            .detail("grant_type", self.request.grant.kind().as_ref());
-        context::note_caller(self.origin().actor, None);
-        context::note_rejection(reason);
-        context::note_event(match &self.grant_id {
-            Some(grant_id) => event.subject(grant_id.as_str()),
-            None => event,
-        });
-    }
-
-    /// Rejects a call from outside of the client's networks. It counts for the grant that the client has now.
-    async fn check_client_network(&mut self) -> Result<()> {
-        let Err(error) = require_network(&self.client.allowed_networks, caller_ip()) else {
-            return Ok(());
-        };
-        if self.grant_id.is_none() {
-            let (client_id, tenant_id) = (&self.client.client_id, &self.tenant.tenant_id);
-            let current = Box::pin(self.oauth.cache.current_grant(client_id, tenant_id)).await?;
-            self.grant_id = current.value.map(|grant| grant.grant_id.clone());
-        }
-        Err(error)
-    }
-
-    /// Rejects a call from outside of the networks of a grant, before the call can count as a replay.
-    async fn check_grant_network(&self, grant_id: &GrantId) -> Result<()> {
-        let entry = self.entry.as_ref().map(|entry| &entry.grant);
-        if let Some(grant) = entry.filter(|grant| grant.grant_id == *grant_id) {
-            return require_network(&grant.allowed_networks, caller_ip());
-        }
-        let found = self.oauth.cache.grant(&self.tenant.tenant_id, grant_id).await?;
-        match found.value {
-            Some(grant) => require_network(&grant.allowed_networks, caller_ip()),
-            // No token comes of it.
-            None => Ok(()),
-        }
-    }
-
     fn origin(&self) -> Origin {
         client_origin(&self.client.client_id)
     }
@@ -339,7 +294,7 @@ impl<'a> Issuance<'a> {
         let others_active = self.tenant.active && user_is_active;
         match grant.state_with(self.oauth.store.now(), Some(&**self.client), others_active) {
             GrantState::Active => {
-                require_network(&grant.allowed_networks, caller_ip())?;
+                check_network(&grant.allowed_networks)?;
                 Ok(grant)
             }
             state if family.is_none() || state == GrantState::Suspended => {
@@ -440,11 +395,6 @@ impl<'a> Issuance<'a> {
     }
 }
 
-/// Returns the address that the call comes from; `None` if it is not known.
-fn caller_ip() -> Option<IpAddr> {
-    context::address().map(CallerAddress::ip)
-}
-
 /// Reads the tenant of a request.
 async fn find_tenant(oauth: &OAuth, request: &Request) -> Result<AsOf<Arc<Cached<Tenant>>>> {
     let tenant = found(oauth.cache.tenant(&request.tenant_id).await)?;
@@ -490,20 +440,15 @@ fn numeric_date(time: UnixMillis) -> Result<u32> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use accord::text::network::AllowedNetworks;
-
     use super::*;
     use crate::{
         cache::{
             fixture::{SCOPE, TENANT, cache},
             locks_taken,
         },
-        model::lifetimes::Lifetimes,
         oauth::{
             client_authentication::Proof,
-            client_keys::{ClientKeySets, fetch::KeySetFetcher},
             introspection::{Requester, introspect},
-            mutual_tls::MutualTls,
         },
     };
 
@@ -539,19 +484,7 @@ mod tests {
     async fn issuing_takes_at_most_two_locks() {
         let (cache, registry, _database) = cache().await;
         cache.insert_grant(&registry).await;
-        let oauth = OAuth {
-            store: cache.store().clone(),
-            cache: cache.clone(),
-            lifetimes: Lifetimes::default(),
-            client_limit: None,
-            client_keys: ClientKeySets::new(
-                KeySetFetcher::new(AllowedNetworks::default()),
-                cache.store().clock.clone(),
-            ),
-            mutual_tls: MutualTls::default(),
-            dpop: Default::default(),
-            resource_proofs: Default::default(),
-        };
+        let oauth = OAuth::for_test(cache.clone());
         let request = Request {
             tenant_id: TenantId::parse(TENANT).unwrap(),
             credentials: Credentials::new(

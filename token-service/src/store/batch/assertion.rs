@@ -25,7 +25,7 @@ impl Store {
 /// A client's assertion, identified by the hash of its `jti`.
 #[derive(Debug, Serialize)]
 pub struct Assertion {
-    client_id: String,
+    client_id: ClientId,
     jti_hash: String,
     expires_at: i64,
 }
@@ -34,14 +34,14 @@ impl Assertion {
     /// Names an assertion, to be remembered until `expires_at`.
     pub fn new(client_id: &ClientId, jti_hash: &[u8; 32], expires_at: UnixMillis) -> Self {
         Self {
-            client_id: client_id.to_string(),
+            client_id: client_id.clone(),
             jti_hash: hex::encode(jti_hash),
             expires_at: expires_at.as_millis(),
         }
     }
 
     /// Returns the client.
-    pub fn client_id(&self) -> &str {
+    pub fn client_id(&self) -> &ClientId {
         &self.client_id
     }
 }
@@ -85,7 +85,7 @@ impl Work for Assertions {
         // Of several items with the same assertion the first one wins.
         let outcomes = assertions
             .iter()
-            .map(|item| spent.remove(&(item.client_id.clone(), item.jti_hash.clone())));
+            .map(|item| spent.remove(&(item.client_id.to_string(), item.jti_hash.clone())));
         Ok(outcomes.collect())
     }
 }
