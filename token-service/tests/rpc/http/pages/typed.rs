@@ -271,6 +271,8 @@ async fn what_was_typed_about_an_integration_returns() {
         world.consent(&grant_id).await.designated_user_id,
         world.api_user_id
     );
+    // The page shows tokens as soon as they are counted.
+    world.usage_written().await;
     // Twice, as a double click sends it.
     for path in [&change, &revoke] {
         let fields = [("account_name", world.second_user_name()), ("reason", "done")];
