@@ -57,8 +57,8 @@ pub struct Browser {
 impl Browser {
     /// Starts a browser.
     pub async fn start() -> Self {
-        let chromedriver = Chromedriver::start();
-        let url = format!("http://127.0.0.1:{}", chromedriver.port());
+        let (chromedriver, port) = Chromedriver::start();
+        let url = format!("http://127.0.0.1:{port}");
         let driver = WebDriver::builder(url, capabilities())
             .poller(Arc::new(ElementPollerWithTimeout::new(PATIENCE, INTERVAL)))
             .request_timeout(PATIENCE * 2)
@@ -258,7 +258,20 @@ struct Chromedriver {
 }
 
 impl Chromedriver {
-    fn start() -> Self {
+    /// Starts it and returns the port that it took. It chooses a port that is free for IPv6 and ends if another process has
+    /// that port for IPv4: then another is started.
+    fn start() -> (Self, u16) {
+        let started = Instant::now();
+        loop {
+            let chromedriver = Self::spawn();
+            if let Some(port) = chromedriver.port() {
+                return (chromedriver, port);
+            }
+            assert!(started.elapsed() < PATIENCE, "chromedriver finds no port");
+        }
+    }
+
+    fn spawn() -> Self {
         // The watchdog removes it.
         let directory = tempfile::Builder::new().prefix("accord-browser-").tempdir();
         let directory = directory.unwrap().keep();
@@ -281,8 +294,8 @@ impl Chromedriver {
         }
     }
 
-    /// The port that it says it took.
-    fn port(&self) -> u16 {
+    /// The port that it says it took, or `None` if it was taken already.
+    fn port(&self) -> Option<u16> {
         let log = self.directory.join("log");
         let started = Instant::now();
         loop {
@@ -291,7 +304,7 @@ impl Chromedriver {
                 let (_, port) = line.split_once("started successfully on port ")?;
                 port.trim_end_matches('.').parse().ok()
             });
-            if let Some(port) = port {
+            if port.is_some() || log.contains("port not available") {
                 return port;
             }
             assert!(started.elapsed() < PATIENCE, "chromedriver does not start: {log}");
