@@ -36,15 +36,23 @@ pub fn is_refused<T>(result: &Result<T, Status>, (code, reason): Refusal) -> boo
 /// How long caches and other replicas may lag behind a change.
 pub const BOUND: Duration = Duration::from_secs(1);
 
+/// How long a resource server that checks tokens offline may lag behind a revocation.
+pub const OFFLINE_BOUND: Duration = Duration::from_secs(2);
+
 /// Repeats an attempt until it succeeds. The first attempt that begins after [`BOUND`] must succeed.
-pub async fn soon(what: &str, mut attempt: impl AsyncFnMut() -> bool) {
+pub async fn soon(what: &str, attempt: impl AsyncFnMut() -> bool) {
+    within(BOUND, what, attempt).await;
+}
+
+/// Does the same with another bound.
+pub async fn within(bound: Duration, what: &str, mut attempt: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
     loop {
-        let late = started.elapsed() > BOUND;
+        let late = started.elapsed() > bound;
         if attempt().await {
             return;
         }
-        assert!(!late, "{what}: not after {BOUND:?}");
+        assert!(!late, "{what}: not after {bound:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

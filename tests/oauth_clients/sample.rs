@@ -1,12 +1,13 @@
 //! The sample partner of `examples/partner` with a Tenant Admin and a Cloud API.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc};
 
-use accord::{clock::ManualClock, random::SystemRandom};
+use accord::{clock::SystemClock, random::SystemRandom};
 use accord_cli::dev::Dev;
-use example_partner::settings::Settings;
+use example_partner::{authority::Authority, dpop::Dpop, http::Http, settings::Settings};
 use oauth2::{ClientId, ClientSecret};
 use reqwest::header;
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use url::Url;
@@ -17,13 +18,29 @@ use super::{
 };
 use crate::harness::{
     dev,
-    partner::{Partner, World, own_grant},
+    partner::{Partner, REDIRECT_URI, World, own_grant},
+    refusal::{OFFLINE_BOUND, within},
 };
 
 tests!(
     the_sample_partner_connects_reads_refreshes_and_disconnects,
+    the_tokens_of_the_sample_partner_are_bound_to_its_key,
     the_sample_partner_handles_fewer_scopes_and_the_end_of_its_consent,
 );
+
+/// Registers a partner with this redirect URI. Returns the sample's settings for it, too.
+async fn register(world: &World, redirect_uri: &str) -> (Partner, Settings) {
+    let partner = partner_at(world, redirect_uri).await;
+    let settings = Settings {
+        issuer: world.target.tenant_authority_url.clone(),
+        client_id: ClientId::new(partner.client_id.clone()),
+        client_secret: ClientSecret::new(partner.client_secret.clone()),
+        cloud_api_url: world.target.cloud_api_url.clone(),
+        redirect_uri: redirect_uri.parse().unwrap(),
+        ca_pem: None,
+    };
+    (partner, settings.checked().unwrap())
+}
 
 /// The sample partner, running, and a browser at it.
 struct Sample {
@@ -36,19 +53,8 @@ impl Sample {
     async fn start(world: &World) -> (Self, Partner) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let redirect_uri = format!("{base}/callback");
-        let partner = partner_at(world, &redirect_uri).await;
-        let settings = Settings {
-            issuer: world.target.tenant_authority_url.clone(),
-            client_id: ClientId::new(partner.client_id.clone()),
-            client_secret: ClientSecret::new(partner.client_secret.clone()),
-            cloud_api_url: world.target.cloud_api_url.clone(),
-            redirect_uri: redirect_uri.parse().unwrap(),
-            ca_pem: None,
-        };
-        let router = example_partner::router(&settings.checked().unwrap())
-            .await
-            .unwrap();
+        let (partner, settings) = register(world, &format!("{base}/callback")).await;
+        let router = example_partner::router(&settings).await.unwrap();
         tokio::spawn(axum::serve(listener, router).into_future());
         let policy = reqwest::redirect::Policy::none();
         let sample = Self {
@@ -106,16 +112,15 @@ impl Sample {
     }
 }
 
-/// An environment that serves the tenant's Cloud API too, and whose time the test moves.
-async fn with_cloud_api() -> (TempDir, Dev, Arc<ManualClock>) {
+/// An environment that serves the tenant's Cloud API too.
+async fn with_cloud_api() -> (TempDir, Dev) {
     let directory = tempfile::tempdir().unwrap();
-    let clock = accord::testing::test_clock();
     let mut args = dev::args(&directory.path().join("accord-data"));
     args.api_listen = Some(args.http_listen);
-    let dev = Dev::start(&args, clock.clone(), Arc::new(SystemRandom))
+    let dev = Dev::start(&args, Arc::new(SystemClock), Arc::new(SystemRandom))
         .await
         .unwrap();
-    (directory, dev, clock)
+    (directory, dev)
 }
 
 fn origin(url: &Url) -> String {
@@ -123,7 +128,7 @@ fn origin(url: &Url) -> String {
 }
 
 async fn the_sample_partner_connects_reads_refreshes_and_disconnects() {
-    let (_directory, dev, clock) = with_cloud_api().await;
+    let (_directory, dev) = with_cloud_api().await;
     let world = World::new(&dev.file);
     let (mut sample, partner) = Sample::start(&world).await;
 
@@ -143,10 +148,17 @@ async fn the_sample_partner_connects_reads_refreshes_and_disconnects() {
         "{contacts}"
     );
 
-    // The Cloud API rejects an expired token: the sample gets a new one and calls again.
-    clock.advance(Duration::from_secs(5 * 60 + 1));
-    assert_eq!(sample.get("/contacts").await.0, 200);
-    assert!(sample.get("/").await.2.contains("refreshed 1 times"));
+    // The Cloud API rejects a token that has ended early: the sample gets a new one and calls again.
+    let own = world.issue(&partner, own_grant()).await.unwrap();
+    world.user("second-api-user").await;
+    world
+        .change_designated_user(&own.grant_id, "second-api-user")
+        .await;
+    within(OFFLINE_BOUND, "the end of the token", async || {
+        assert_eq!(sample.get("/contacts").await.0, 200);
+        sample.get("/").await.2.contains("refreshed 1 times")
+    })
+    .await;
     assert_eq!(sample.press("/refresh").await.0, 303);
     assert!(sample.get("/").await.2.contains("refreshed 2 times"));
 
@@ -158,8 +170,46 @@ async fn the_sample_partner_connects_reads_refreshes_and_disconnects() {
     stop(dev).await;
 }
 
+async fn the_tokens_of_the_sample_partner_are_bound_to_its_key() {
+    let (_directory, dev) = with_cloud_api().await;
+    let world = World::new(&dev.file);
+    let (_, settings) = register(&world, REDIRECT_URI).await;
+    let http = Http::new(&settings).unwrap();
+    let dpop = Arc::new(Dpop::new(http.clone()).unwrap());
+    let authority = Authority::discover(&settings, http, dpop.clone()).await.unwrap();
+    let (url, pending) = authority.authorize();
+    let back = Admin::new(&world.target)
+        .decide(url.as_str(), Decision::Approve(&["contacts.read"]))
+        .await;
+    let parameters: Value = back
+        .query_pairs()
+        .map(|(name, value)| (name, Value::from(value)))
+        .collect();
+    let response = serde_json::from_value(parameters).unwrap();
+    let first = authority.redeem(response, pending).await.unwrap();
+    let second = authority.refresh(&first).await.unwrap();
+
+    let contacts = format!("{}/contacts", world.target.cloud_api_url);
+    let mut keys = HashSet::new();
+    for tokens in [&first, &second] {
+        let introspected = world.introspect(tokens.access.secret()).await;
+        assert_eq!(introspected.token_type, "DPoP");
+        keys.insert(introspected.cnf.unwrap().jkt);
+        let request = http::Request::get(&contacts).body(Vec::new()).unwrap();
+        let answer = dpop.send(request, Some(&tokens.access)).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        // Whoever holds the token alone.
+        let bearer = reqwest::Client::new()
+            .get(&contacts)
+            .bearer_auth(tokens.access.secret());
+        assert_eq!(bearer.send().await.unwrap().status(), 401);
+    }
+    assert!(keys.len() == 1 && !keys.contains(""), "{keys:?}");
+    stop(dev).await;
+}
+
 async fn the_sample_partner_handles_fewer_scopes_and_the_end_of_its_consent() {
-    let (_directory, dev, clock) = with_cloud_api().await;
+    let (_directory, dev) = with_cloud_api().await;
     let world = World::new(&dev.file);
     let (mut sample, partner) = Sample::start(&world).await;
 
@@ -178,8 +228,10 @@ async fn the_sample_partner_handles_fewer_scopes_and_the_end_of_its_consent() {
 
     let own = world.issue(&partner, own_grant()).await.unwrap();
     world.revoke_consent(&own.grant_id).await;
-    clock.advance(Duration::from_secs(5 * 60 + 1));
-    assert_eq!(sample.get("/contacts").await.0, 409);
+    within(OFFLINE_BOUND, "the end of the consent", async || {
+        sample.get("/contacts").await.0 == 409
+    })
+    .await;
     let (_, _, home) = sample.get("/").await;
     assert!(home.contains("href=\"/connect\""), "{home}");
     stop(dev).await;

@@ -1,6 +1,6 @@
 //! The tenant's authority, by the `oauth2` crate: authorize, redeem, refresh, revoke.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use oauth2::{
     AccessToken, AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndpointNotSet, EndpointSet,
@@ -12,6 +12,7 @@ use url::{Url, form_urlencoded};
 
 use crate::{
     discovery::{self, Metadata},
+    dpop::Dpop,
     error::{CallError, StartError},
     http::Http,
     settings::Settings,
@@ -63,14 +64,15 @@ pub struct Authority {
     client_secret: ClientSecret,
     resource: String,
     http: Http,
+    dpop: Arc<Dpop>,
 }
 
 impl Authority {
-    /// Discovers the authority of the settings' issuer.
+    /// Discovers the authority of the settings' issuer. Its tokens will be bound to the key of `dpop`.
     ///
     /// # Errors
     /// [`StartError::Discovery`].
-    pub async fn discover(settings: &Settings, http: Http) -> Result<Self, StartError> {
+    pub async fn discover(settings: &Settings, http: Http, dpop: Arc<Dpop>) -> Result<Self, StartError> {
         let metadata = discovery::discover(settings, &http).await?;
         let client = BasicClient::new(settings.client_id.clone())
             .set_client_secret(settings.client_secret.clone())
@@ -84,6 +86,7 @@ impl Authority {
             client_secret: settings.client_secret.clone(),
             resource: settings.cloud_api_url.clone(),
             http,
+            dpop,
         })
     }
 
@@ -129,7 +132,7 @@ impl Authority {
         let request = self.client.exchange_code(AuthorizationCode::new(code));
         let issued = request
             .set_pkce_verifier(pending.verifier)
-            .request_async(&self.http)
+            .request_async(&*self.dpop)
             .await
             .map_err(call_error)?;
         tokens(&issued, None)
@@ -142,7 +145,7 @@ impl Authority {
     pub async fn refresh(&self, tokens_now: &Tokens) -> Result<Tokens, CallError> {
         let exchange = || {
             let request = self.client.exchange_refresh_token(&tokens_now.refresh);
-            request.request_async(&self.http)
+            request.request_async(&*self.dpop)
         };
         let mut result = exchange().await.map_err(call_error);
         if matches!(result, Err(CallError::Unreachable(_))) {
@@ -198,6 +201,10 @@ impl Pending {
 
 /// Returns the tokens of a token response. A refresh token that is not replaced stays valid.
 fn tokens(issued: &BasicTokenResponse, before: Option<&Tokens>) -> Result<Tokens, CallError> {
+    // Another type would be a token that anybody can use (RFC 9449 §5).
+    if !issued.token_type().as_ref().eq_ignore_ascii_case("DPoP") {
+        return Err(CallError::Malformed("the access token is not bound to the key"));
+    }
     let refresh = issued.refresh_token().or(before.map(|tokens| &tokens.refresh));
     let scopes = issued
         .scopes()

@@ -24,6 +24,9 @@ pub struct Metadata {
     /// The PKCE methods (RFC 7636).
     #[serde(default)]
     pub code_challenge_methods_supported: Vec<String>,
+    /// The algorithms of proofs (RFC 9449 §5.1).
+    #[serde(default)]
+    pub dpop_signing_alg_values_supported: Vec<String>,
     /// Whether responses of the authorization endpoint hold `iss`.
     #[serde(default)]
     pub authorization_response_iss_parameter_supported: bool,
@@ -81,6 +84,13 @@ impl Metadata {
         if !self.code_challenge_methods_supported.iter().any(|m| m == "S256") {
             return Err("PKCE with S256 is not supported".to_owned());
         }
+        if !self
+            .dpop_signing_alg_values_supported
+            .iter()
+            .any(|a| a == "ES256")
+        {
+            return Err("DPoP with ES256 is not supported".to_owned());
+        }
         Ok(())
     }
 }
@@ -101,6 +111,7 @@ mod tests {
             "token_endpoint": "https://accord.example/firm/oauth2/token",
             "revocation_endpoint": "https://accord.example/firm/oauth2/revoke",
             "code_challenge_methods_supported": ["S256"],
+            "dpop_signing_alg_values_supported": ["ES256"],
             "something_new": {"nobody": "knows"},
         });
         change(&mut document);
@@ -115,6 +126,7 @@ mod tests {
         assert!(check(|d| d["issuer"] = json!("https://accord.example/other")).is_err());
         assert!(check(|d| d["token_endpoint"] = json!("http://accord.example/t")).is_err());
         assert!(check(|d| d["code_challenge_methods_supported"] = json!(["plain"])).is_err());
+        assert!(check(|d| d["dpop_signing_alg_values_supported"] = json!(["RS256"])).is_err());
         assert!(check(|d| drop(d.as_object_mut().unwrap().remove("token_endpoint"))).is_err());
     }
 

@@ -16,6 +16,9 @@ pub enum StartError {
     /// The HTTP client can't be created, usually because the certificates are not PEM.
     #[error("the HTTP client can't be created: {0}")]
     Client(reqwest::Error),
+    /// The key that tokens are bound to can't be generated.
+    #[error("no key can be generated")]
+    Key,
     /// The authority's metadata can't be fetched, or is invalid.
     #[error("discovery at {url}: {problem}")]
     Discovery {

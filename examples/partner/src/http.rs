@@ -1,8 +1,8 @@
-//! The HTTP client for the authority and the Cloud API, which the `oauth2` crate uses too.
+//! The HTTP client for the authority and the Cloud API.
 
-use std::{pin::Pin, time::Duration};
+use std::time::Duration;
 
-use oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
+use oauth2::{HttpRequest, HttpResponse};
 use reqwest::{Certificate, redirect::Policy};
 
 use crate::{
@@ -56,15 +56,6 @@ impl Http {
             whole.body_mut().extend_from_slice(&chunk);
         }
         Ok(whole)
-    }
-}
-
-impl<'c> AsyncHttpClient<'c> for Http {
-    type Error = CallError;
-    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, CallError>> + Send + 'c>>;
-
-    fn call(&'c self, request: HttpRequest) -> Self::Future {
-        Box::pin(self.send(request))
     }
 }
 

@@ -4,6 +4,7 @@
 //! - [`settings`]: the four values that a partner receives, and the addresses of this application.
 //! - [`discovery`]: the endpoints of a Tenant Authority URL.
 //! - [`authority`]: the protocol, by the `oauth2` crate: authorize, redeem, refresh, revoke.
+//! - [`dpop`]: the key that tokens are bound to, and its proofs.
 //! - [`connection`]: fresh tokens, with one refresh at a time.
 //! - [`session`]: the pending request and the connection of each browser.
 //! - `routes` and [`pages`]: the pages.
@@ -20,11 +21,14 @@ use axum::{
     routing::{get, post},
 };
 
-use crate::{authority::Authority, error::StartError, http::Http, session::Sessions, settings::Settings};
+use crate::{
+    authority::Authority, dpop::Dpop, error::StartError, http::Http, session::Sessions, settings::Settings,
+};
 
 pub mod authority;
 pub mod connection;
 pub mod discovery;
+pub mod dpop;
 pub mod error;
 pub mod http;
 pub mod pages;
@@ -37,7 +41,7 @@ pub mod settings;
 pub struct App {
     authority: Arc<Authority>,
     sessions: Sessions,
-    http: Http,
+    dpop: Arc<Dpop>,
     contacts_url: String,
 }
 
@@ -47,11 +51,12 @@ pub struct App {
 /// [`StartError`].
 pub async fn router(settings: &Settings) -> Result<Router, StartError> {
     let http = Http::new(settings)?;
+    let dpop = Arc::new(Dpop::new(http.clone())?);
     let app = App {
-        authority: Arc::new(Authority::discover(settings, http.clone()).await?),
+        authority: Arc::new(Authority::discover(settings, http, dpop.clone()).await?),
         sessions: Sessions::new(settings.is_https()),
         contacts_url: format!("{}/contacts", settings.cloud_api_url),
-        http,
+        dpop,
     };
     Ok(Router::new()
         .route("/", get(routes::home))

@@ -149,17 +149,12 @@ fn own_form(app: &App, jar: &CookieJar, form: Posted) -> Result<Result<Connected
 }
 
 impl App {
-    /// Requests the contacts from the Cloud API (RFC 6750 §2.1).
+    /// Requests the contacts from the Cloud API, with a proof (RFC 9449 §7.1).
     async fn call(&self, access: &AccessToken) -> Result<HttpResponse, CallError> {
-        let unusable = |_| CallError::Malformed("the access token fits no header");
-        let mut bearer =
-            header::HeaderValue::try_from(format!("Bearer {}", access.secret())).map_err(unusable)?;
-        bearer.set_sensitive(true);
         let request = Request::get(&self.contacts_url)
-            .header(header::AUTHORIZATION, bearer)
             .header(header::ACCEPT, "application/json")
             .body(Vec::new())
             .map_err(|_| CallError::Malformed("the Cloud API URL is no URL"))?;
-        self.http.send(request).await
+        self.dpop.send(request, Some(access)).await
     }
 }

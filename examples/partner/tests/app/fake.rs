@@ -1,7 +1,7 @@
 //! A minimal authority and Cloud API. They record requests and fail on demand.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     sync::{Arc, Mutex},
 };
 
@@ -12,6 +12,10 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Redirect, Response},
     routing::{get, post},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{
+    Algorithm, DecodingKey, Validation, decode, decode_header, get_current_timestamp, jwk::ThumbprintHash,
 };
 use oauth2::{ClientId, ClientSecret};
 use serde_json::{Value, json};
@@ -43,6 +47,17 @@ pub struct Seen {
     pub refreshes: VecDeque<Refresh>,
     pub revocation_fails: bool,
     pub api_redirects: bool,
+    /// The thumbprints of the keys that signed proofs.
+    pub proof_keys: HashSet<String>,
+    /// The `jti` of all proofs.
+    pub proofs: HashSet<String>,
+    /// The nonce that proofs must have; empty for none.
+    pub nonce: String,
+    pub every_nonce_is_old: bool,
+    /// The number of challenges.
+    pub challenges: usize,
+    /// Whether the authority ignores proofs.
+    pub binds_no_tokens: bool,
     /// The lifetime of the first access token, in seconds.
     pub first_lifetime: u64,
     /// The number of the access token that the Cloud API accepts.
@@ -103,8 +118,66 @@ async fn metadata(State(fake): State<Fake>) -> Json<Value> {
         "token_endpoint": format!("{issuer}/token"),
         "revocation_endpoint": format!("{issuer}/revoke"),
         "code_challenge_methods_supported": ["S256"],
+        "dpop_signing_alg_values_supported": ["ES256"],
         "authorization_response_iss_parameter_supported": true,
     }))
+}
+
+impl Fake {
+    /// Checks a request's proof as RFC 9449 §4.3 says. Returns the challenge if it lacks the nonce.
+    fn check_proof(
+        &self,
+        headers: &HeaderMap,
+        method: &str,
+        path: &str,
+        access: Option<&str>,
+    ) -> Option<Response> {
+        let proof = headers["dpop"].to_str().unwrap();
+        let header = decode_header(proof).unwrap();
+        assert_eq!(header.typ.as_deref(), Some("dpop+jwt"));
+        let jwk = header.jwk.unwrap();
+        let mut validation = Validation::new(Algorithm::ES256);
+        validation.required_spec_claims.clear();
+        let key = DecodingKey::from_jwk(&jwk).unwrap();
+        let claims: Value = decode(proof, &key, &validation).unwrap().claims;
+        assert_eq!(claims["htm"], method);
+        assert_eq!(claims["htu"], format!("{}{path}", self.base));
+        assert!(
+            get_current_timestamp() - claims["iat"].as_u64().unwrap() < 60,
+            "{claims}"
+        );
+        let hash = access.map(|access| {
+            URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(
+                &aws_lc_rs::digest::SHA256,
+                access.as_bytes(),
+            ))
+        });
+        assert_eq!(claims["ath"].as_str(), hash.as_deref());
+        let mut seen = self.seen.lock().unwrap();
+        seen.proof_keys
+            .insert(jwk.thumbprint(ThumbprintHash::SHA256).unwrap());
+        assert!(
+            seen.proofs.insert(claims["jti"].to_string()),
+            "a proof came twice"
+        );
+        if claims["nonce"].as_str().unwrap_or_default() == seen.nonce && !seen.every_nonce_is_old {
+            return None;
+        }
+        seen.challenges += 1;
+        let nonce = [("dpop-nonce", seen.nonce.clone())];
+        Some(match access {
+            None => (
+                StatusCode::BAD_REQUEST,
+                nonce,
+                Json(json!({"error": "use_dpop_nonce"})),
+            )
+                .into_response(),
+            Some(_) => {
+                let challenge = [(header::WWW_AUTHENTICATE, "DPoP error=\"use_dpop_nonce\"")];
+                (StatusCode::UNAUTHORIZED, nonce, challenge).into_response()
+            }
+        })
+    }
 }
 
 async fn token(
@@ -112,12 +185,15 @@ async fn token(
     headers: HeaderMap,
     Form(form): Form<Vec<(String, String)>>,
 ) -> Response {
+    if let Some(challenge) = fake.check_proof(&headers, "POST", "/firm/token", None) {
+        return challenge;
+    }
     let authorization = headers.get(header::AUTHORIZATION);
     let authorization = authorization
         .map(|value| value.to_str().unwrap().to_owned())
         .unwrap_or_default();
     let is_code = value(&form, "grant_type") == "authorization_code";
-    let (generation, outcome) = {
+    let (generation, outcome, token_type) = {
         let mut seen = fake.seen.lock().unwrap();
         seen.token.push((form, authorization));
         let outcome = if is_code { None } else { seen.refreshes.pop_front() };
@@ -125,13 +201,14 @@ async fn token(
         if matches!(outcome, None | Some(Refresh::Lost)) {
             seen.generation += 1;
         }
-        ((seen.generation, lifetime), outcome)
+        let token_type = if seen.binds_no_tokens { "Bearer" } else { "DPoP" };
+        ((seen.generation, lifetime), outcome, token_type)
     };
     let (number, lifetime) = generation;
     let tokens = json!({
         "access_token": format!("access-{number}"),
         "refresh_token": format!("refresh-{number}"),
-        "token_type": "Bearer",
+        "token_type": token_type,
         "expires_in": lifetime,
         "scope": "contacts.read matters.read",
         "grant_id": "grt_1",
@@ -166,15 +243,16 @@ async fn revoke(State(fake): State<Fake>, Form(form): Form<Vec<(String, String)>
 }
 
 async fn contacts(State(fake): State<Fake>, headers: HeaderMap) -> Response {
+    let authorization = headers[header::AUTHORIZATION].to_str().unwrap();
+    let access = authorization.strip_prefix("DPoP ").unwrap();
+    if let Some(challenge) = fake.check_proof(&headers, "GET", "/v1/contacts", Some(access)) {
+        return challenge;
+    }
     let mut seen = fake.seen.lock().unwrap();
     if seen.api_redirects {
         return Redirect::temporary("/elsewhere").into_response();
     }
-    let expected = format!("Bearer access-{}", seen.generation);
-    if headers
-        .get(header::AUTHORIZATION)
-        .is_some_and(|value| *value == *expected)
-    {
+    if access == format!("access-{}", seen.generation) {
         seen.accepted += 1;
         return Json(json!({"contacts": [{"name": "<b>Ada</b>"}]})).into_response();
     }

@@ -79,6 +79,47 @@ async fn an_admin_connects_and_sees_the_contacts() {
 }
 
 #[tokio::test]
+async fn a_nonce_goes_into_the_proofs_that_follow_and_a_challenge_is_answered_once() {
+    let (fake, browser) = start().await;
+    let set_nonce = |nonce: &str| fake.seen.lock().unwrap().nonce = nonce.to_owned();
+    set_nonce("nonce-1");
+    browser.connect().await;
+    assert_eq!(
+        fake.seen.lock().unwrap().challenges,
+        1,
+        "the code counts after it"
+    );
+    shows(&browser.get("/contacts").await, 200, "Ada");
+    assert_eq!(browser.submit("/refresh").await.status, StatusCode::SEE_OTHER);
+    assert_eq!(fake.seen.lock().unwrap().challenges, 1, "the nonce is kept");
+
+    // A challenge of the Cloud API is no rejection of the token.
+    set_nonce("nonce-2");
+    shows(&browser.get("/contacts").await, 200, "Ada");
+    {
+        let seen = fake.seen.lock().unwrap();
+        assert_eq!((seen.challenges, seen.token.len()), (2, 2));
+        assert_eq!(seen.proof_keys.len(), 1, "one key signs all proofs");
+    }
+
+    // A server that is never content.
+    fake.seen.lock().unwrap().every_nonce_is_old = true;
+    shows(&browser.submit("/refresh").await, 502, "use_dpop_nonce");
+    assert_eq!(fake.seen.lock().unwrap().challenges, 4);
+    shows(&browser.get("/").await, 200, "<h1>Connected</h1>");
+}
+
+#[tokio::test]
+async fn a_token_that_anybody_could_use_is_not_accepted() {
+    let (fake, browser) = start().await;
+    fake.seen.lock().unwrap().binds_no_tokens = true;
+    let url = browser.press_connect().await;
+    let page = browser.come_back(&url, &[("code", "acc_1")]).await;
+    shows(&page, 502, "not bound");
+    shows(&browser.get("/").await, 200, "Not connected");
+}
+
+#[tokio::test]
 async fn a_response_is_accepted_once_in_its_own_browser_from_its_own_issuer() {
     let (fake, browser) = start().await;
     let url = browser.press_connect().await;
