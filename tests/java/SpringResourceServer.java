@@ -16,13 +16,18 @@ import org.springframework.security.config.Customizer;
 import org.springframework.security.config.annotation.web.builders.HttpSecurity;
 import org.springframework.security.core.annotation.AuthenticationPrincipal;
 import org.springframework.security.oauth2.core.OAuth2AuthenticatedPrincipal;
-import org.springframework.security.oauth2.jwt.JwtDecoders;
+import org.springframework.security.oauth2.jwt.Jwt;
+import org.springframework.security.oauth2.jwt.JwtValidators;
+import org.springframework.security.oauth2.jwt.NimbusJwtDecoder;
 import org.springframework.security.oauth2.jwt.SupplierJwtDecoder;
 import org.springframework.security.web.SecurityFilterChain;
 import org.springframework.web.bind.annotation.GetMapping;
 import org.springframework.web.bind.annotation.RestController;
 
-/** A resource server on Spring Security: it asks the authority about each token, as an internal service. */
+/**
+ * A resource server on Spring Security: it asks the authority about each token, as an internal service. At another path it
+ * verifies tokens by the authority's keys. Both take tokens that are bound to a key (RFC 9449), with a proof.
+ */
 @RestController
 @EnableAutoConfiguration
 @Configuration(proxyBeanMethods = false)
@@ -64,7 +69,8 @@ public class SpringResourceServer {
                         .hasAuthority("SCOPE_contacts.read")
                         .anyRequest()
                         .denyAll())
-                .oauth2ResourceServer(server -> server.opaqueToken(Customizer.withDefaults()))
+                // Without dPoP, which Spring Security 6.5 enables by itself, a bound token is good for nothing.
+                .oauth2ResourceServer(server -> server.opaqueToken(Customizer.withDefaults()).dPoP(Customizer.withDefaults()))
                 .build();
     }
 
@@ -76,14 +82,30 @@ public class SpringResourceServer {
                 "run_as", caller.getName());
     }
 
-    /** Keys that the library can't verify by: Ed25519. Every token is refused here. */
+    /** Verifies tokens by keys. The library knows no Ed25519: while there are no other keys, every token is refused here. */
     @Bean
     @Order(1)
     SecurityFilterChain keys(HttpSecurity http) throws Exception {
-        var decoder = new SupplierJwtDecoder(() -> JwtDecoders.fromIssuerLocation(System.getenv("TENANT_AUTHORITY_URL")));
+        var issuer = System.getenv("TENANT_AUTHORITY_URL");
+        var decoder = new SupplierJwtDecoder(() -> {
+            var found = NimbusJwtDecoder.withIssuerLocation(issuer).build();
+            // The default validator demands the type `JWT`, and compares no audience.
+            var validator = JwtValidators.createAtJwtValidator().issuer(issuer).audience(System.getenv("CLOUD_API_URL"));
+            found.setJwtValidator(validator.build());
+            return found;
+        });
         return http.securityMatcher("/by-keys")
-                .authorizeHttpRequests(requests -> requests.anyRequest().authenticated())
-                .oauth2ResourceServer(server -> server.jwt(jwt -> jwt.decoder(decoder)))
+                .authorizeHttpRequests(requests -> requests.anyRequest().hasAuthority("SCOPE_contacts.read"))
+                .oauth2ResourceServer(
+                        server -> server.jwt(jwt -> jwt.decoder(decoder)).dPoP(Customizer.withDefaults()))
                 .build();
+    }
+
+    @GetMapping("/by-keys")
+    Map<String, ?> byKeys(@AuthenticationPrincipal Jwt caller) {
+        return Map.of(
+                "client_id", caller.getClaim("client_id"),
+                "tenant_id", caller.getClaim("tenant_id"),
+                "run_as", caller.getSubject());
     }
 }

@@ -2,22 +2,36 @@
 
 use std::process::Command;
 
-use accord::registry::v1 as reg;
+use accord::{
+    clock::{Clock, SystemClock},
+    dpop::access_token_hash,
+    registry::v1 as reg,
+    testing::{calls::ok, dpop::ProofKey},
+    token::v1::{
+        RotateSigningKeyRequest, SigningKeyState, signing_key_service_client::SigningKeyServiceClient,
+    },
+};
 use reqwest::{Client, StatusCode, header, redirect::Policy};
 use serde_json::Value;
 
 use super::{
     admin::{Admin, Decision},
-    program::{KeyType, Scene, connects, connects_with_a_key, verifies},
+    program::{KeyType, Scene, connects, connects_by_the_profile, connects_with_a_key, verifies},
 };
-use crate::harness::{document::file, partner::SCOPES, suite::java_libraries};
+use crate::harness::{
+    document::file,
+    partner::{SCOPES, code_grant, own_grant},
+    suite::java_libraries,
+};
 
 tests!(
     nimbus_connects,
     nimbus_binds_its_tokens,
+    nimbus_follows_the_fapi_profile,
     nimbus_verifies_access_tokens,
     spring_security_connects,
     spring_security_introspects_access_tokens,
+    spring_security_takes_bound_tokens_with_a_proof_alone,
 );
 
 /// Runs a program from its source.
@@ -45,6 +59,11 @@ async fn nimbus_connects() {
 async fn nimbus_binds_its_tokens() {
     let steps = ["code", "refresh", "client_credentials"];
     connects_with_a_key(java("NimbusDpop"), KeyType::P256, &steps).await;
+}
+
+async fn nimbus_follows_the_fapi_profile() {
+    let steps = ["code", "refresh", "client_credentials"];
+    connects_by_the_profile(java("NimbusDpop"), KeyType::P256, &steps).await;
 }
 
 async fn nimbus_verifies_access_tokens() {
@@ -164,5 +183,80 @@ async fn spring_security_introspects_access_tokens() {
         StatusCode::UNAUTHORIZED,
         "revoked"
     );
+    scene.stop().await;
+}
+
+async fn spring_security_takes_bound_tokens_with_a_proof_alone() {
+    let scene = Scene::set(KeyType::P256).await;
+    let world = &scene.world;
+    let (key, other) = (ProofKey::es256(), ProofKey::es256());
+    let now = || SystemClock.now().as_secs();
+    let bound = async |grant| {
+        let mut request = world.token_request(&scene.partner, grant);
+        let endpoint = format!("{}/oauth2/token", world.target.tenant_authority_url);
+        request.dpop_proof = key.proof(&endpoint, now());
+        let issued = ok(world.tokens().issue_token(request).await);
+        assert_eq!(issued.token_type, "DPoP");
+        issued.access_token
+    };
+    let mut token = bound(code_grant(&world.approve(&scene.partner).await)).await;
+    let mut command = java("SpringResourceServer");
+    scene.with_workload(&mut command).await;
+    let mut program = scene.start(command);
+    let server = Application::at(&program.hear().await["port"]);
+
+    for path in ["/contacts", "/by-keys"] {
+        if path == "/by-keys" {
+            // Spring Security verifies ES256, and no Ed25519.
+            let mut keys = SigningKeyServiceClient::new(world.token_operator.clone());
+            for state in [SigningKeyState::Next, SigningKeyState::Active] {
+                let request = RotateSigningKeyRequest {
+                    algorithm: "ES256".into(),
+                    force: state == SigningKeyState::Active,
+                    ..Default::default()
+                };
+                let rotated = ok(keys.rotate_signing_key(request).await).signing_key.unwrap();
+                assert_eq!(rotated.state(), state);
+            }
+            token = bound(own_grant()).await;
+        }
+        let url = format!("{}{path}", server.base);
+        let proof = |key: &ProofKey, url: &str, token: &str| {
+            key.altered(url, now(), |_, claims| {
+                claims["htm"] = "GET".into();
+                claims["ath"] = access_token_hash(token).into();
+            })
+        };
+        let get = async |scheme: &str, proof: Option<&str>| {
+            let authorization = format!("{scheme} {token}");
+            let mut request = server.http.get(&url).header(header::AUTHORIZATION, authorization);
+            if let Some(proof) = proof {
+                request = request.header("DPoP", proof);
+            }
+            request.send().await.unwrap()
+        };
+        let own = proof(&key, &url, &token);
+        let answer = get("DPoP", Some(&own)).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        let seen: Value = answer.json().await.unwrap();
+        assert_eq!(seen["client_id"], scene.partner.client_id.as_str());
+        let elsewhere = format!("{}/elsewhere", server.base);
+        for (what, scheme, proof) in [
+            ("a repeated proof", "DPoP", Some(own)),
+            ("another key", "DPoP", Some(proof(&other, &url, &token))),
+            ("another URL", "DPoP", Some(proof(&key, &elsewhere, &token))),
+            ("another token", "DPoP", Some(proof(&key, &url, "token"))),
+            ("no proof", "DPoP", None),
+            ("a bearer token", "Bearer", None),
+            (
+                "a bearer token with a proof",
+                "Bearer",
+                Some(proof(&key, &url, &token)),
+            ),
+        ] {
+            let status = get(scheme, proof.as_deref()).await.status();
+            assert_eq!(status, StatusCode::UNAUTHORIZED, "{path}: {what}");
+        }
+    }
     scene.stop().await;
 }

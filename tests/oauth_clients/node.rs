@@ -4,7 +4,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::program::{KeyType, connects, connects_with_a_key, refuses, verifies};
+use super::program::{KeyType, connects, connects_by_the_profile, connects_with_a_key, refuses, verifies};
 use crate::harness::{document::file, suite::node_modules};
 
 tests!(
@@ -12,6 +12,8 @@ tests!(
     oauth4webapi_connects,
     openid_client_binds_its_tokens,
     oauth4webapi_binds_its_tokens,
+    openid_client_follows_the_fapi_profile,
+    oauth4webapi_follows_the_fapi_profile,
     jose_verifies_access_tokens,
     jsonwebtoken_refuses_ed25519,
 );
@@ -87,6 +89,18 @@ async fn oauth4webapi_binds_its_tokens() {
         &BOUND_STEPS,
     )
     .await;
+}
+
+async fn openid_client_follows_the_fapi_profile() {
+    let program = Programs::new();
+    let command = program.command("openid-client-dpop.js");
+    connects_by_the_profile(command, KeyType::Ed25519, &BOUND_STEPS).await;
+}
+
+async fn oauth4webapi_follows_the_fapi_profile() {
+    let program = Programs::new();
+    let command = program.command("oauth4webapi-dpop.js");
+    connects_by_the_profile(command, KeyType::Ed25519, &BOUND_STEPS).await;
 }
 
 async fn jose_verifies_access_tokens() {

@@ -128,6 +128,8 @@ pub struct Scene {
     pub partner: Partner,
     /// Whether the partner's programs bind their tokens to a key.
     pub binds_tokens: bool,
+    /// Whether its refresh tokens change with each use. Under the FAPI 2.0 profile they don't.
+    rotates: bool,
     key: Value,
     dev: Dev,
     _directory: TempDir,
@@ -145,6 +147,31 @@ impl Scene {
             world,
             partner,
             binds_tokens: false,
+            rotates: true,
+            key,
+            dev,
+            _directory: directory,
+        }
+    }
+
+    /// The partner's client follows the FAPI 2.0 Security Profile, and authenticates by its key.
+    pub async fn of_the_profile(key_type: KeyType) -> Self {
+        let (directory, dev) = dev::start().await;
+        let world = World::new(&dev.file);
+        let (key, public) = make_key(key_type);
+        let request = reg::SubmitIntegrationRequestRequest {
+            security_profile: reg::SecurityProfile::Fapi20.into(),
+            token_endpoint_auth_method: "private_key_jwt".into(),
+            json_web_key_set: json!({"keys": [public]}).to_string(),
+            ..Default::default()
+        };
+        let partner = world.partner_with(request).await;
+        assert_eq!(partner.client_secret, "");
+        Self {
+            world,
+            partner,
+            binds_tokens: true,
+            rotates: false,
             key,
             dev,
             _directory: directory,
@@ -235,7 +262,8 @@ impl Scene {
                 }
                 "code" | "refresh" => {
                     let refresh_token = said["refresh_token"].as_str().unwrap().to_owned();
-                    assert!(refresh_tokens.insert(refresh_token), "{step}");
+                    let is_new = refresh_tokens.insert(refresh_token);
+                    assert_eq!(is_new, step == "code" || self.rotates, "{step}");
                     family.push(self.signed_token(&step, &said).await);
                 }
                 "revoke" => {
@@ -271,6 +299,15 @@ pub async fn connects(command: std::process::Command, key_type: KeyType, steps: 
 pub async fn connects_with_a_key(command: std::process::Command, key_type: KeyType, steps: &[&str]) {
     let mut scene = Scene::set(key_type).await;
     scene.binds_tokens = true;
+    let program = scene.start(command);
+    scene.follow(program, steps).await;
+    scene.stop().await;
+}
+
+/// Does the same with a client of the FAPI 2.0 Security Profile. It needs all of that: a key in place of a secret, pushed
+/// requests (RFC 9126), and proofs.
+pub async fn connects_by_the_profile(command: std::process::Command, key_type: KeyType, steps: &[&str]) {
+    let scene = Scene::of_the_profile(key_type).await;
     let program = scene.start(command);
     scene.follow(program, steps).await;
     scene.stop().await;
