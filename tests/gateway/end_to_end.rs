@@ -1,6 +1,12 @@
 //! The services behind the gateway, used by a partner from outside.
 
-use accord::{registry::v1 as reg, testing::calls::ok};
+use std::net::Ipv4Addr;
+
+use accord::{
+    audit::v1::{ListAuditEventsRequest, audit_service_client::AuditServiceClient},
+    registry::v1 as reg,
+    testing::calls::ok,
+};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -8,13 +14,14 @@ use super::{call, json};
 use crate::harness::{
     dev,
     envoy::{Gateway, Place},
-    partner::{Partner, World},
+    partner::{Partner, REDIRECT_URI, World},
 };
 
 tests!(
     a_token_is_issued_introspected_and_revoked_as_json,
     a_token_is_issued_introspected_and_revoked_by_form,
     metadata_and_keys_are_the_same_in_every_form_and_point_to_the_gateway,
+    tokens_are_issued_to_the_networks_of_a_client_alone,
     a_delivery_is_claimed_once,
     a_workloads_token_has_no_effect_from_outside,
     an_error_as_json_keeps_its_reason_and_details,
@@ -173,6 +180,84 @@ async fn metadata_and_keys_are_the_same_in_every_form_and_point_to_the_gateway()
     let rpc = call(&outside.gateway, &method("GetJsonWebKeySet"), &of_tenant).await;
     assert_eq!(rpc.json::<Value>().await.unwrap(), keys);
     outside.dev.stop().await.unwrap();
+}
+
+async fn tokens_are_issued_to_the_networks_of_a_client_alone() {
+    let place = Place::reserve();
+    let (_directory, dev) = dev::start_behind(&place.url()).await;
+    let gateway = Gateway::start(place, &dev.file).await;
+    let world = World::new(&dev.file);
+    // The partner asks for it, an operator approves, and a Tenant Admin consents.
+    let request = reg::SubmitIntegrationRequestRequest {
+        allowed_networks: vec!["127.0.0.8/29".into()],
+        ..Default::default()
+    };
+    let partner = world.partner_with(request).await;
+    let approved = world.approve(&partner).await;
+    let inside = gateway.client_from(Ipv4Addr::new(127, 0, 0, 9));
+    let outside = gateway.client_from(Ipv4Addr::new(127, 0, 0, 17));
+
+    let url = format!("{}/oauth2/token", dev.file.tenant_authority_url);
+    let ask = |from: &reqwest::Client, fields: &[(&str, &str)]| {
+        // What a caller says about its address counts for nothing.
+        let request = from.post(&url).header("X-Forwarded-For", "127.0.0.9");
+        request
+            .basic_auth(&partner.client_id, Some(&partner.client_secret))
+            .form(fields)
+    };
+    let code = [
+        ("grant_type", "authorization_code"),
+        ("code", &approved.code),
+        ("redirect_uri", REDIRECT_URI),
+        ("code_verifier", &approved.verifier),
+    ];
+    let (status, refused) = json(ask(&outside, &code)).await;
+    assert_eq!(
+        (status, &refused["error"]),
+        (StatusCode::BAD_REQUEST, &json!("unauthorized_client"))
+    );
+    let description = refused["error_description"].as_str().unwrap();
+    assert!(description.contains("127.0.0.17"), "{description}");
+    let (status, issued) = json(ask(&inside, &code)).await;
+    assert_eq!(status, StatusCode::OK, "the code still counts: {issued}");
+    let refresh_token = issued["refresh_token"].as_str().unwrap();
+    for fields in [
+        &[("grant_type", "refresh_token"), ("refresh_token", refresh_token)][..],
+        &[("grant_type", "client_credentials")],
+    ] {
+        let (status, refused) = json(ask(&outside, fields)).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{refused}");
+        let (status, issued) = json(ask(&inside, fields)).await;
+        assert_eq!(status, StatusCode::OK, "{issued}");
+    }
+
+    // As JSON.
+    let method = format!("{}/accord.token.v1.TokenService/IssueToken", gateway.url());
+    let message = json!({
+        "tenant_id": dev.file.tenant_id,
+        "client_id": partner.client_id,
+        "client_secret": partner.client_secret,
+        "client_credentials": {},
+    });
+    let (status, _) = json(inside.post(&method).json(&message)).await;
+    assert_eq!(status, StatusCode::OK);
+    let (status, refused) = json(outside.post(&method).json(&message)).await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "{refused}");
+    let info = &refused["details"][0];
+    assert_eq!(info["reason"], "NETWORK_NOT_ALLOWED", "{refused}");
+    assert_eq!(info["metadata"]["client_address"], "127.0.0.17");
+
+    let request = ListAuditEventsRequest {
+        client_id: partner.client_id.clone(),
+        page_size: 500,
+        ..Default::default()
+    };
+    let mut audit = AuditServiceClient::new(world.token_operator.clone());
+    let mut events = ok(audit.list_audit_events(request).await).audit_events;
+    events.retain(|event| event.action == "token.refuse");
+    assert_eq!(events.len(), 4, "{events:?}");
+    assert!(events.iter().all(|event| event.caller_address == "127.0.0.17"));
+    dev.stop().await.unwrap();
 }
 
 async fn a_delivery_is_claimed_once() {
