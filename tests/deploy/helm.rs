@@ -22,7 +22,7 @@ tests!(
 const BASE: [&str; 2] = ["--set", "publicBaseUrl=https://auth.example"];
 
 /// Every form of the chart that a rule must hold for.
-const VARIANTS: [&[&str]; 5] = [
+const VARIANTS: [&[&str]; 6] = [
     &[],
     &["registry.replicas=1,token.replicas=1,gateway.replicas=1"],
     &["listenHost=0.0.0.0,ipFamilyPolicy=SingleStack"],
@@ -38,6 +38,7 @@ const VARIANTS: [&[&str]; 5] = [
         "image.digest=sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
         "registry.settings.public-base-url=https://other.example,imagePullSecrets[0].name=pull",
     ],
+    &["gateway.partners.baseUrl=https://mtls.auth.example:8444,gateway.partners.caSecret.name=partner-ca"],
 ];
 
 fn chart() -> PathBuf {

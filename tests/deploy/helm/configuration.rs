@@ -77,8 +77,10 @@ async fn secrets_are_mounted_as_the_services_require() {
         }
     }
     // What a file setting names is below a mounted directory.
-    let plain = objects(VARIANTS[4]);
-    for (name, pod) in pods(&plain) {
+    for (name, pod) in [objects(VARIANTS[4]), objects(VARIANTS[5])]
+        .iter()
+        .flat_map(|all| pods(all))
+    {
         for container in containers(pod) {
             for variable in list(&container["env"]) {
                 let Some(path) = variable["value"]
@@ -138,6 +140,9 @@ async fn wrong_values_are_refused() {
         "token.settings.drain-delay=600",
         "listenHost=127.0.0.1",
         "gateway.publicTlsSecret=",
+        "gateway.partners.baseUrl=http://mtls.auth.example:8444",
+        "gateway.partners.baseUrl=https://mtls.auth.example",
+        "gateway.partners.baseUrl=https://mtls.auth.example:443",
     ] {
         let output = helm("template", &[wrong]).output().unwrap();
         assert!(!output.status.success(), "{wrong} was accepted");

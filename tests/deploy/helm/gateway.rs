@@ -2,16 +2,21 @@
 
 use std::{fs, process::Command};
 
-use super::{VARIANTS, named, objects};
+use serde_json::json;
+
+use super::{VARIANTS, list, named, objects, variable};
 use crate::{
     deploy::{run, write},
     harness::process::accord,
 };
 
-tests!(envoy_accepts_its_configuration,);
+tests!(
+    envoy_accepts_its_configuration,
+    partners_have_a_listener_if_they_have_a_url,
+);
 
 async fn envoy_accepts_its_configuration() {
-    for sets in [VARIANTS[0], VARIANTS[2]] {
+    for sets in [VARIANTS[0], VARIANTS[2], VARIANTS[5]] {
         let objects = objects(sets);
         let directory = tempfile::tempdir().unwrap();
         let at = |path: &str| directory.path().join(path);
@@ -66,5 +71,37 @@ async fn envoy_accepts_its_configuration() {
             "{text}"
         );
         assert!(text.contains("- auth.example\n"), "{text}");
+    }
+}
+
+async fn partners_have_a_listener_if_they_have_a_url() {
+    for (sets, is_there) in [(VARIANTS[0], false), (VARIANTS[5], true)] {
+        let objects = objects(sets);
+        let text = named(&objects, "ConfigMap", "accord-gateway")["data"]["envoy.yaml"]
+            .as_str()
+            .unwrap();
+        for sign in ["- mtls.auth.example\n", "SANITIZE_SET", "port_value: 8444\n"] {
+            assert_eq!(text.contains(sign), is_there, "{sign}");
+        }
+        assert_eq!(
+            text.matches("proto_descriptor: /contract/accord.bin").count(),
+            1 + usize::from(is_there)
+        );
+        let service = named(&objects, "Service", "accord-gateway");
+        let ports = list(&service["spec"]["ports"]).iter().map(|port| &port["port"]);
+        assert_eq!(ports.collect::<Vec<_>>().contains(&&json!(8444)), is_there);
+        let policy = &named(&objects, "NetworkPolicy", "accord-gateway")["spec"];
+        let admitted = json!({"ports": [{"protocol": "TCP", "port": 8444}]});
+        assert_eq!(list(&policy["ingress"]).contains(&admitted), is_there, "{policy}");
+        let pod = &named(&objects, "Deployment", "accord-token")["spec"]["template"]["spec"];
+        for (name, value) in [
+            ("MTLS_BASE_URL", "https://mtls.auth.example:8444"),
+            ("CLIENT_CERTIFICATE_HEADER", "xfcc"),
+            ("PARTNER_CA", "/etc/accord/partner-ca/ca.crt"),
+        ] {
+            let found = variable(&pod["containers"][0], &format!("ACCORD_TOKEN_{name}"));
+            let expected = if is_there { json!(value) } else { json!(null) };
+            assert_eq!(*found, expected, "{name}");
+        }
     }
 }

@@ -1,24 +1,31 @@
-{{/* deploy/envoy.yaml for a cluster: it listens for other machines, for the host of publicBaseUrl, reads certificates again
+{{/* deploy/envoy.yaml for a cluster, with the listener for partners if there is one: it listens for other machines, for the
+host of publicBaseUrl and that of partners, reads certificates again
 when they change, and reaches every replica of the services over mutual TLS. */}}
 {{- define "accord.envoy" -}}
-{{- $envoy := .Files.Get "files/envoy.yaml" | fromYaml -}}
-{{- $host := (urlParse .Values.publicBaseUrl).hostname -}}
+{{- $text := .Files.Get "files/envoy.yaml" -}}
+{{- $hosts := list (urlParse .Values.publicBaseUrl).hostname -}}
+{{- with .Values.gateway.partners.baseUrl }}
+{{- /* Its listener uses anchors of the first one, so they are one document. */}}
+{{- $text = replace "\n  clusters:\n" (printf "\n%s\n  clusters:\n" ($.Files.Get "files/partners.yaml")) $text }}
+{{- $hosts = append $hosts (urlParse .).hostname }}
+{{- end }}
+{{- $envoy := $text | fromYaml -}}
 
 {{- /* Files of secrets are read through an API that requires a name. */}}
 {{- $_ := set $envoy "node" (dict "id" "gateway" "cluster" "accord") -}}
-{{- $listener := index $envoy.static_resources.listeners 0 -}}
-{{- $address := dict "address" "0.0.0.0" "port_value" 8443 -}}
-{{- if contains ":" .Values.listenHost }}{{ $address = dict "address" "::" "port_value" 8443 "ipv4_compat" true }}{{ end -}}
-{{- $_ := set $listener "address" (dict "socket_address" $address) -}}
-{{- $chain := index $listener.filter_chains 0 -}}
-{{- $tls := $chain.transport_socket.typed_config.common_tls_context -}}
-{{- $_ := set $tls "tls_certificate_sds_secret_configs" (list (include "accord.envoySecret" (list "public" "public-certificate" "public") | fromYaml)) -}}
-
-{{- $http := (index $chain.filters 0).typed_config -}}
+{{- range $index, $listener := $envoy.static_resources.listeners }}
+{{- $address := dict "address" "0.0.0.0" "port_value" (add 8443 $index) }}
+{{- if contains ":" $.Values.listenHost }}{{ $_ := set $address "address" "::" }}{{ $_ := set $address "ipv4_compat" true }}{{ end }}
+{{- $_ := set $listener "address" (dict "socket_address" $address) }}
+{{- $chain := index $listener.filter_chains 0 }}
+{{- $tls := $chain.transport_socket.typed_config.common_tls_context }}
+{{- $_ := set $tls "tls_certificate_sds_secret_configs" (list (include "accord.envoySecret" (list "public" "public-certificate" "public") | fromYaml)) }}
+{{- $http := (index $chain.filters 0).typed_config }}
 {{- range $http.http_filters }}
 {{- if eq .name "json-to-grpc" }}{{ $_ := set .typed_config "proto_descriptor" "/contract/accord.bin" }}{{ end }}
 {{- end }}
-{{- $_ := set (index $http.route_config.virtual_hosts 0) "domains" (list $host) -}}
+{{- $_ := set (index $http.route_config.virtual_hosts 0) "domains" (list (index $hosts $index)) }}
+{{- end }}
 
 {{- range $cluster := $envoy.static_resources.clusters }}
 {{- $component := hasPrefix "registry-" $cluster.name | ternary "registry" "token" }}
