@@ -121,6 +121,7 @@ fn main() -> std::process::ExitCode {
         (&[Curl], oauth_clients::guide::tests()),
         (&[Java], oauth_clients::java::tests()),
         (&[Node], oauth_clients::mcp::tests()),
+        (&[Python], oauth_clients::mutual_tls::tests()),
         (&[Node], oauth_clients::node::tests()),
         (&[], oauth_clients::oauth2_crate::tests()),
         (&[Python], oauth_clients::openapi::tests()),

@@ -7,6 +7,7 @@ pub mod go;
 pub mod guide;
 pub mod java;
 pub mod mcp;
+pub mod mutual_tls;
 pub mod node;
 pub mod oauth2_crate;
 pub mod openapi;

@@ -46,12 +46,19 @@ impl Secured {
 
     /// Does the same with another command that starts token-service.
     pub async fn start_by(starts: impl FnOnce(Command) -> Command) -> Self {
+        Self::start_at("https://auth.example", starts).await
+    }
+
+    /// Does the same with another public base URL.
+    pub async fn start_at(public_base_url: &str, starts: impl FnOnce(Command) -> Command) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let at = directory.path();
         prepare(at, |service, arguments| command(at, service, arguments));
         let mut registries = Vec::new();
         for name in ["registry-a", "registry-b"] {
-            let mut process = Process::start(command(at, "registry", &["serve"]), at, name);
+            let mut serve = command(at, "registry", &["serve"]);
+            serve.env("ACCORD_REGISTRY_PUBLIC_BASE_URL", public_base_url);
+            let mut process = Process::start(serve, at, name);
             let address = process.listening("--listen");
             registries.push(Replica {
                 process,

@@ -51,7 +51,7 @@ impl Program {
             .env("CLIENT_SECRET", &partner.client_secret)
             .env("REDIRECT_URI", REDIRECT_URI)
             .env("SCOPE", SCOPES.join(" "))
-            .env("NO_PROXY", "127.0.0.1")
+            .env("NO_PROXY", "127.0.0.1,localhost")
             .kill_on_drop(true)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -64,14 +64,14 @@ impl Program {
         }
     }
 
-    async fn tell(&mut self, line: &str) {
+    pub async fn tell(&mut self, line: &str) {
         let line = format!("{line}\n");
         let input = self.input.as_mut().unwrap();
         input.write_all(line.as_bytes()).await.unwrap();
     }
 
     /// Returns the program's next line; `None` after its end. If it fails, its error message is on stderr.
-    async fn next(&mut self) -> Option<Value> {
+    pub async fn next(&mut self) -> Option<Value> {
         let line = tokio::time::timeout(PATIENCE, self.output.next_line()).await;
         let Some(line) = line.expect("the program hangs").unwrap() else {
             assert!(self.child.wait().await.unwrap().success(), "the program failed");
@@ -99,7 +99,7 @@ pub enum KeyType {
 }
 
 /// Makes a key. Returns it as a JSON Web Key, and its public half.
-fn make_key(key_type: KeyType) -> (Value, Value) {
+pub fn make_key(key_type: KeyType) -> (Value, Value) {
     let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     let (public, private) = match key_type {
         KeyType::Ed25519 => {
