@@ -29,6 +29,17 @@ pub async fn start() -> (TempDir, Dev) {
     (directory, dev)
 }
 
+/// Starts an environment that serves the tenant's Cloud API too, in a new directory.
+pub async fn start_with_api() -> (TempDir, Dev) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut args = args(&directory.path().join("accord-data"));
+    args.api_listen = Some(args.http_listen);
+    let dev = Dev::start(&args, Arc::new(SystemClock), Arc::new(SystemRandom))
+        .await
+        .unwrap();
+    (directory, dev)
+}
+
 /// Starts an environment in a new directory behind a gateway with this URL.
 pub async fn start_behind(public_base_url: &str) -> (TempDir, Dev) {
     let directory = tempfile::tempdir().unwrap();

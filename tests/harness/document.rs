@@ -1,4 +1,4 @@
-//! The shell lines of a document, as a reader would paste them.
+//! The programs in a document, as a reader would paste them.
 
 use std::path::{Path, PathBuf};
 
@@ -9,16 +9,22 @@ pub fn file(path: &str) -> PathBuf {
 
 /// The lines of every `sh` block of a document between `<!-- marker -->` and `<!-- /marker -->`, in order.
 pub fn shell_lines(document: &str, marker: &str) -> String {
+    program(document, marker, "sh")
+}
+
+/// The same of blocks in another language.
+pub fn program(document: &str, marker: &str, language: &str) -> String {
     let text = std::fs::read_to_string(file(document)).unwrap();
     let begin = format!("<!-- {marker} -->");
     let end = format!("<!-- /{marker} -->");
     let (_, rest) = text.split_once(&begin).expect("the first marker");
     let (marked, _) = rest.split_once(&end).expect("the second marker");
+    let begin = format!("```{language}");
     let mut lines = String::new();
     let mut inside = false;
     for line in marked.lines() {
         match line {
-            "```sh" => inside = true,
+            line if line == begin => inside = true,
             "```" => inside = false,
             line if inside => {
                 lines.push_str(line);

@@ -1,4 +1,4 @@
-//! The commands of docs/PARTNERS.md, run unchanged, with curl and openssl.
+//! The programs in docs/PARTNERS.md, run unchanged: with curl and openssl, and on Node.js.
 
 use std::process::Stdio;
 
@@ -14,22 +14,18 @@ use super::{
 use crate::harness::{
     dev,
     document::shell_lines,
-    partner::{REDIRECT_URI, SCOPES, World},
+    partner::{Partner, REDIRECT_URI, SCOPES, World},
     refusal::BOUND,
 };
 
-tests!(the_commands_of_the_partners_guide_run,);
+tests!(
+    the_commands_of_the_partners_guide_run,
+    the_commands_that_bind_tokens_run,
+);
 
-async fn the_commands_of_the_partners_guide_run() {
-    let (directory, dev) = dev::start().await;
-    let world = World::new(&dev.file);
-    let partner = world.partner().await;
-    let script = directory.path().join("guide.sh");
-    std::fs::write(&script, shell_lines("docs/PARTNERS.md", "partners-guide")).unwrap();
-    let mut shell = Command::new("bash")
-        .args(["-euo", "pipefail"])
-        .arg(&script)
-        .current_dir(directory.path())
+/// What an operator hands to a partner, for a program of the guide.
+pub fn with_credentials(mut command: Command, world: &World, partner: &Partner) -> Command {
+    command
         .env("TENANT_AUTHORITY_URL", &world.target.tenant_authority_url)
         .env("CLOUD_API_URL", &world.target.cloud_api_url)
         .env("CLIENT_ID", &partner.client_id)
@@ -38,9 +34,20 @@ async fn the_commands_of_the_partners_guide_run() {
         .env("NO_PROXY", "127.0.0.1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
+        .kill_on_drop(true);
+    command
+}
+
+async fn the_commands_of_the_partners_guide_run() {
+    let (directory, dev) = dev::start().await;
+    let world = World::new(&dev.file);
+    let partner = world.partner().await;
+    let script = directory.path().join("guide.sh");
+    std::fs::write(&script, shell_lines("docs/PARTNERS.md", "partners-guide")).unwrap();
+    let mut shell = Command::new("bash");
+    shell.args(["-euo", "pipefail"]).arg(&script);
+    shell.current_dir(directory.path());
+    let mut shell = with_credentials(shell, &world, &partner).spawn().unwrap();
     let mut input = shell.stdin.take().unwrap();
     let mut lines = BufReader::new(shell.stdout.take().unwrap()).lines();
 
@@ -76,5 +83,38 @@ async fn the_commands_of_the_partners_guide_run() {
         (introspected.active, introspected.client_id),
         (Some(true), partner.client_id)
     );
+    stop(dev).await;
+}
+
+/// Checks what a program of the guide printed about its token: it is bound to a key, and the Cloud API takes it with a proof.
+pub async fn check_bound(world: &World, printed: &str) {
+    let line = |name: &str| {
+        let mut lines = printed.lines().filter_map(|line| line.strip_prefix(name));
+        lines.next().unwrap_or_else(|| panic!("no {name} in {printed}"))
+    };
+    // Its letter case is up to the library.
+    assert!(line("type: ").eq_ignore_ascii_case("DPoP"), "{printed}");
+    let introspected = world.introspect(line("token: ")).await;
+    assert_eq!(introspected.active, Some(true));
+    assert!(!introspected.cnf.unwrap().jkt.is_empty());
+    assert!(line("contacts: ").contains("Harbour Street Estates"), "{printed}");
+}
+
+async fn the_commands_that_bind_tokens_run() {
+    let (directory, dev) = dev::start_with_api().await;
+    let world = World::new(&dev.file);
+    let partner = world.partner().await;
+    world.first_tokens(&partner).await;
+    let script = directory.path().join("bound.sh");
+    let mut lines = shell_lines("docs/PARTNERS.md", "bound-shell");
+    lines.push_str("printf 'token: %s\n' \"$ACCESS_TOKEN\"\n");
+    std::fs::write(&script, lines).unwrap();
+    let mut shell = Command::new("bash");
+    shell.args(["-euo", "pipefail"]).arg(&script);
+    shell.current_dir(directory.path());
+    let output = with_credentials(shell, &world, &partner).output().await.unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{printed}");
+    check_bound(&world, &printed).await;
     stop(dev).await;
 }

@@ -3,9 +3,17 @@
 use std::process::Command;
 
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
+use super::admin::{Admin, Decision};
+use super::guide::{check_bound, with_credentials};
 use super::program::{KeyType, connects, connects_by_the_profile, connects_with_a_key, refuses, verifies};
-use crate::harness::{document::file, suite::node_modules};
+use crate::harness::{
+    dev,
+    document::{file, program},
+    partner::{SCOPES, World},
+    suite::node_modules,
+};
 
 tests!(
     openid_client_connects,
@@ -14,6 +22,7 @@ tests!(
     oauth4webapi_binds_its_tokens,
     openid_client_follows_the_fapi_profile,
     oauth4webapi_follows_the_fapi_profile,
+    the_program_of_the_partners_guide_binds_its_tokens,
     jose_verifies_access_tokens,
     jsonwebtoken_refuses_ed25519,
 );
@@ -111,4 +120,28 @@ async fn jose_verifies_access_tokens() {
 async fn jsonwebtoken_refuses_ed25519() {
     let programs = Programs::new();
     refuses(programs.command("jsonwebtoken.js")).await;
+}
+
+async fn the_program_of_the_partners_guide_binds_its_tokens() {
+    let (_directory, dev) = dev::start_with_api().await;
+    let world = World::new(&dev.file);
+    let partner = world.partner().await;
+    let programs = Programs::new();
+    let mut lines = program("docs/PARTNERS.md", "bound-node", "js");
+    lines.push_str("console.log(`token: ${tokens.access_token}`)\n");
+    std::fs::write(programs.0.path().join("bound.mjs"), lines).unwrap();
+    let node = programs.command("bound.mjs").into();
+    let mut node = with_credentials(node, &world, &partner).spawn().unwrap();
+    let mut input = node.stdin.take().unwrap();
+    let mut lines = BufReader::new(node.stdout.take().unwrap()).lines();
+    let line = lines.next_line().await.unwrap().expect("the first line");
+    let (_, authorization_url) = line.split_once("open ").unwrap();
+    let mut admin = Admin::new(&world.target);
+    let back = admin.decide(authorization_url, Decision::Approve(&SCOPES)).await;
+    input.write_all(format!("{back}\n").as_bytes()).await.unwrap();
+    let mut printed = String::new();
+    lines.into_inner().read_to_string(&mut printed).await.unwrap();
+    assert!(node.wait().await.unwrap().success(), "{printed}");
+    check_bound(&world, &printed).await;
+    dev.stop().await.unwrap();
 }

@@ -2,13 +2,10 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use accord::{clock::SystemClock, random::SystemRandom};
-use accord_cli::dev::Dev;
 use example_partner::{authority::Authority, dpop::Dpop, http::Http, settings::Settings};
 use oauth2::{ClientId, ClientSecret};
 use reqwest::header;
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio::net::TcpListener;
 use url::Url;
 
@@ -112,23 +109,12 @@ impl Sample {
     }
 }
 
-/// An environment that serves the tenant's Cloud API too.
-async fn with_cloud_api() -> (TempDir, Dev) {
-    let directory = tempfile::tempdir().unwrap();
-    let mut args = dev::args(&directory.path().join("accord-data"));
-    args.api_listen = Some(args.http_listen);
-    let dev = Dev::start(&args, Arc::new(SystemClock), Arc::new(SystemRandom))
-        .await
-        .unwrap();
-    (directory, dev)
-}
-
 fn origin(url: &Url) -> String {
     url.origin().ascii_serialization()
 }
 
 async fn the_sample_partner_connects_reads_refreshes_and_disconnects() {
-    let (_directory, dev) = with_cloud_api().await;
+    let (_directory, dev) = dev::start_with_api().await;
     let world = World::new(&dev.file);
     let (mut sample, partner) = Sample::start(&world).await;
 
@@ -171,7 +157,7 @@ async fn the_sample_partner_connects_reads_refreshes_and_disconnects() {
 }
 
 async fn the_tokens_of_the_sample_partner_are_bound_to_its_key() {
-    let (_directory, dev) = with_cloud_api().await;
+    let (_directory, dev) = dev::start_with_api().await;
     let world = World::new(&dev.file);
     let (_, settings) = register(&world, REDIRECT_URI).await;
     let http = Http::new(&settings).unwrap();
@@ -209,7 +195,7 @@ async fn the_tokens_of_the_sample_partner_are_bound_to_its_key() {
 }
 
 async fn the_sample_partner_handles_fewer_scopes_and_the_end_of_its_consent() {
-    let (_directory, dev) = with_cloud_api().await;
+    let (_directory, dev) = dev::start_with_api().await;
     let world = World::new(&dev.file);
     let (mut sample, partner) = Sample::start(&world).await;
 
