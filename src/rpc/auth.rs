@@ -7,6 +7,7 @@
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use http::HeaderMap;
+use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Request, Status};
 
 pub use crate::text::caller::{Caller, Credential, Role, WorkloadKind};
@@ -164,6 +165,46 @@ pub trait CallerDirectory: Send + Sync + fmt::Debug {
     }
 }
 
+/// The caller that the certificate of a call's connection names, as [`Authorizer::identify`] has found it. It is in the call's
+/// extensions.
+#[derive(Clone, Debug)]
+pub struct ConnectionCaller {
+    /// The names of the certificate.
+    names: Arc<[String]>,
+    found: FoundCaller,
+}
+
+/// What the look-up of a certificate's names has found.
+#[derive(Clone, Debug)]
+enum FoundCaller {
+    /// Nothing: the certificate has expired.
+    Expired,
+    /// Nothing: a certificate of a caller has fewer names.
+    TooManyNames,
+    /// What the directory answers.
+    Answer(Result<Option<Caller>, Status>),
+}
+
+impl ConnectionCaller {
+    /// Returns whether the certificate has expired since the connection began.
+    pub(crate) fn has_expired(&self) -> bool {
+        matches!(self.found, FoundCaller::Expired)
+    }
+
+    /// Returns whether it is a gateway. Only on a gateway's connection do headers about the gateway's clients count.
+    ///
+    /// # Errors
+    /// Those of [`CallerDirectory::find_caller`], and DEADLINE_EXCEEDED.
+    pub fn is_gateway(&self) -> Result<bool, Status> {
+        let FoundCaller::Answer(found) = &self.found else {
+            return Ok(false);
+        };
+        let caller = found.as_ref().map_err(Status::clone)?;
+        let kind = WorkloadKind::Gateway;
+        Ok(matches!(caller, Some(Caller::Workload { kind: found, .. }) if *found == kind))
+    }
+}
+
 /// Authorizes every call, before any other code sees it.
 #[derive(Clone, Debug)]
 pub struct Authorizer {
@@ -209,17 +250,17 @@ impl Authorizer {
         &self,
         path: &str,
         headers: &HeaderMap,
-        certificate: Option<&PeerCertificate>,
+        connection: Option<&ConnectionCaller>,
     ) -> Result<Principal, Status> {
         let access = self.permissions.access(path).ok_or_else(|| {
             let message = "there is no such method";
             Problem::new(Code::Unimplemented, ErrorReason::NotAvailable, message)
         })?;
         let has_token = headers.contains_key(http::header::AUTHORIZATION);
-        let principal = match (access, certificate) {
+        let principal = match (access, connection) {
             (Access::Anyone, _) => Ok(Principal::Anonymous),
             (Access::CallersOrProof(..), None) if !has_token => Ok(Principal::Anonymous),
-            (_, Some(certificate)) if !has_token => self.admit_certificate(access, certificate).await,
+            (_, Some(connection)) if !has_token => self.admit_certificate(access, connection).await,
             _ => {
                 let token = bearer::token(headers).map_err(|_| {
                     if has_token {
@@ -246,19 +287,25 @@ impl Authorizer {
         self.admit_token(access, token).await
     }
 
-    /// Returns whether this is the certificate of a gateway's connection. Only there headers about the gateway's clients count.
-    ///
-    /// # Errors
-    /// Those of [`CallerDirectory::find_caller`].
-    pub async fn is_gateway(&self, certificate: &PeerCertificate) -> Result<bool, Status> {
-        let names = &certificate.names;
-        let has_expired = self.clock.now().as_secs() > certificate.not_after.as_secs();
-        if has_expired || names.len() > MAX_CERTIFICATE_NAMES {
-            return Ok(false);
-        }
-        let caller = self.directory.find_caller(Credential::Certificate(names)).await?;
-        let kind = WorkloadKind::Gateway;
-        Ok(matches!(caller, Some(Caller::Workload { kind: found, .. }) if found == kind))
+    /// Looks up the caller that the certificate of a call's connection names, at most until `deadline`. Everything that asks
+    /// whose connection it is shares this one look-up.
+    pub(crate) async fn identify(
+        &self,
+        certificate: &PeerCertificate,
+        deadline: Instant,
+    ) -> ConnectionCaller {
+        let names = certificate.names.clone();
+        // A connection may outlive its certificate. The certificate is valid throughout its last second.
+        let found = if self.clock.now().as_secs() > certificate.not_after.as_secs() {
+            FoundCaller::Expired
+        } else if names.len() > MAX_CERTIFICATE_NAMES {
+            FoundCaller::TooManyNames
+        } else {
+            let find = self.directory.find_caller(Credential::Certificate(&names));
+            let found = timeout_at(deadline, find).await;
+            FoundCaller::Answer(found.unwrap_or_else(|_| Err(Problem::deadline_exceeded().into())))
+        };
+        ConnectionCaller { names, found }
     }
 
     async fn admit_token(&self, access: Access, token: &str) -> Result<Caller, Status> {
@@ -292,30 +339,29 @@ impl Authorizer {
     async fn admit_certificate(
         &self,
         access: Access,
-        certificate: &PeerCertificate,
+        connection: &ConnectionCaller,
     ) -> Result<Principal, Status> {
-        let names = &certificate.names;
-        // A connection may outlive its certificate. The certificate is valid throughout its last second.
-        if self.clock.now().as_secs() > certificate.not_after.as_secs() {
-            note_stranger(Some(names));
-            return Err(rejected("the client certificate has expired"));
-        }
-        if names.len() > MAX_CERTIFICATE_NAMES {
-            note_stranger(Some(names));
-            let message = format!("the client certificate has more than {MAX_CERTIFICATE_NAMES} names");
-            return Err(rejected(message));
-        }
-        let credential = Credential::Certificate(names);
-        let caller = self.directory.find_caller(credential).await;
+        let names = &connection.names;
+        let caller = match &connection.found {
+            FoundCaller::Answer(Ok(caller)) => Ok(caller),
+            FoundCaller::Answer(Err(status)) => Err(status.clone()),
+            FoundCaller::Expired => Err(rejected("the client certificate has expired")),
+            FoundCaller::TooManyNames => Err(rejected(format!(
+                "the client certificate has more than {MAX_CERTIFICATE_NAMES} names"
+            ))),
+        };
         let caller = caller.inspect_err(|_| note_stranger(Some(names)))?;
         match (caller, access) {
-            (Some(caller), _) if access.admits(&caller) => Ok(Principal::Caller(caller, Some(names.clone()))),
+            (Some(caller), _) if access.admits(caller) => {
+                Ok(Principal::Caller(caller.clone(), Some(names.clone())))
+            }
             (_, Access::CallersOrProof(..)) => Ok(Principal::Anonymous),
             (Some(caller), _) => {
-                note_caller(&caller, Some(names));
-                Err(permission_denied(&caller))
+                note_caller(caller, Some(names));
+                Err(permission_denied(caller))
             }
             (None, _) => {
+                let credential = Credential::Certificate(names);
                 self.note_unknown(credential, Some(names)).await?;
                 let names = list(names);
                 let message = format!("the certificate's names [{names}] belong to no workload or operator");

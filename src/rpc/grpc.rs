@@ -19,10 +19,9 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::ServiceBuilder;
 
 use crate::rpc::{
-    auth::Authorizer,
+    auth::{Authorizer, ConnectionCaller},
     middleware::{MAX_CALL_TIME, Protocol, Route},
     status::{ErrorReason, Problem, is_rejection, reason_of},
-    tls::peer::PeerCertificate,
 };
 
 /// The largest message that a server reads, in bytes.
@@ -140,8 +139,8 @@ impl Protocol for Grpc {
             return Err(rejection);
         }
         let (path, headers) = (request.uri().path(), request.headers());
-        let certificate = request.extensions().get::<PeerCertificate>();
-        let principal = self.authorizer.authorize(path, headers, certificate).await;
+        let connection = request.extensions().get::<ConnectionCaller>();
+        let principal = self.authorizer.authorize(path, headers, connection).await;
         let principal = principal.map_err(Status::into_http)?;
         let id = principal.id().to_owned();
         request.extensions_mut().insert(principal);

@@ -120,11 +120,10 @@ impl TokenServer {
         let stale_max = settings.registry_stale_max();
         let cache = Cache::new(registry.clone(), store.clone(), &*random, stale_max);
         let cache = Arc::new(cache);
-        let authorizer = Authorizer::new(Permissions::new(TABLE), cache.clone(), store.clock.clone());
         let fetcher = KeySetFetcher::new(settings.jwks_allowed_networks());
         let client_keys = ClientKeySets::new(fetcher, store.clock.clone());
         let mutual_tls = MutualTls {
-            certificates: ClientCertificates::new(settings.certificate_header(), authorizer),
+            certificates: ClientCertificates::new(settings.certificate_header()),
             authorities: settings.partner_authorities()?,
             base_url: Some(settings.mtls_base_url.as_str().into()).filter(|url: &Arc<str>| !url.is_empty()),
             is_offered: settings.takes_client_certificates(),

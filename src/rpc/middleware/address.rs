@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use axum::http::HeaderMap;
 
 use crate::{
-    rpc::{auth::Authorizer, tls::peer::PeerCertificate},
+    rpc::auth::{Authorizer, ConnectionCaller},
     store::audit::CallerAddress,
 };
 
@@ -40,19 +40,19 @@ pub(in crate::rpc) enum PeerKind {
     Unknown,
 }
 
-impl Gateways {
-    /// Returns the kind of a peer with this certificate.
-    pub(in crate::rpc) async fn identify(&self, certificate: &PeerCertificate) -> PeerKind {
-        if self.authorizer.clock().now().as_secs() > certificate.not_after.as_secs() {
-            return PeerKind::Unknown;
-        }
-        match self.authorizer.is_gateway(certificate).await {
-            Ok(true) => PeerKind::Gateway,
-            Ok(false) => PeerKind::Other,
-            Err(_) => PeerKind::Unknown,
+impl PeerKind {
+    /// Returns the kind of a peer with a certificate.
+    pub(in crate::rpc) fn of(caller: &ConnectionCaller) -> Self {
+        match caller.is_gateway() {
+            _ if caller.has_expired() => Self::Unknown,
+            Ok(true) => Self::Gateway,
+            Ok(false) => Self::Other,
+            Err(_) => Self::Unknown,
         }
     }
+}
 
+impl Gateways {
     /// Returns the kind of a peer without a certificate.
     pub(in crate::rpc) fn without_certificate(&self) -> PeerKind {
         match self.has_tls {

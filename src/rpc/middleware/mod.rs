@@ -268,10 +268,11 @@ async fn serve<P: Protocol>(
 
     let kind = match request.extensions().get::<PeerCertificate>() {
         Some(certificate) => {
-            let identified = context::scope(context.clone(), gateways.identify(certificate));
-            timeout_at(deadline, identified)
-                .await
-                .unwrap_or(PeerKind::Unknown)
+            let identified = gateways.authorizer.identify(certificate, deadline);
+            let caller = context::scope(context.clone(), identified).await;
+            let kind = PeerKind::of(&caller);
+            request.extensions_mut().insert(caller);
+            kind
         }
         None => gateways.without_certificate(),
     };

@@ -65,10 +65,15 @@ fn certificate(names: &[&str]) -> PeerCertificate {
 }
 
 async fn with_certificate(authorizer: &Authorizer, path: &str, names: &[&str]) -> Result<Principal, Status> {
-    let certificate = certificate(names);
+    let connection = connection(authorizer, names).await;
     authorizer
-        .authorize(path, &HeaderMap::new(), Some(&certificate))
+        .authorize(path, &HeaderMap::new(), Some(&connection))
         .await
+}
+
+async fn connection(authorizer: &Authorizer, names: &[&str]) -> ConnectionCaller {
+    let deadline = Instant::now() + std::time::Duration::from_secs(10);
+    authorizer.identify(&certificate(names), deadline).await
 }
 
 fn headers(value: &str) -> HeaderMap {
@@ -190,9 +195,9 @@ async fn a_certificate_counts_until_the_end_of_its_last_second() {
 async fn a_token_decides_before_a_certificate() {
     let (authorizer, token) = setup(WorkloadKind::InternalService);
     let authorize = async |header: &str, names: &[&str]| {
-        let (headers, certificate) = (headers(header), certificate(names));
+        let (headers, connection) = (headers(header), connection(&authorizer, names).await);
         authorizer
-            .authorize("/a.A/Inner", &headers, Some(&certificate))
+            .authorize("/a.A/Inner", &headers, Some(&connection))
             .await
     };
     let status = authorize("Bearer x", &[NAME]).await.unwrap_err();
@@ -233,7 +238,7 @@ async fn a_caller_without_permission_is_named_in_the_log() {
 async fn a_gateway_is_known_by_its_certificate_while_it_is_valid() {
     for kind in WorkloadKind::ALL {
         let (authorizer, _, clock) = setup_with_clock(kind);
-        let is_gateway = async |names: &[&str]| authorizer.is_gateway(&certificate(names)).await;
+        let is_gateway = async |names: &[&str]| connection(&authorizer, names).await.is_gateway();
         assert_eq!(is_gateway(&[NAME]).await.unwrap(), kind == WorkloadKind::Gateway);
         assert!(!is_gateway(&["stranger"]).await.unwrap());
         assert!(!is_gateway(&[NAME; MAX_CERTIFICATE_NAMES + 1]).await.unwrap());

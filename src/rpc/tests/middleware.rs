@@ -9,11 +9,16 @@ use tonic::Code;
 
 use super::*;
 use crate::{
+    random::SystemRandom,
     rpc::{
-        auth::{Access, Authorizer, Permissions},
+        auth::{
+            Access, Authorizer, Caller, CallerDirectory, Credential, Permissions, Principal, WorkloadKind,
+        },
         grpc::Grpc,
+        middleware::client_certificate::{CertificateHeader, ClientCertificates},
     },
-    testing::{NoCallers, test_clock},
+    testing::{NoCallers, TEST_START, test_clock},
+    text::id::WorkloadId,
 };
 
 fn with(name: &'static str, value: &str) -> HeaderMap {
@@ -106,5 +111,54 @@ fn only_a_well_formed_request_id_is_accepted() {
     assert_eq!(request_id(&with(REQUEST_ID, "abc-DEF_123")), "abc-DEF_123");
     for bad in ["short", "has space in it", "x\"; drop", &"a".repeat(65)] {
         assert_ne!(request_id(&with(REQUEST_ID, bad)), bad);
+    }
+}
+
+/// Knows each certificate as a gateway's, and counts the look-ups.
+#[derive(Debug, Default)]
+struct Counting(AtomicUsize);
+
+#[tonic::async_trait]
+impl CallerDirectory for Counting {
+    async fn find_caller(&self, _: Credential<'_>) -> Result<Option<Caller>, Status> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        let id = WorkloadId::generate(&*test_clock(), &SystemRandom);
+        let kind = WorkloadKind::Gateway;
+        Ok(Some(Caller::Workload { id, kind }))
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_is_looked_up_once_for_each_call() {
+    let directory = Arc::new(Counting::default());
+    let access = Access::Callers(&[], &[WorkloadKind::Gateway]);
+    let permissions = Permissions::new(&[("/a.A/Inner", access)]);
+    let authorizer = Authorizer::new(permissions, directory.clone(), test_clock());
+    let mut shared = Shared::for_test(Cutoff::default());
+    shared.gateways.authorizer = authorizer.clone();
+    // The address of the caller, its permission, and the certificate of the gateway's client all rest on whose connection it is.
+    let method = service_fn(async |request: Request<Body>| {
+        let principal = request.extensions().get::<Principal>();
+        assert!(matches!(principal, Some(Principal::Caller(..))), "{principal:?}");
+        assert!(matches!(context::address(), Some(CallerAddress::Forwarded(_))));
+        let header = ClientCertificates::new(Some(CertificateHeader::Xfcc));
+        let malformed = header.find(request.extensions(), request.headers());
+        assert_eq!(malformed.unwrap_err().code(), Code::InvalidArgument);
+        Ok(Response::new(Body::empty()))
+    });
+    let stack = stack(Grpc { authorizer }, shared, method);
+    for calls in 1..3 {
+        let request = Request::post("/a.A/Inner")
+            .header("content-type", "application/grpc")
+            .header("x-forwarded-for", "203.0.113.7")
+            .header("x-forwarded-client-cert", "malformed")
+            .extension(PeerCertificate {
+                names: ["gateway.internal".to_owned()].into(),
+                not_after: TEST_START,
+            });
+        let request = request.body(Body::empty()).unwrap();
+        let response = stack.clone().oneshot(request).await.unwrap();
+        assert_eq!(code(&response), Code::Ok);
+        assert_eq!(directory.0.load(Ordering::Relaxed), calls);
     }
 }

@@ -19,18 +19,15 @@ use crate::{
 };
 
 /// Returns the certificate of the client that made a call, if it presented one.
-async fn client_certificate<T>(
-    oauth: &OAuth,
-    request: &Request<T>,
-) -> Result<Option<ClientCertificate>, Status> {
+fn client_certificate<T>(oauth: &OAuth, request: &Request<T>) -> Result<Option<ClientCertificate>, Status> {
     let (extensions, headers) = (request.extensions(), request.metadata().as_ref());
-    oauth.mutual_tls.certificates.find(extensions, headers).await
+    oauth.mutual_tls.certificates.find(extensions, headers)
 }
 
 #[tonic::async_trait]
 impl TokenService for OAuth {
     async fn issue_token(&self, request: Request<pb::IssueTokenRequest>) -> Reply<pb::IssueTokenResponse> {
-        let certificate = client_certificate(self, &request).await?;
+        let certificate = client_certificate(self, &request)?;
         let request = request.into_inner();
         let grant_type = convert::grant_type(&request);
         let request = convert::issue(request, certificate);
@@ -43,7 +40,7 @@ impl TokenService for OAuth {
         &self,
         request: Request<pb::PushAuthorizationRequestRequest>,
     ) -> Reply<pb::PushAuthorizationRequestResponse> {
-        let certificate = client_certificate(self, &request).await?;
+        let certificate = client_certificate(self, &request)?;
         let request = convert::push(request.into_inner(), certificate)?;
         Ok(convert::pushed(pushed_request::push(self, request).await?))
     }
@@ -53,7 +50,7 @@ impl TokenService for OAuth {
         request: Request<pb::IntrospectTokenRequest>,
     ) -> Reply<pb::IntrospectTokenResponse> {
         let by_workload = matches!(Principal::of(&request), Principal::Caller(..));
-        let certificate = client_certificate(self, &request).await?;
+        let certificate = client_certificate(self, &request)?;
         let request = convert::introspect(request.into_inner(), by_workload, certificate)?;
         let tenant_id = &request.tenant_id;
         let requester = match &request.credentials {
@@ -70,7 +67,7 @@ impl TokenService for OAuth {
     }
 
     async fn revoke_token(&self, request: Request<pb::RevokeTokenRequest>) -> Reply<pb::RevokeTokenResponse> {
-        let certificate = client_certificate(self, &request).await?;
+        let certificate = client_certificate(self, &request)?;
         let (tenant_id, token, credentials) = convert::revoke(request.into_inner(), certificate)?;
         let authenticated = authenticate(self, &tenant_id, &credentials).await?;
         spend(self, authenticated.assertion).await?;

@@ -39,7 +39,7 @@ impl FromRequestParts<Arc<HttpState>> for ClientParts {
 
     async fn from_request_parts(parts: &mut Parts, http: &Arc<HttpState>) -> Result<Self, HttpError> {
         let certificates = &http.oauth.mutual_tls.certificates;
-        let certificate = certificates.find(&parts.extensions, &parts.headers).await?;
+        let certificate = certificates.find(&parts.extensions, &parts.headers)?;
         Ok(Self {
             headers: parts.headers.clone(),
             certificate,

@@ -7,9 +7,9 @@ use axum::http::{Extensions, HeaderMap};
 use tonic::{Code, Status};
 
 use crate::rpc::{
-    auth::Authorizer,
+    auth::ConnectionCaller,
     status::{ErrorReason, Problem},
-    tls::peer::{ClientCertificate, PeerCertificate},
+    tls::peer::ClientCertificate,
 };
 
 mod rfc9440;
@@ -46,15 +46,14 @@ impl CertificateHeader {
     }
 }
 
-/// Finds the certificates of clients. By default, on their connections alone. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct ClientCertificates(Option<(CertificateHeader, Authorizer)>);
+/// Finds the certificates of clients. By default, on their connections alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ClientCertificates(Option<CertificateHeader>);
 
 impl ClientCertificates {
-    /// Takes certificates from connections and, if `header` is set, from that header of a gateway's connections. The
-    /// authorizer knows which connections these are.
-    pub fn new(header: Option<CertificateHeader>, authorizer: Authorizer) -> Self {
-        Self(header.map(|header| (header, authorizer)))
+    /// Takes certificates from connections and, if `header` is set, from that header of a gateway's connections.
+    pub fn new(header: Option<CertificateHeader>) -> Self {
+        Self(header)
     }
 
     /// Returns the certificate of the client that made this request, if it presented one. On a connection that is not
@@ -62,7 +61,7 @@ impl ClientCertificates {
     ///
     /// # Errors
     /// INVALID_ARGUMENT for a header of a gateway that can't be read, and what the directory of callers answers if it fails.
-    pub async fn find(
+    pub fn find(
         &self,
         extensions: &Extensions,
         headers: &HeaderMap,
@@ -70,13 +69,13 @@ impl ClientCertificates {
         if let Some(certificate) = extensions.get::<ClientCertificate>() {
             return Ok(Some(certificate.clone()));
         }
-        let connection = extensions.get::<PeerCertificate>();
-        let Some(((header, authorizer), connection)) = self.0.as_ref().zip(connection) else {
+        let connection = extensions.get::<ConnectionCaller>();
+        let Some((header, connection)) = self.0.zip(connection) else {
             return Ok(None);
         };
         match header.read(headers) {
             Ok(None) => Ok(None),
-            _ if !authorizer.is_gateway(connection).await? => Ok(None),
+            _ if !connection.is_gateway()? => Ok(None),
             Ok(certificate) => Ok(certificate),
             Err(rule) => Err(Problem::new(Code::InvalidArgument, ErrorReason::InvalidFields, rule).into()),
         }

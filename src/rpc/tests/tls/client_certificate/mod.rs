@@ -2,15 +2,19 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::time::Instant;
 
 use super::*;
 use crate::{
     clock::UnixMillis,
     random::SeededRandom,
-    rpc::auth::{Caller, CallerDirectory, Credential, Permissions, WorkloadKind},
+    rpc::{
+        auth::{Authorizer, Caller, CallerDirectory, Credential, Permissions, WorkloadKind},
+        tls::peer::PeerCertificate,
+    },
     testing::{
         TEST_START,
         certificates::{Authority, Pair, Subject},
@@ -41,22 +45,20 @@ impl CallerDirectory for Workloads {
     }
 }
 
-fn certificates(header: Option<CertificateHeader>) -> ClientCertificates {
-    let authorizer = Authorizer::new(Permissions::new(&[]), Arc::new(Workloads), test_clock());
-    ClientCertificates::new(header, authorizer)
-}
-
 /// The connection of a workload whose certificate has this name.
-fn connection(name: &str) -> Extensions {
-    connection_until(name, TEST_START)
+async fn connection(name: &str) -> Extensions {
+    connection_until(name, TEST_START).await
 }
 
-fn connection_until(name: &str, not_after: UnixMillis) -> Extensions {
-    let mut extensions = Extensions::new();
-    extensions.insert(PeerCertificate {
+async fn connection_until(name: &str, not_after: UnixMillis) -> Extensions {
+    let authorizer = Authorizer::new(Permissions::new(&[]), Arc::new(Workloads), test_clock());
+    let certificate = PeerCertificate {
         names: [name.to_owned()].into(),
         not_after,
-    });
+    };
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut extensions = Extensions::new();
+    extensions.insert(authorizer.identify(&certificate, deadline).await);
     extensions
 }
 
@@ -74,28 +76,28 @@ fn xfcc(pair: &Pair) -> HeaderMap {
 async fn the_header_counts_on_a_gateways_connection_alone() {
     let pair = Authority::new("partner").issue(&Subject::default());
     let headers = xfcc(&pair);
-    let with_header = certificates(Some(CertificateHeader::Xfcc));
-    let found = with_header.find(&connection("Gateway"), &headers).await.unwrap();
+    let with_header = ClientCertificates::new(Some(CertificateHeader::Xfcc));
+    let found = with_header.find(&connection("Gateway").await, &headers).unwrap();
     assert_eq!(found, Some(client_certificate(&pair)));
     for extensions in [
         Extensions::new(),
-        connection("InternalService"),
-        connection("TokenService"),
-        connection("stranger"),
-        connection_until("Gateway", UnixMillis::from_millis(TEST_START.as_millis() - 1000)),
+        connection("InternalService").await,
+        connection("TokenService").await,
+        connection("stranger").await,
+        connection_until("Gateway", UnixMillis::from_millis(TEST_START.as_millis() - 1000)).await,
     ] {
-        assert_eq!(with_header.find(&extensions, &headers).await.unwrap(), None);
+        assert_eq!(with_header.find(&extensions, &headers).unwrap(), None);
         // A malformed one is ignored there, too.
         let malformed =
             HeaderMap::from_iter([("x-forwarded-client-cert".parse().unwrap(), "x".parse().unwrap())]);
-        assert_eq!(with_header.find(&extensions, &malformed).await.unwrap(), None);
+        assert_eq!(with_header.find(&extensions, &malformed).unwrap(), None);
     }
     // The header that is not named, and a gateway whose client presented none.
     for header in [None, Some(CertificateHeader::ClientCert)] {
-        let found = certificates(header).find(&connection("Gateway"), &headers).await;
+        let found = ClientCertificates::new(header).find(&connection("Gateway").await, &headers);
         assert_eq!(found.unwrap(), None);
     }
-    let found = with_header.find(&connection("Gateway"), &HeaderMap::new()).await;
+    let found = with_header.find(&connection("Gateway").await, &HeaderMap::new());
     assert_eq!(found.unwrap(), None);
 }
 
@@ -105,17 +107,15 @@ async fn a_gateways_malformed_header_is_rejected() {
     let mut twice = xfcc(&pair);
     twice.extend(xfcc(&pair));
     twice.append("x-forwarded-client-cert", "Hash=00".parse().unwrap());
-    let with_header = certificates(Some(CertificateHeader::Xfcc));
+    let with_header = ClientCertificates::new(Some(CertificateHeader::Xfcc));
     let status = with_header
-        .find(&connection("Gateway"), &twice)
-        .await
+        .find(&connection("Gateway").await, &twice)
         .unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     assert!(status.message().contains("x-forwarded-client-cert"), "{status:?}");
     // Nobody knows whether it is a gateway.
     let status = with_header
-        .find(&connection("down"), &xfcc(&pair))
-        .await
+        .find(&connection("down").await, &xfcc(&pair))
         .unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
 }
@@ -130,7 +130,7 @@ async fn the_connections_own_certificate_needs_no_header() {
     let mut extensions = Extensions::new();
     extensions.insert(client_certificate(&own));
     for header in [None, Some(CertificateHeader::Xfcc)] {
-        let found = certificates(header).find(&extensions, &xfcc(&other)).await;
+        let found = ClientCertificates::new(header).find(&extensions, &xfcc(&other));
         assert_eq!(found.unwrap(), Some(client_certificate(&own)));
     }
 }
