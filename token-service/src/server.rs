@@ -143,7 +143,6 @@ impl TokenServer {
                 client_keys,
                 mutual_tls,
                 dpop: Arc::new(Dpop::new(settings.dpop_nonce)),
-                resource_proofs: Arc::default(),
             },
             address_limit: Arc::new(AddressLimit::new(settings.address_calls_per_second)),
             trusted_hops: settings.service.trusted_hops.into(),
@@ -303,8 +302,7 @@ impl Service for TokenServer {
         }
         let store = &self.oauth.store;
         let now = store.now();
-        self.oauth.dpop.replays.drop_ended(now);
-        self.oauth.resource_proofs.drop_ended(now);
+        self.oauth.dpop.drop_ended(now);
         let cleared = store.delete_ended_rows(now.minus(KEEP_REVOCATIONS), now.minus(KEEP_ENDED));
         cleared.await?;
         Ok(store.delete_old_usage().await?)

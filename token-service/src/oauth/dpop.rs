@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use accord::{
+    clock::UnixMillis,
     dpop::{Expected, ProofError, ReplayCache, ReplayError, VerifiedProof, verify},
     error::v1::ErrorReason,
     log_limit::LogLimit,
@@ -35,8 +36,9 @@ const KNOWN_KEY: &str =
 /// What proofs are checked against.
 #[derive(Debug, Default)]
 pub struct Dpop {
-    /// The proofs that were used.
-    pub replays: ReplayCache,
+    /// The proofs that were used, here and at the resources whose services ask for introspection. A proof names the URL that it
+    /// is for, so that none is of use at both, and one memory serves both with one bound.
+    used: ReplayCache,
     nonces: NoncePolicy,
 }
 
@@ -45,9 +47,28 @@ impl Dpop {
     pub fn new(nonces: NoncePolicy) -> Self {
         counter!(DPOP_PROOFS_REJECTED, "rule" => "replay").increment(0);
         Self {
-            replays: ReplayCache::default(),
+            used: ReplayCache::default(),
             nonces,
         }
+    }
+
+    /// Spends a proof. The owner is whose proofs are bounded together. Counts a rejection.
+    ///
+    /// # Errors
+    /// [`ReplayError`]. The proof is then not remembered.
+    pub fn spend(&self, owner: &str, proof: &VerifiedProof, now: UnixMillis) -> Result<(), ReplayError> {
+        let spent = self.used.accept(owner, proof, now);
+        spent.inspect_err(|error| {
+            count(match error {
+                ReplayError::Used => "replay",
+                ReplayError::Full => "full",
+            });
+        })
+    }
+
+    /// Frees the memory of proofs that have ended.
+    pub fn drop_ended(&self, now: UnixMillis) {
+        self.used.drop_ended(now);
     }
 }
 
@@ -78,21 +99,14 @@ impl BoundKey {
         if self.is_spent {
             return Ok(());
         }
-        let accepted = oauth
+        let spent = oauth
             .dpop
-            .replays
-            .accept(client_id.as_str(), &self.proof, oauth.store.now());
-        accepted.map_err(|error| {
+            .spend(client_id.as_str(), &self.proof, oauth.store.now());
+        spent.map_err(|error| {
             log_rejection(client_id, &error);
             match error {
-                ReplayError::Used => {
-                    count("replay");
-                    Error::InvalidDpopProof(error.to_string())
-                }
-                ReplayError::Full => {
-                    count("full");
-                    Error::Busy
-                }
+                ReplayError::Used => Error::InvalidDpopProof(error.to_string()),
+                ReplayError::Full => Error::Busy,
             }
         })?;
         self.is_spent = true;

@@ -144,7 +144,9 @@ pub async fn introspect(
 
 /// Spends a proof. Returns whether it was not used before on this replica.
 fn spend(oauth: &OAuth, client_id: &str, proof: &VerifiedProof) -> Result<bool> {
-    match oauth.resource_proofs.accept(client_id, proof, oauth.store.now()) {
+    // A client's calls to resources have a bound of their own: they don't use up the room of its token requests.
+    let owner = format!("{client_id} at a resource");
+    match oauth.dpop.spend(&owner, proof, oauth.store.now()) {
         Ok(()) => Ok(true),
         Err(ReplayError::Used) => Ok(false),
         Err(ReplayError::Full) => Err(Error::TooManyCalls(PROOFS_END)),

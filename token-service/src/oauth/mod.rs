@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use accord::{
-    dpop::ReplayCache,
     error::v1::ErrorReason,
     rpc::{context, middleware::limits::RateLimit, status::reason_name},
     store::audit::{Actor, ActorKind, Event},
@@ -50,10 +49,8 @@ pub struct OAuth {
     pub client_keys: ClientKeySets,
     /// Certificates of clients.
     pub mutual_tls: MutualTls,
-    /// What DPoP proofs are checked against.
+    /// What DPoP proofs are checked against, those that internal services bring included.
     pub dpop: Arc<Dpop>,
-    /// The proofs of the last minute that internal services brought.
-    pub resource_proofs: Arc<ReplayCache>,
 }
 
 #[cfg(test)]
@@ -70,7 +67,6 @@ impl OAuth {
             client_limit: None,
             mutual_tls: MutualTls::default(),
             dpop: Arc::default(),
-            resource_proofs: Arc::default(),
         }
     }
 }
