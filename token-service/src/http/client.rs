@@ -17,7 +17,10 @@ use url::form_urlencoded;
 use zeroize::Zeroizing;
 
 use super::{HttpState, error::HttpError, form::Form};
-use crate::oauth::client_authentication::{ASSERTION_TYPE, Credentials, Proof};
+use crate::{
+    model::client::SecretPlace,
+    oauth::client_authentication::{ASSERTION_TYPE, Credentials, Proof},
+};
 
 /// The error description for a request with more than one kind of credentials.
 pub(super) const ONE_METHOD: &str = "the client must use one authentication method only";
@@ -67,7 +70,10 @@ pub(super) fn credentials(parts: &ClientParts, form: &Form) -> Result<Credential
             }
             return Ok(Credentials::new(named, Some(proof), certificate.clone()));
         }
-        (None, Some(secret), None) => Some(Proof::Secret(Zeroizing::new(secret.to_owned()))),
+        (None, Some(secret), None) => {
+            let secret = Zeroizing::new(secret.to_owned());
+            Some(Proof::Secret(SecretPlace::Form, secret))
+        }
         (None, None, Some(jwt)) => {
             if form.get("client_assertion_type") != Some(ASSERTION_TYPE) {
                 return invalid("client_assertion_type must be the URN for JWTs (RFC 7523)");
@@ -85,7 +91,7 @@ fn basic(authorization: &HeaderValue) -> (String, Proof) {
     let read = || {
         let pair = basic_pair(authorization)?;
         let (client_id, secret) = pair.split_once(':')?;
-        let proof = Proof::Secret(form_decoded(secret)?);
+        let proof = Proof::Secret(SecretPlace::Header, form_decoded(secret)?);
         Some((form_decoded(client_id)?.to_string(), proof))
     };
     let unreadable = Proof::Missing("Authorization contains no valid Basic credentials");
@@ -167,7 +173,7 @@ mod tests {
         match credentials(&parts, &Form::parse(form.as_bytes()).unwrap()) {
             Ok(Credentials {
                 client_id,
-                proof: Proof::Secret(secret),
+                proof: Proof::Secret(_, secret),
                 ..
             }) => Ok((client_id, secret.to_string())),
             Ok(Credentials {

@@ -18,7 +18,10 @@ use zeroize::Zeroizing;
 use super::{present, scopes, setup::parameters};
 use crate::{
     error::{Error, Result},
-    model::revocation::{Revocation, RevocationKind},
+    model::{
+        client::SecretPlace::Field,
+        revocation::{Revocation, RevocationKind},
+    },
     oauth::{
         binding::Binding,
         client_authentication::{Credentials, Proof},
@@ -54,7 +57,7 @@ pub fn grant_type(request: &pb::IssueTokenRequest) -> &'static str {
 /// [`Error::Invalid`] with all violations, [`Error::UnsupportedGrantType`].
 pub fn issue(request: pb::IssueTokenRequest, certificate: Option<ClientCertificate>) -> Result<Request> {
     let proof = request.client_authentication.map(|proof| match proof {
-        IssueProof::ClientSecret(secret) => Proof::Secret(Zeroizing::new(secret)),
+        IssueProof::ClientSecret(secret) => Proof::Secret(Field, Zeroizing::new(secret)),
         IssueProof::ClientAssertion(jwt) => Proof::Assertion(Zeroizing::new(jwt)),
     });
     let mut v = Violations::default();
@@ -100,7 +103,7 @@ pub fn push(
     certificate: Option<ClientCertificate>,
 ) -> Result<pushed_request::Request> {
     let proof = request.client_authentication.map(|proof| match proof {
-        PushProof::ClientSecret(secret) => Proof::Secret(Zeroizing::new(secret)),
+        PushProof::ClientSecret(secret) => Proof::Secret(Field, Zeroizing::new(secret)),
         PushProof::ClientAssertion(jwt) => Proof::Assertion(Zeroizing::new(jwt)),
     });
     let mut v = Violations::default();
@@ -158,7 +161,7 @@ pub fn introspect(
 ) -> Result<Introspect> {
     let names_client = !request.client_id.is_empty() || request.client_authentication.is_some();
     let proof = request.client_authentication.map(|proof| match proof {
-        IntrospectProof::ClientSecret(secret) => Proof::Secret(Zeroizing::new(secret)),
+        IntrospectProof::ClientSecret(secret) => Proof::Secret(Field, Zeroizing::new(secret)),
         IntrospectProof::ClientAssertion(jwt) => Proof::Assertion(Zeroizing::new(jwt)),
     });
     let mut v = Violations::default();
@@ -220,7 +223,7 @@ pub fn revoke(
     certificate: Option<ClientCertificate>,
 ) -> Result<(TenantId, Zeroizing<String>, Credentials)> {
     let proof = request.client_authentication.map(|proof| match proof {
-        RevokeProof::ClientSecret(secret) => Proof::Secret(Zeroizing::new(secret)),
+        RevokeProof::ClientSecret(secret) => Proof::Secret(Field, Zeroizing::new(secret)),
         RevokeProof::ClientAssertion(jwt) => Proof::Assertion(Zeroizing::new(jwt)),
     });
     let mut v = Violations::default();

@@ -100,11 +100,22 @@ pub enum AuthMethod {
     SelfSignedTlsClientAuth,
 }
 
+/// Where a message holds a Client Secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretPlace {
+    /// The header `Authorization` of HTTP (RFC 6749 §2.3.1).
+    Header,
+    /// The form of HTTP.
+    Form,
+    /// A field of gRPC, which is neither.
+    Field,
+}
+
 /// What a client authenticates by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProofKind {
     /// A Client Secret.
-    Secret,
+    Secret(SecretPlace),
     /// An assertion.
     Assertion,
     /// A certificate.
@@ -162,6 +173,13 @@ impl Client {
     /// registered thumbprints must use one of these keys (RFC 9449 §5): a stolen secret then yields no token at all.
     pub fn may_use_dpop_key(&self, jkt: Option<&str>) -> bool {
         self.dpop_jkts.is_empty() || jkt.is_some_and(|jkt| self.dpop_jkts.iter().any(|known| known == jkt))
+    }
+
+    /// Returns whether the client has the keys, and the name in its certificate, of `other`: the same client at another time.
+    pub fn has_keys_of(&self, other: &Self) -> bool {
+        self.json_web_key_set == other.json_web_key_set
+            && self.jwks_uri == other.jwks_uri
+            && self.certificate_subject == other.certificate_subject
     }
 
     /// Returns the secret as the registry lists it. It may have expired since.

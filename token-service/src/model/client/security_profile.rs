@@ -3,7 +3,7 @@
 
 use accord::{clock::UnixMillis, text::validation::Violations, verify::Confirmation};
 
-use super::{AuthMethod, Client, ProofKind};
+use super::{AuthMethod, Client, ProofKind, SecretPlace};
 use crate::{
     error::{Error, Result},
     model::signing_key::Algorithm,
@@ -15,7 +15,8 @@ impl Client {
         self.fapi_from.is_some_and(|from| from <= now)
     }
 
-    /// Checks that the client may authenticate by this kind of proof (RFC 7591 §2), which is right. Until its profile begins, one
+    /// Checks that the client may authenticate by this kind of proof (RFC 7591 §2), which is right. A secret in a field of gRPC
+    /// does for both methods, which tell header and form of HTTP apart. Until its profile begins, one
     /// that it used before may still do. No secret does from then on (§5.3.2.1 of the profile: mutual TLS or private_key_jwt).
     ///
     /// # Errors
@@ -24,14 +25,16 @@ impl Client {
         use AuthMethod::{
             ClientSecretBasic, ClientSecretPost, PrivateKeyJwt, SelfSignedTlsClientAuth, TlsClientAuth,
         };
+        use SecretPlace::{Field, Form, Header};
         let registered = match self.auth_method {
             None => kind != ProofKind::Certificate,
-            Some(ClientSecretBasic | ClientSecretPost) => kind == ProofKind::Secret,
+            Some(ClientSecretBasic) => matches!(kind, ProofKind::Secret(Header | Field)),
+            Some(ClientSecretPost) => matches!(kind, ProofKind::Secret(Form | Field)),
             Some(PrivateKeyJwt) => kind == ProofKind::Assertion,
             Some(TlsClientAuth | SelfSignedTlsClientAuth) => kind == ProofKind::Certificate,
         };
         let begins_later = self.fapi_from.is_some_and(|from| now < from);
-        let is_excluded = kind == ProofKind::Secret && self.follows_fapi(now);
+        let is_excluded = matches!(kind, ProofKind::Secret(_)) && self.follows_fapi(now);
         if (registered || begins_later) && !is_excluded {
             return Ok(());
         }
@@ -111,30 +114,32 @@ mod tests {
     fn the_registered_method_is_the_only_one() {
         use AuthMethod::*;
         use ProofKind::{Assertion, Certificate, Secret};
-        for (method, from, expected) in [
-            (None, None, [true, true, false]),
-            (Some(ClientSecretBasic), None, [true, false, false]),
-            (Some(ClientSecretPost), None, [true, false, false]),
-            (Some(PrivateKeyJwt), None, [false, true, false]),
-            (Some(TlsClientAuth), None, [false, false, true]),
-            (Some(SelfSignedTlsClientAuth), None, [false, false, true]),
+        use SecretPlace::{Field, Form, Header};
+        let secrets = [Secret(Header), Secret(Form), Secret(Field)];
+        const ALL: [bool; 3] = [true; 3];
+        const NONE: [bool; 3] = [false; 3];
+        for (method, from, by_secret, by_key) in [
+            (None, None, ALL, [true, false]),
+            (Some(ClientSecretBasic), None, [true, false, true], [false, false]),
+            (Some(ClientSecretPost), None, [false, true, true], [false, false]),
+            (Some(PrivateKeyJwt), None, NONE, [true, false]),
+            (Some(TlsClientAuth), None, NONE, [false, true]),
+            (Some(SelfSignedTlsClientAuth), None, NONE, [false, true]),
             // Before, at and after the start of the profile.
-            (Some(PrivateKeyJwt), Some(1), [true, true, true]),
-            (Some(PrivateKeyJwt), Some(0), [false, true, false]),
-            (Some(PrivateKeyJwt), Some(-1), [false, true, false]),
-            (Some(TlsClientAuth), Some(1), [true, true, true]),
-            (Some(TlsClientAuth), Some(0), [false, false, true]),
+            (Some(PrivateKeyJwt), Some(1), ALL, [true, true]),
+            (Some(PrivateKeyJwt), Some(0), NONE, [true, false]),
+            (Some(PrivateKeyJwt), Some(-1), NONE, [true, false]),
+            (Some(TlsClientAuth), Some(1), ALL, [true, true]),
+            (Some(TlsClientAuth), Some(0), NONE, [false, true]),
             // What the registry records for no client.
-            (None, Some(0), [false, true, false]),
-            (Some(ClientSecretBasic), Some(0), [false, false, false]),
+            (None, Some(0), NONE, [true, false]),
+            (Some(ClientSecretBasic), Some(0), NONE, [false, false]),
         ] {
             let client = client(method, from);
             let allows = |kind| client.require_proof(kind, TEST_START).is_ok();
-            assert_eq!(
-                [Secret, Assertion, Certificate].map(allows),
-                expected,
-                "{method:?} {from:?}"
-            );
+            assert_eq!(secrets.map(allows), by_secret, "{method:?} {from:?}");
+            let keys = [Assertion, Certificate].map(allows);
+            assert_eq!(keys, by_key, "{method:?} {from:?}");
         }
     }
 

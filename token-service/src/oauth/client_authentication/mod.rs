@@ -17,7 +17,10 @@ use zeroize::Zeroizing;
 use crate::{
     cache::{Authenticated, Cached, EntryAsOf, FactAsOf, KnownClient},
     error::{Error, Result, found},
-    model::{client::ProofKind, tenant::Tenant},
+    model::{
+        client::{ProofKind, SecretPlace},
+        tenant::Tenant,
+    },
     oauth::{OAuth, note_refused},
     store::Assertion,
 };
@@ -56,8 +59,8 @@ impl Credentials {
 
 /// A client's proof. No `Debug`.
 pub enum Proof {
-    /// The Client Secret, as it was sent.
-    Secret(Zeroizing<String>),
+    /// The Client Secret, as it was sent, and where.
+    Secret(SecretPlace, Zeroizing<String>),
     /// A JWT that the client signed (RFC 7523 §2.2), as it was sent.
     Assertion(Zeroizing<String>),
     /// The certificate of the credentials.
@@ -67,9 +70,10 @@ pub enum Proof {
 }
 
 impl Proof {
-    fn kind(&self) -> Option<ProofKind> {
+    /// Returns its kind; `None` for no proof.
+    pub fn kind(&self) -> Option<ProofKind> {
         match self {
-            Self::Secret(_) => Some(ProofKind::Secret),
+            Self::Secret(place, _) => Some(ProofKind::Secret(*place)),
             Self::Assertion(_) => Some(ProofKind::Assertion),
             Self::Certificate => Some(ProofKind::Certificate),
             Self::Missing(_) => None,
@@ -132,7 +136,7 @@ pub async fn authenticate(
     } = credentials;
     let authenticated = match proof {
         // Rejecting a malformed id or secret at once reveals nothing about what exists.
-        Proof::Secret(secret) => match (ClientId::parse(client_id), ClientSecret::parse(secret)) {
+        Proof::Secret(_, secret) => match (ClientId::parse(client_id), ClientSecret::parse(secret)) {
             (Ok(client_id), Ok(secret)) => {
                 let cache = &oauth.cache;
                 cache.authenticate_client(&client_id, &secret, tenant_id).await
@@ -255,7 +259,7 @@ mod tests {
             part(format!(r#"{{"iss":"{client_id}","sub":"{client_id}"}}"#)),
         );
         let wrong = accord::testing::calls::altered(secret);
-        let proof = |text: &str| Proof::Secret(Zeroizing::new(text.to_owned()));
+        let proof = |text: &str| Proof::Secret(SecretPlace::Form, Zeroizing::new(text.to_owned()));
         let jwt = |text: &str| Proof::Assertion(Zeroizing::new(text.to_owned()));
         for (named, proof, claimed, why) in [
             (

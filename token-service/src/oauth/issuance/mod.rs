@@ -446,6 +446,7 @@ mod tests {
             fixture::{SCOPE, TENANT, cache},
             locks_taken,
         },
+        model::client::SecretPlace,
         oauth::{
             client_authentication::Proof,
             introspection::{Requester, introspect},
@@ -489,9 +490,10 @@ mod tests {
             tenant_id: TenantId::parse(TENANT).unwrap(),
             credentials: Credentials::new(
                 registry.client_id.to_string(),
-                Some(Proof::Secret(Zeroizing::new(
-                    registry.secret().expose().to_owned(),
-                ))),
+                Some(Proof::Secret(
+                    SecretPlace::Field,
+                    Zeroizing::new(registry.secret().expose().to_owned()),
+                )),
                 None,
             ),
             grant: GrantRequest::ClientCredentials,

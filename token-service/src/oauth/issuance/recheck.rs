@@ -90,14 +90,16 @@ impl Issuance<'_> {
     /// Authenticates the client again by its secret, or by the keys that verified its assertion.
     async fn authenticate_again(&self) -> Result<Authenticated> {
         let (oauth, request) = (self.oauth, self.request);
-        if let Proof::Secret(_) = &request.credentials.proof {
+        if let Proof::Secret(..) = &request.credentials.proof {
             return authenticate(oauth, &request.tenant_id, &request.credentials).await;
         }
-        // An assertion counts only once, so this compares the keys that verified it instead.
+        // An assertion counts only once, so this compares what verified it, or the certificate, instead.
         let client = found(oauth.cache.client(&self.client.client_id).await)?;
-        let keys = &self.client.json_web_key_set;
-        let client = client.filter(|client| client.value.active && client.value.json_web_key_set == *keys);
+        let client = client.filter(|client| client.value.active && client.value.has_keys_of(&self.client));
         let client = client.ok_or(Error::InvalidClient("the client or its keys changed"))?;
+        if let Some(kind) = request.credentials.proof.kind() {
+            client.value.require_proof(kind, oauth.store.now())?;
+        }
         Ok(Authenticated {
             client,
             entry: None,

@@ -86,6 +86,36 @@ async fn each_way_of_authenticating_gives_a_token() {
     }
 }
 
+#[tokio::test]
+async fn a_registered_place_of_the_secret_is_the_only_one() {
+    let world = world_with_grant().await;
+    let TestClient {
+        client_id,
+        client_secret,
+    } = &world.client;
+    let secret = [("client_id", &**client_id), ("client_secret", &**client_secret)];
+    for (path, asks) in ENDPOINTS {
+        let in_header = Request::post(path).basic(&world.client).form(&[asks]);
+        let in_form = Request::post(path).form(&[&[asks][..], &secret].concat());
+        for (method, right, wrong) in [
+            ("client_secret_basic", &in_header, &in_form),
+            ("client_secret_post", &in_form, &in_header),
+        ] {
+            world.change_client(|client| client.token_endpoint_auth_method = method.into());
+            assert_eq!(right.clone().send(&world).await.status, 200, "{path} {method}");
+            let answer = wrong.clone().send(&world).await;
+            assert_error(&answer, 401, "invalid_client");
+            let description = answer.text("error_description");
+            assert!(description.ends_with(method), "{path}: {description}");
+            // gRPC has neither header nor form.
+            assert!(
+                world.issue(world.by_client_credentials()).await.is_ok(),
+                "{method}"
+            );
+        }
+    }
+}
+
 fn base64_of(text: &str) -> String {
     use base64::{Engine, engine::general_purpose::STANDARD};
     STANDARD.encode(text)
