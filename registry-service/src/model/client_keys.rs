@@ -1,8 +1,12 @@
-//! A client's public keys, with which it authenticates by signed assertions instead of a secret (RFC 7523 §2.2).
+//! A client's public keys, with which it authenticates by signed assertions (RFC 7523 §2.2), or by the certificates that come
+//! with them (RFC 8705 §2.2), instead of a secret.
 //! Reads JSON Web Key Sets and writes them in canonical form. The rules for a single key are in `accord::text::jwk`.
 
 use accord::text::{
-    jwk,
+    jwk::{
+        self,
+        certificate::{self, CertifiedKey},
+    },
     validation::{Violations, list_field},
 };
 use serde::Serialize;
@@ -44,8 +48,8 @@ impl ClientKeys {
             return Ok(Self::default());
         }
         // Several keys may have one name, or none.
-        keys.sort_by_cached_key(|key| (key.kid.clone(), serde_json::to_string(key).unwrap_or_default()));
-        let kids = keys.iter().filter_map(|key| key.kid.clone()).collect();
+        keys.sort_by_cached_key(|key| (key.kid().cloned(), serde_json::to_string(key).unwrap_or_default()));
+        let kids = keys.iter().filter_map(|key| key.kid().cloned()).collect();
         let json = v.check(FIELD, serde_json::to_string(&KeySet { keys }));
         json.map(|json| Self { json, kids }).ok_or(v)
     }
@@ -72,10 +76,16 @@ impl ClientKeys {
         Self::parse(&json!({"keys": all}).to_string())
     }
 
-    /// Returns whether there are keys, and every one says that it is for RS256.
+    /// Returns whether a key signs assertions. Others are there for their certificates.
+    pub fn sign_assertions(&self) -> bool {
+        elements(&self.json).iter().any(signs_assertions)
+    }
+
+    /// Returns whether there are keys that sign assertions, and every one says that it is for RS256.
     pub fn are_for_rs256_alone(&self) -> bool {
         let keys = elements(&self.json);
-        !keys.is_empty() && keys.iter().all(|key| key["alg"] == "RS256")
+        let mut signing = keys.iter().filter(|key| signs_assertions(key)).peekable();
+        signing.peek().is_some() && signing.all(|key| key["alg"] == "RS256")
     }
 
     /// Returns the names of the keys that have one, sorted.
@@ -90,14 +100,38 @@ fn elements(json: &str) -> Vec<Value> {
     set["keys"].as_array().cloned().unwrap_or_default()
 }
 
-#[derive(Serialize)]
-struct KeySet {
-    keys: Vec<jwk::Key>,
+/// Returns whether a key in canonical form signs assertions: no other one has a use.
+fn signs_assertions(key: &Value) -> bool {
+    key["use"] == "sig"
 }
 
-/// Returns the keys of a set that can verify assertions, in its order. Skips keys for other uses, and adds the violations
-/// of keys that are meant for this one and are malformed, or that expose a private key.
-fn read(v: &mut Violations, text: &str) -> Vec<jwk::Key> {
+#[derive(Serialize)]
+struct KeySet {
+    keys: Vec<ClientKey>,
+}
+
+/// A key of a client.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ClientKey {
+    /// Signs assertions.
+    Signing(jwk::Key),
+    /// Is there for its certificate.
+    Certified(CertifiedKey),
+}
+
+impl ClientKey {
+    fn kid(&self) -> Option<&String> {
+        match self {
+            Self::Signing(key) => key.kid.as_ref(),
+            Self::Certified(key) => key.kid.as_ref(),
+        }
+    }
+}
+
+/// Returns the keys of a set that can verify assertions, or that have a certificate, in its order. Skips keys for other uses, and
+/// adds the violations of keys that are meant for this one and are malformed, or that expose a private key.
+fn read(v: &mut Violations, text: &str) -> Vec<ClientKey> {
     let parsed = serde_json::from_str::<Value>(text).unwrap_or_default();
     let Some(set) = parsed.as_object() else {
         v.add(FIELD, "must be a JSON object with an array `keys`");
@@ -116,12 +150,16 @@ fn read(v: &mut Violations, text: &str) -> Vec<jwk::Key> {
     // Skips those beyond the limit, because all violations have to fit into the headers of a response.
     for (index, element) in elements.iter().enumerate().take(MAX_KEYS) {
         let field = list_field(&list, index);
-        keys.extend(jwk::read(v, field, element));
+        let signing = jwk::read_with_certificate(v, field.clone(), element);
+        keys.extend(match signing {
+            Some(key) => Some(ClientKey::Signing(key)),
+            None => certificate::read(v, field, element).map(ClientKey::Certified),
+        });
     }
     if keys.is_empty() && !elements.is_empty() && v.is_empty() {
         v.add(
             list,
-            "must hold a key for signatures: EC P-256, OKP Ed25519 or RSA",
+            "must hold a key for signatures, EC P-256, OKP Ed25519 or RSA, or one of EC P-384 or P-521 with its certificate in x5c",
         );
     }
     keys

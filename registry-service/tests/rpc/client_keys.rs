@@ -10,7 +10,10 @@ use accord::{
         integration_request_service_client::IntegrationRequestServiceClient,
     },
     rpc::auth::{Role, WorkloadKind},
+    testing::certificates::{KeyKind, Pair, Subject},
+    text::jwk::certificate::public_key,
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
 use prost_types::FieldMask;
 use serde_json::{Value, json};
 use tonic::{Code, Status};
@@ -102,6 +105,53 @@ fn names(json_web_key_set: &str) -> Vec<(String, String)> {
     let text = |key: &Value, name: &str| key[name].as_str().unwrap().to_owned();
     let keys = set["keys"].as_array().unwrap().iter();
     keys.map(|key| (text(key, "kid"), text(key, "alg"))).collect()
+}
+
+#[tokio::test]
+async fn a_certificate_in_a_request_reaches_token_service() {
+    let harness = seeded().await;
+    let (created, _) = registered(&harness).await;
+    let id = &created.client_id;
+    let certified = |kind| {
+        let der = Pair::self_signed(&Subject::default(), kind).der();
+        let mut key = public_key(&der).unwrap();
+        key["x5c"] = json!([STANDARD.encode(der)]);
+        key
+    };
+    let (p384, rsa) = (certified(KeyKind::P384), certified(KeyKind::Rsa2048));
+    let additions = pb::SubmitIntegrationRequestRequest {
+        json_web_key_set: key_set(std::slice::from_ref(&p384)),
+        token_endpoint_auth_method: "self_signed_tls_client_auth".into(),
+        ..Default::default()
+    };
+    // The key of this certificate signs no assertions.
+    let by_assertion = pb::SubmitIntegrationRequestRequest {
+        client_id: id.clone(),
+        token_endpoint_auth_method: "private_key_jwt".into(),
+        ..additions.clone()
+    };
+    let mut requests = IntegrationRequestServiceClient::new(harness.operator(Role::Registrar));
+    let refused = requests.submit_integration_request(by_assertion).await;
+    assert_violations(refused, &["json_web_key_set"]);
+
+    harness.amend(id, additions).await;
+    added(&harness, id, &key_set(std::slice::from_ref(&rsa))).await;
+    let (seen, _) = profile(&harness, id).await;
+    let found: Value = serde_json::from_str(&seen.json_web_key_set).unwrap();
+    let certificates: Vec<_> = found["keys"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|key| &key["x5c"])
+        .collect();
+    assert_eq!(certificates.len(), 2);
+    assert!(certificates.contains(&&p384["x5c"]) && certificates.contains(&&rsa["x5c"]));
+    // Whoever keeps a key keeps its certificate.
+    let only = key_set(&[rsa]);
+    set_by(client(&harness), set(id, &only)).await.unwrap();
+    let (seen, _) = profile(&harness, id).await;
+    let left: Value = serde_json::from_str(&seen.json_web_key_set).unwrap();
+    assert_eq!(left["keys"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -103,6 +103,13 @@ impl Authentication {
         if needs_keys && self.jwks_uri.is_none() && keys.as_str().is_empty() {
             v.add(METHOD, "must come with json_web_key_set or jwks_uri");
         }
+        let signs = self.method == Some(AuthMethod::PrivateKeyJwt) && !keys.as_str().is_empty();
+        if signs && !keys.sign_assertions() {
+            v.add(
+                "json_web_key_set",
+                "must hold a key for signatures: EC P-256, OKP Ed25519 or RSA",
+            );
+        }
         if follows_fapi {
             self.check_fapi(v, keys, redirect_uris);
         }

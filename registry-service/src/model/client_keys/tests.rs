@@ -2,8 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use accord::{
+    testing::certificates::{KeyKind, Pair, Subject},
+    text::jwk::certificate::public_key,
+};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use serde_json::json;
 
 use super::*;
@@ -89,7 +96,7 @@ fn equal_key_sets_are_written_in_one_form() {
     let decorated = with(
         ed25519(),
         json!({
-            "use": "sig", "key_ops": ["verify"], "ext": true, "n": 7, "x5t": "1", "x5c": ["MIIB"],
+            "use": "sig", "key_ops": ["verify"], "ext": true, "n": 7, "x5t": "1", "x5t#S256": "1",
             "x5u": "https://partner.example/key.pem", "jku": "https://partner.example/jwks.json",
         }),
     );
@@ -367,6 +374,40 @@ fn rsa_keys_have_2048_to_4096_bits_and_an_odd_exponent() {
         &[1; 9],
     ] {
         assert_eq!(refused_key(with(rsa(), json!({"e": encoded(e)}))), ["e"], "{e:?}");
+    }
+}
+
+#[test]
+fn a_key_keeps_its_own_certificate() {
+    let made = |kind| Pair::self_signed(&Subject::default(), kind).der();
+    for kind in [KeyKind::P256, KeyKind::Ed25519, KeyKind::Rsa2048, KeyKind::P384] {
+        let (own, other) = (made(kind), made(kind));
+        let key = with(public_key(&own).unwrap(), json!({"kid": "c1"}));
+        let certified = |chain: &[&[u8]]| {
+            let chain: Vec<_> = chain.iter().map(|der| STANDARD.encode(der)).collect();
+            with(key.clone(), json!({ "x5c": chain }))
+        };
+        let keys = parse(&[certified(&[&own])]).unwrap();
+        let stored = elements(keys.as_str()).remove(0);
+        assert_eq!(stored["x5c"], json!([STANDARD.encode(&own)]));
+        assert_eq!(keys.kids(), ["c1"]);
+        assert_eq!(keys.sign_assertions(), kind != KeyKind::P384);
+        assert_eq!(ClientKeys::parse(keys.as_str()).as_ref(), Ok(&keys));
+        // Nobody asks who vouches for it.
+        assert_eq!(parse(&[certified(&[&own, &other])]), Ok(keys));
+        for wrong in [certified(&[&other]), certified(&[b"x"]), certified(&[])] {
+            assert_eq!(refused_key(wrong), ["x5c"]);
+        }
+        for wrong in [json!("x"), json!([7]), json!(null), json!({})] {
+            let mut key = key.clone();
+            key["x5c"] = wrong;
+            assert_eq!(refused_key(key), ["x5c"]);
+        }
+        let exposed = with(certified(&[&own]), json!({"d": "AA"}));
+        assert_eq!(refused_key(exposed), ["d"]);
+        assert_skipped(with(certified(&[&own]), json!({"use": "enc"})));
+        let nameless = with(certified(&[&own]), json!({"kid": 7}));
+        assert_eq!(refused_key(nameless), ["kid"]);
     }
 }
 

@@ -1,18 +1,11 @@
-//! What a client's certificate names (RFC 5280 §4.1.2.6, §4.2.1.6), and the public key in it.
+//! What a client's certificate names (RFC 5280 §4.1.2.6, §4.2.1.6).
 //!
 //! It must not decide whether the certificate is valid: see `accord::rpc::tls::partner`.
 
 use std::net::IpAddr;
 
 use accord::text::distinguished_name::DistinguishedName;
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde_json::{Value, json};
-use x509_parser::{
-    der_parser::oid,
-    prelude::{FromDer, GeneralName, X509Certificate},
-    public_key::PublicKey,
-    x509::SubjectPublicKeyInfo,
-};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::CertificateSubject;
 
@@ -60,41 +53,6 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
         return Some(v4.into());
     }
     <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
-}
-
-/// Returns the public key of a certificate as the members `kty`, `crv`, `x`, `y`, `n` and `e` of a JSON Web Key (RFC 7518 §6).
-/// Returns `None` for a key of another type than those that clients sign with.
-pub fn json_web_key(certificate: &[u8]) -> Option<Value> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let key = certificate.public_key();
-    let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-    if key.algorithm.algorithm == oid!(1.3.101.112) {
-        let x = encode(&key.subject_public_key.data);
-        return Some(json!({"kty": "OKP", "crv": "Ed25519", "x": x}));
-    }
-    match key.parsed().ok()? {
-        PublicKey::RSA(rsa) => {
-            let [n, e] = [rsa.modulus, rsa.exponent].map(|number| encode(without_zeros(number)));
-            Some(json!({"kty": "RSA", "n": n, "e": e}))
-        }
-        PublicKey::EC(point) if is_p256(key) => {
-            let coordinates = point.data().strip_prefix(&[4])?;
-            let (x, y) = coordinates.split_at_checked(32).filter(|(_, y)| y.len() == 32)?;
-            Some(json!({"kty": "EC", "crv": "P-256", "x": encode(x), "y": encode(y)}))
-        }
-        _ => None,
-    }
-}
-
-fn is_p256(key: &SubjectPublicKeyInfo<'_>) -> bool {
-    let parameters = key.algorithm.parameters.as_ref();
-    let curve = parameters.and_then(|parameters| parameters.as_oid().ok());
-    curve == Some(oid!(1.2.840.10045.3.1.7))
-}
-
-fn without_zeros(number: &[u8]) -> &[u8] {
-    let first = number.iter().position(|byte| *byte != 0);
-    first.map_or(&[], |first| &number[first..])
 }
 
 #[cfg(test)]

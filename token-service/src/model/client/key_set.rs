@@ -2,15 +2,16 @@
 //!
 //! A set is read tolerantly: keys for other uses and of other types are skipped, as is a key that can't be used.
 
-use accord::text::{jwk, validation::Violations};
+use accord::text::{
+    jwk::{self, certificate::public_key},
+    validation::Violations,
+};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jsonwebtoken::{
     Algorithm, DecodingKey, crypto,
     jwk::{Jwk, KeyAlgorithm},
 };
 use serde_json::Value;
-
-use super::certificate::json_web_key;
 
 /// How many keys of a set are read. Each may cost a verification for every signature.
 const MAX_KEYS: usize = 32;
@@ -85,7 +86,7 @@ impl ClientKeySet {
         if self.certificates.iter().any(|known| known == certificate) {
             return true;
         }
-        let Some(key) = json_web_key(certificate) else {
+        let Some(key) = public_key(certificate) else {
             return false;
         };
         let Value::Object(members) = key else {
@@ -144,7 +145,7 @@ mod tests {
     fn a_certificate_is_known_by_its_key_or_as_it_is() {
         for kind in [KeyKind::P256, KeyKind::Ed25519, KeyKind::Rsa2048] {
             let [one, other] = [(); 2].map(|()| Pair::self_signed(&Subject::default(), kind).der());
-            let key = json_web_key(&one).unwrap();
+            let key = public_key(&one).unwrap();
             for known in [
                 key.clone(),
                 with(key.clone(), json!({"kid": "k", "use": "sig", "x5t": "?"})),
@@ -170,7 +171,7 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_skipped() {
         let pair = Pair::self_signed(&Subject::default(), KeyKind::P256).der();
-        let good = json_web_key(&pair).unwrap();
+        let good = public_key(&pair).unwrap();
         let foreign = [
             json!("text"),
             json!({"kty": "RSA", "n": "AQAB", "e": "AQAB"}),

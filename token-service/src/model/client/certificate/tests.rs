@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use accord::testing::certificates::{Authority, DnType, KeyKind, Pair, Subject};
+use accord::testing::certificates::{Authority, DnType, Pair, Subject};
 
 use super::*;
 
@@ -66,32 +66,4 @@ fn a_subject_is_compared_as_its_kind_says() {
     assert!(!Dns("api.partner.example".into()).is_of(&nameless));
     assert!(!Dn("CN=Api Client".into()).is_of(&nameless));
     assert!(!Dns("api.partner.example".into()).is_of(b"x"));
-}
-
-#[test]
-fn the_public_key_is_a_json_web_key() {
-    let members = |kind| {
-        let pair = Pair::self_signed(&subject(), kind);
-        json_web_key(&der(&pair))
-    };
-    let p256 = members(KeyKind::P256).unwrap();
-    assert_eq!((&p256["kty"], &p256["crv"]), (&json!("EC"), &json!("P-256")));
-    assert_eq!(
-        (
-            p256["x"].as_str().unwrap().len(),
-            p256["y"].as_str().unwrap().len()
-        ),
-        (43, 43)
-    );
-    let ed25519 = members(KeyKind::Ed25519).unwrap();
-    assert_eq!(
-        (&ed25519["kty"], &ed25519["crv"]),
-        (&json!("OKP"), &json!("Ed25519"))
-    );
-    assert_eq!(ed25519["x"].as_str().unwrap().len(), 43);
-    let rsa = members(KeyKind::Rsa2048).unwrap();
-    assert_eq!((&rsa["kty"], &rsa["e"]), (&json!("RSA"), &json!("AQAB")));
-    assert_eq!(rsa["n"].as_str().unwrap().len(), 342);
-    assert_eq!(members(KeyKind::P384), None);
-    assert_eq!(json_web_key(b"x"), None);
 }

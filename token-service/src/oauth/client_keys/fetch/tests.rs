@@ -10,7 +10,10 @@ use std::{
     },
 };
 
-use accord::testing::certificates::{Authority, KeyKind, Pair, Subject};
+use accord::{
+    testing::certificates::{Authority, KeyKind, Pair, Subject},
+    text::jwk::certificate::public_key,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -25,7 +28,6 @@ use tokio_rustls::{
 };
 
 use super::*;
-use crate::model::client::certificate::json_web_key;
 
 const HOST: &str = "keys.partner.example";
 
@@ -163,7 +165,7 @@ pub(in crate::oauth::client_keys) fn ok(body: &str) -> Vec<u8> {
 }
 
 pub(in crate::oauth::client_keys) fn key_set(certificate: &[u8]) -> String {
-    format!("{{\"keys\": [{}]}}", json_web_key(certificate).unwrap())
+    format!("{{\"keys\": [{}]}}", public_key(certificate).unwrap())
 }
 
 #[tokio::test]

@@ -1,8 +1,7 @@
 //! Reads and writes one public key as a JSON Web Key (RFC 7517 §4).
 //!
 //! A partner's set also holds keys for other uses, which are skipped (RFC 7517 §5). Leaves out unknown members, also those
-//! that name or hold certificates: keys are given inline, and nobody follows or checks anything else. Of a member that
-//! comes twice, the last one counts.
+//! that name certificates: nobody follows them. Of a member that comes twice, the last one counts.
 
 use std::ops::RangeInclusive;
 
@@ -12,6 +11,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::validation::Violations;
+
+pub mod certificate;
 
 /// The longest `kid`, in bytes.
 const MAX_KID_BYTES: usize = 128;
@@ -46,6 +47,9 @@ pub struct Key {
     usage: &'static str,
     #[serde(flatten)]
     numbers: Numbers,
+    /// The certificate of the key, if the key came with one that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    x5c: Option<[String; 1]>,
 }
 
 #[derive(Debug, Serialize)]
@@ -59,9 +63,26 @@ enum Numbers {
     Rsa { n: String, e: String },
 }
 
-/// Reads a key, or adds all its violations. Returns `None` without a violation for a key that is not meant for
-/// signatures of a supported algorithm.
+/// Reads a key without its certificate, or adds all its violations. Returns `None` without a violation for a key that is not
+/// meant for signatures of a supported algorithm.
 pub fn read(v: &mut Violations, field: String, value: &Value) -> Option<Key> {
+    read_key(v, field, value, |_, _| Some(None))
+}
+
+/// Does the same with the certificate.
+pub fn read_with_certificate(v: &mut Violations, field: String, value: &Value) -> Option<Key> {
+    read_key(v, field, value, certificate::first)
+}
+
+/// The certificate of a key that has one; the outer `None` for a violation.
+type ReadCertificate = fn(&mut Violations, &Members<'_>) -> Option<Option<[String; 1]>>;
+
+fn read_key(
+    v: &mut Violations,
+    field: String,
+    value: &Value,
+    read_certificate: ReadCertificate,
+) -> Option<Key> {
     let Some(members) = value.as_object() else {
         v.add(field, "must be a JSON object");
         return None;
@@ -78,11 +99,13 @@ pub fn read(v: &mut Violations, field: String, value: &Value) -> Option<Key> {
         "OKP" => ed25519(v, &key),
         _ => rsa(v, &key),
     };
+    let x5c = read_certificate(v, &key);
     Some(Key {
         kid: kid?,
         alg,
         usage: "sig",
         numbers: numbers?,
+        x5c: x5c?,
     })
 }
 
