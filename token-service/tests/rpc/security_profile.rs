@@ -5,6 +5,7 @@ use std::time::Duration;
 use accord::{
     clock::Clock,
     registry::v1::SecurityProfile,
+    testing::dpop::ProofKey,
     token::v1::{self as pb, issue_token_request::ClientAuthentication},
 };
 use serde_json::json;
@@ -98,6 +99,48 @@ async fn the_profile_holds_from_its_start_on() {
         ..world.request()
     };
     assert_violations(world.setups().start_setup(given).await, &["request_uri"]);
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_kept_under_the_profile_and_rotates_after_it() {
+    for world in World::start_on_all().await {
+        let first = world.first_tokens().await.refresh_token;
+        let (key, proof_key) = (ClientKey::generate("ES256", "key-1"), ProofKey::es256());
+        world.change_client(|client| {
+            client.json_web_key_set = key_set(&[&key]);
+            client.token_endpoint_auth_method = "private_key_jwt".into();
+            client.security_profile = SecurityProfile::Fapi20.into();
+            client.profile_start_time = Some(world.clock().now().to_timestamp());
+        });
+        let url = format!("{}/oauth2/token", world.issuer);
+        let renew = async |refresh_token: &str| {
+            let request = pb::IssueTokenRequest {
+                client_authentication: Some(ClientAuthentication::ClientAssertion(key.assertion(&world))),
+                dpop_proof: proof_key.proof(&url, world.clock().now().as_secs()),
+                ..world.by_refresh_token(refresh_token)
+            };
+            let renewed = world.issue(request).await?;
+            assert!(world.is_active(&renewed.access_token).await);
+            Ok::<_, Status>(renewed.refresh_token)
+        };
+        // Twice within the time in which a repeat is excused, and twice long after it.
+        for pause in [0, 1, 3600, 24 * 3600] {
+            world.clock().advance(Duration::from_secs(pause));
+            assert_eq!(renew(&first).await.unwrap(), first);
+        }
+        assert!(world.audit_events("refresh_token.repeat").await.is_empty());
+
+        world.change_client(|client| {
+            client.security_profile = SecurityProfile::None.into();
+            client.profile_start_time = None;
+        });
+        let second = renew(&first).await.unwrap();
+        let third = renew(&second).await.unwrap();
+        assert!(first != second && second != third);
+        assert_refused(renew(&first).await, Code::FailedPrecondition, "INVALID_GRANT");
+        assert_eq!(world.audit_events("refresh_token.reuse").await.len(), 1);
+        assert_refused(renew(&third).await, Code::FailedPrecondition, "INVALID_GRANT");
+    }
 }
 
 #[tokio::test]

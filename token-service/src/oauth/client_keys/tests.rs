@@ -7,15 +7,19 @@ use accord::{
     testing::{
         TEST_START,
         certificates::{KeyKind, Pair, Subject},
+        dpop::ProofKey,
         test_clock,
     },
 };
 use futures_util::future::join_all;
+use jsonwebtoken::Algorithm;
+use serde_json::json;
 
 use super::{
     fetch::tests::{KeyServer, key_set, ok},
     *,
 };
+use crate::model::client::key_set::Signed;
 
 fn client(jwks_uri: String) -> Client {
     Client {
@@ -91,6 +95,42 @@ async fn a_replaced_certificate_is_found_and_an_outage_survived() {
     assert_eq!(has(&new).await, None, "within the pause");
     clock.advance(PAUSE);
     assert_eq!(has(&new).await, Some(true));
+}
+
+/// A key set of this key, by this name.
+fn signing_set(key: &ProofKey, kid: &str) -> String {
+    let mut jwk = key.jwk.clone();
+    jwk["kid"] = kid.into();
+    json!({ "keys": [jwk] }).to_string()
+}
+
+#[tokio::test]
+async fn an_unknown_name_and_a_wrong_signature_under_a_known_one_fetch_again() {
+    let (old, new) = (ProofKey::es256(), ProofKey::es256());
+    let server = KeyServer::start(ok(&signing_set(&old, "one")), false).await;
+    let (clock, client) = (test_clock(), client(server.url()));
+    let keys = ClientKeySets::new(server.fetcher(), clock.clone());
+    let verifies = async |key: &ProofKey, kid: &str| {
+        let jwt = key.sign(&json!({"alg": "ES256"}), &json!({}));
+        let (message, signature) = jwt.rsplit_once('.').unwrap();
+        let signed = Signed {
+            algorithm: Algorithm::ES256,
+            kid: Some(kid),
+            message,
+            signature,
+        };
+        keys.check(&client, |keys| keys.verify(&signed)).await.unwrap()
+    };
+    assert!(verifies(&old, "one").await);
+    // The partner replaces the key, by another name and then by the same.
+    for (fetches, key, kid) in [(2, &new, "two"), (3, &old, "two")] {
+        server.set_answer(ok(&signing_set(key, kid)));
+        assert!(!verifies(key, kid).await, "within the pause");
+        assert_eq!(server.connections(), fetches - 1);
+        clock.advance(PAUSE);
+        assert!(verifies(key, kid).await);
+        assert_eq!(server.connections(), fetches);
+    }
 }
 
 #[tokio::test]
