@@ -51,7 +51,8 @@ const REGISTRY: [(&str, &str); 9] = [
     (
         "accord.registry.v1.DirectoryService",
         "AuthenticateClient AuthenticateTenantAdmin AuthenticateCaller ResolveUser GetClientProfile \
-         GetTenantProfile GetProfiles ListChanges ReportSecretUse ListOperatorActions",
+         GetTenantProfile GetProfiles ListChanges ReportSecretUse ReportSigningAlgorithms \
+         ListOperatorActions",
     ),
     AUDIT,
 ];

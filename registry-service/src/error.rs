@@ -33,6 +33,16 @@ pub enum Error {
         /// The state, as the contract's enum names it without its prefix.
         state: String,
     },
+    /// A signing key is for RS256, which the profile of a request forbids.
+    #[error(
+        "a signing key is for RS256, which the FAPI 2.0 Security Profile forbids (§5.4.1): rotate to PS256, ES256 or EdDSA first"
+    )]
+    UnsuitableSigningKey,
+    /// A client follows the profile that forbids RS256, or will. Holds the Client ID.
+    #[error(
+        "a client follows the FAPI 2.0 Security Profile, or will, which forbids RS256 (§5.4.1): use PS256, ES256 or EdDSA"
+    )]
+    ProfileForbidsRs256(String),
     /// The resource changed after its etag was read. Holds the kind of resource.
     #[error("the {0} changed since the etag was read")]
     EtagMismatch(&'static str),

@@ -88,6 +88,7 @@ pub const TABLE: &[(&str, Access)] = &[
     ("/accord.registry.v1.DirectoryService/GetProfiles", DIRECTORY),
     ("/accord.registry.v1.DirectoryService/ListChanges", DIRECTORY),
     ("/accord.registry.v1.DirectoryService/ReportSecretUse", DIRECTORY),
+    ("/accord.registry.v1.DirectoryService/ReportSigningAlgorithms", DIRECTORY),
     ("/accord.registry.v1.DirectoryService/ListOperatorActions", DIRECTORY),
 
     ("/accord.audit.v1.AuditService/ListAuditEvents", AUDIT),

@@ -79,6 +79,11 @@ pub enum Error {
         "the active signing key is for RS256, which the FAPI 2.0 Security Profile forbids: ask the operator for another one"
     )]
     UnsuitableSigningKey,
+    /// A client follows the profile that forbids RS256, or will, so that no key is made for it.
+    #[error(
+        "a client follows the FAPI 2.0 Security Profile, or will, which forbids RS256 (§5.4.1): use PS256, ES256 or EdDSA"
+    )]
+    ProfileForbidsRs256,
     /// The DPoP proof of an authenticated client is missing or rejected; what it must be.
     #[error("the DPoP proof is rejected: {0}")]
     InvalidDpopProof(String),
@@ -170,7 +175,7 @@ impl Error {
             Self::InvalidClient(_) | Self::InvalidAssertion { .. } | Self::WrongAuthMethod(_) => {
                 ErrorReason::InvalidClient
             }
-            Self::UnsuitableSigningKey => ErrorReason::WrongState,
+            Self::UnsuitableSigningKey | Self::ProfileForbidsRs256 => ErrorReason::WrongState,
             Self::InvalidDpopProof(_) => ErrorReason::InvalidDpopProof,
             Self::UseDpopNonce(_) => ErrorReason::UseDpopNonce,
             Self::NetworkNotAllowed(_) => ErrorReason::NetworkNotAllowed,

@@ -42,6 +42,7 @@ use crate::{
         client_keys::{ClientKeySets, fetch::KeySetFetcher},
         dpop::Dpop,
         mutual_tls::MutualTls,
+        signing_keys,
     },
     permissions::{SERVICES, TABLE},
     registry::Registry,
@@ -115,7 +116,7 @@ impl TokenServer {
         let sign_in_delays = SignInDelays::new(&*random);
         let registry = Registry::new(HopChannel::new(settings.registry_target()?, token));
         let store = Store::new(db, keyring, clock, random.clone());
-        let created = store.ensure_signing_keys(settings.signing_algorithm).await;
+        let created = signing_keys::ensure(&registry, &store, settings.signing_algorithm).await;
         created.context("creating signing keys")?;
         let stale_max = settings.registry_stale_max();
         let cache = Cache::new(registry.clone(), store.clone(), &*random, stale_max);
@@ -131,12 +132,13 @@ impl TokenServer {
         Ok(Self {
             consents: Consents {
                 store: store.clone(),
-                registry,
+                registry: registry.clone(),
                 cache: cache.clone(),
                 sign_in_delays,
             },
             oauth: OAuth {
                 store,
+                registry,
                 cache,
                 lifetimes: settings.lifetimes(),
                 client_limit: RateLimit::new(settings.client_calls_per_second).map(Arc::new),
@@ -284,12 +286,9 @@ impl Service for TokenServer {
         if let Some(authorities) = self.oauth.mutual_tls.authorities.clone() {
             tokio::task::spawn_blocking(move || authorities.reload()).await??;
         }
-        let store = &self.oauth.store;
-        store.keyring.refresh().await?;
-        let Some(period) = self.signing_key_period else {
-            return Ok(());
-        };
-        if let Some(kid) = store.rotate_signing_key_when_due(period).await? {
+        self.oauth.store.keyring.refresh().await?;
+        let rotated = signing_keys::maintain(&self.oauth, self.signing_key_period).await?;
+        if let Some(kid) = rotated {
             tracing::info!(kid, "signing key rotated by schedule");
             self.oauth.cache.catch_up_or_log().await;
         }

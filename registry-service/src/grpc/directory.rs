@@ -178,6 +178,16 @@ impl DirectoryService for Api {
         Ok(Response::new(ReportSecretUseResponse {}))
     }
 
+    async fn report_signing_algorithms(
+        &self,
+        call: Request<ReportSigningAlgorithmsRequest>,
+    ) -> Reply<ReportSigningAlgorithmsResponse> {
+        let (origin, message) = parts(call);
+        let algorithms = dir::signing_algorithms(&message)?;
+        self.store.report_signing_algorithms(&origin, &algorithms).await?;
+        Ok(Response::new(ReportSigningAlgorithmsResponse {}))
+    }
+
     async fn list_operator_actions(
         &self,
         call: Request<ListOperatorActionsRequest>,

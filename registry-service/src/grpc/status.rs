@@ -41,6 +41,13 @@ fn problem(error: Error) -> Problem {
         Error::WrongState { resource, state } => problem(Code::FailedPrecondition, ErrorReason::WrongState)
             .metadata("resource", resource)
             .metadata("state", state),
+        Error::UnsuitableSigningKey => problem(Code::FailedPrecondition, ErrorReason::WrongState)
+            .metadata("resource", "signing_key")
+            .metadata("state", "RS256"),
+        Error::ProfileForbidsRs256(client_id) => problem(Code::FailedPrecondition, ErrorReason::WrongState)
+            .metadata("resource", "client")
+            .metadata("state", "FAPI_2_0")
+            .metadata("client_id", client_id),
         Error::EtagMismatch(resource) => {
             problem(Code::Aborted, ErrorReason::EtagMismatch).metadata("resource", resource)
         }

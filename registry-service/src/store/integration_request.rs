@@ -19,7 +19,8 @@ use sea_orm::{Order::Desc, QueryOrder, QuerySelect, QueryTrait, entity::prelude:
 use super::{
     Store,
     caller::{acting, operator, second_person},
-    client, commit, corrupt,
+    client::{self, profile::require_signing_key},
+    commit, corrupt,
     entity::{
         integration_request::{Column, Entity, Model},
         scope, tenant,
@@ -42,7 +43,7 @@ impl Store {
     /// Records a request, in state SUBMITTED.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for unknown tenants and scopes, [`Error::RequestIdReused`].
+    /// [`Error::Invalid`] for unknown tenants and scopes, [`Error::UnsuitableSigningKey`], [`Error::RequestIdReused`].
     pub async fn submit_integration_request(
         &self,
         creation: &Creation,
@@ -62,6 +63,7 @@ impl Store {
             violations.extend(others);
         }
         violations.finish(|| Some(()))?;
+        require_signing_key(&tx, new.profile).await?;
         let amended = new.amends.as_ref().map(|amends| amends.client_id.clone());
         let id = IntegrationRequestId::generate(&*self.clock, &*self.random);
         let now = self.now().as_millis();
@@ -140,7 +142,7 @@ impl Store {
     /// what the same person submitted; the event then says so. The error of anybody else holds the event of the rejection.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::WrongState`], [`Error::SecondOperatorRequired`].
+    /// [`Error::NotFound`], [`Error::WrongState`], [`Error::UnsuitableSigningKey`], [`Error::SecondOperatorRequired`].
     pub async fn decide_integration_request(
         &self,
         origin: &Origin,
@@ -156,6 +158,7 @@ impl Store {
         let mut row = lock_for(&tx, id, step).await?;
         if let Decision::Approve = &decision {
             let content = integration_request(row.stored())?.content;
+            require_signing_key(&tx, content.profile).await?;
             event = event.concerning(content.tenant_ids);
             if let Some(amends) = &content.amends {
                 event = event.concerning(client::tenants_of(&tx, &amends.client_id).await?);

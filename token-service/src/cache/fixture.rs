@@ -283,6 +283,13 @@ impl DirectoryService for FakeRegistry {
         Err(Status::unimplemented(""))
     }
 
+    async fn report_signing_algorithms(
+        &self,
+        _: Request<pb::ReportSigningAlgorithmsRequest>,
+    ) -> Result<Response<pb::ReportSigningAlgorithmsResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn list_operator_actions(
         &self,
         _: Request<pb::ListOperatorActionsRequest>,
@@ -367,6 +374,11 @@ impl Cache {
     /// Returns the store behind the cache.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Returns the client of the registry.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// Stores an active grant of the tenant to the client.

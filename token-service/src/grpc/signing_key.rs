@@ -7,7 +7,10 @@ use accord::{
 use tonic::{Request, Response};
 
 use super::creation;
-use crate::{grpc::convert::signing_key as convert, oauth::OAuth};
+use crate::{
+    grpc::convert::signing_key as convert,
+    oauth::{OAuth, signing_keys},
+};
 
 #[tonic::async_trait]
 impl SigningKeyService for OAuth {
@@ -27,8 +30,7 @@ impl SigningKeyService for OAuth {
         let (request_id, algorithm) = convert::rotate(request.get_ref())?;
         let force = request.get_ref().force;
         let creation = creation(&request, "RotateSigningKey", request_id);
-        let rotated = self.store.rotate_signing_key(&creation, algorithm, force);
-        let key = rotated.await?;
+        let key = signing_keys::rotate(self, &creation, algorithm, force).await?;
         self.cache.catch_up_or_log().await;
         Ok(Response::new(pb::RotateSigningKeyResponse {
             signing_key: Some(convert::message(key, self.store.now())),

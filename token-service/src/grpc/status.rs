@@ -45,6 +45,9 @@ fn problem(error: Error) -> Problem {
         Error::UnsuitableSigningKey => plain(Code::FailedPrecondition)
             .metadata("resource", "signing_key")
             .metadata("state", "RS256"),
+        Error::ProfileForbidsRs256 => plain(Code::FailedPrecondition)
+            .metadata("resource", "client")
+            .metadata("state", "FAPI_2_0"),
         Error::InvalidDpopProof(_) => plain(Code::InvalidArgument),
         Error::UseDpopNonce(nonce) => plain(Code::InvalidArgument).metadata("dpop_nonce", nonce),
         Error::NetworkNotAllowed(address) => {

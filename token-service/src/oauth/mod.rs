@@ -16,6 +16,7 @@ use crate::{
     cache::Cache,
     error::{Error, Result},
     model::{lifetimes::Lifetimes, revocation::RevocationKind},
+    registry::Registry,
     store::Store,
 };
 
@@ -30,6 +31,7 @@ pub mod mutual_tls;
 pub mod pushed_request;
 pub mod revocation;
 pub mod revocation_feed;
+pub mod signing_keys;
 
 use dpop::Dpop;
 
@@ -38,6 +40,8 @@ use dpop::Dpop;
 pub struct OAuth {
     /// token-service's own store.
     pub store: Store,
+    /// The registry.
+    pub registry: Registry,
     /// The cache of facts from the registry and the store.
     pub cache: Arc<Cache>,
     /// How long tokens live.
@@ -62,6 +66,7 @@ impl OAuth {
         Self {
             client_keys: ClientKeySets::new(fetcher, store.clock.clone()),
             store,
+            registry: cache.registry().clone(),
             cache,
             lifetimes: Lifetimes::default(),
             client_limit: None,

@@ -30,6 +30,7 @@ use crate::{
     model::{
         change::Changes,
         client::{Client, ClientOrigin, SecretUse},
+        signing_key::Algorithm,
         tenant::{Tenant, operator_action::OperatorAction},
         user::User,
         watermark::AsOf,
@@ -227,6 +228,22 @@ impl Registry {
         let request = pb::ReportSecretUseRequest { uses: uses.collect() };
         let answer = self.directory.clone().report_secret_use(request).await;
         answer.map(drop).map_err(failure)
+    }
+
+    /// Tells by which algorithms access tokens are signed, or are about to be.
+    ///
+    /// # Errors
+    /// [`Error::ProfileForbidsRs256`], [`Error::RegistryUnavailable`].
+    pub async fn report_signing_algorithms(&self, algorithms: &[Algorithm]) -> Result<()> {
+        let algorithms = algorithms.iter().map(|algorithm| algorithm.as_ref().to_owned());
+        let request = pb::ReportSigningAlgorithmsRequest {
+            algorithms: algorithms.collect(),
+        };
+        let answer = self.directory.clone().report_signing_algorithms(request).await;
+        answer.map(drop).map_err(|status| match status.code() {
+            Code::FailedPrecondition => Error::ProfileForbidsRs256,
+            _ => failure(status),
+        })
     }
 
     /// Reads which requests a client was registered from and amended by; `None` for a client that does not exist.

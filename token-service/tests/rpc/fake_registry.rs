@@ -53,6 +53,7 @@ struct State {
     delays: HashMap<Question, Delay>,
     counts: BTreeMap<Question, usize>,
     links: Links,
+    signing_algorithms: Vec<String>,
     /// What operators did, with the tenant; `None` for a registry that does not tell.
     actions: Option<Vec<(String, pb::OperatorAction)>>,
 }
@@ -126,6 +127,11 @@ impl FakeRegistry {
     /// method.
     pub fn tell_operator_actions(&self, actions: Vec<(String, pb::OperatorAction)>) {
         self.state().actions = Some(actions);
+    }
+
+    /// Returns the algorithms that were told last.
+    pub fn signing_algorithms(&self) -> Vec<String> {
+        self.state().signing_algorithms.clone()
     }
 
     /// Delays the next answer to this question until `meanwhile` has completed.

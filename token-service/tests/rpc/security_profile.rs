@@ -9,6 +9,11 @@ use accord::{
     token::v1::{self as pb, issue_token_request::ClientAuthentication},
 };
 use serde_json::json;
+use token_service::{
+    error::Error,
+    model::signing_key::Algorithm,
+    oauth::signing_keys::{ensure, maintain},
+};
 use tonic::{Code, Status};
 
 use crate::{
@@ -141,6 +146,101 @@ async fn a_refresh_token_is_kept_under_the_profile_and_rotates_after_it() {
         assert_eq!(world.audit_events("refresh_token.reuse").await.len(), 1);
         assert_refused(renew(&third).await, Code::FailedPrecondition, "INVALID_GRANT");
     }
+}
+
+/// Rotates the signing key, by force.
+async fn rotate(world: &World, algorithm: &str) -> Result<pb::SigningKey, Status> {
+    let request = pb::RotateSigningKeyRequest {
+        algorithm: algorithm.into(),
+        force: true,
+        ..Default::default()
+    };
+    let rotated = world.signing_key_service().rotate_signing_key(request).await?;
+    Ok(rotated.into_inner().signing_key.unwrap())
+}
+
+async fn algorithms(world: &World) -> Vec<Algorithm> {
+    world.harness().store.signing_algorithms().await.unwrap()
+}
+
+#[tokio::test]
+async fn no_key_is_for_rs256_while_a_client_follows_the_profile() {
+    let world = World::start().await;
+    let oauth = world.harness().server.oauth();
+    let period = Some(Duration::from_secs(90 * 24 * 3600));
+    // The registry hears of RS256 before there is a key, and of its end.
+    assert_eq!(rotate(&world, "RS256").await.unwrap().algorithm, "RS256");
+    assert!(
+        world
+            .registry()
+            .signing_algorithms()
+            .contains(&"RS256".to_owned())
+    );
+    rotate(&world, "EdDSA").await.unwrap();
+    maintain(oauth, period).await.unwrap();
+    assert_eq!(world.registry().signing_algorithms(), ["EdDSA", "EdDSA"]);
+
+    // Also before the profile begins.
+    let start = world.clock().now().plus(Duration::from_secs(60));
+    world.change_client(|client| {
+        client.security_profile = SecurityProfile::Fapi20.into();
+        client.profile_start_time = Some(start.to_timestamp());
+    });
+    for force in [true, false] {
+        let request = pb::RotateSigningKeyRequest {
+            algorithm: "RS256".into(),
+            force,
+            ..Default::default()
+        };
+        let refused = world.signing_key_service().rotate_signing_key(request).await;
+        let text = refused.as_ref().unwrap_err().message().to_owned();
+        assert!(text.ends_with("use PS256, ES256 or EdDSA"), "{text}");
+        assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE");
+    }
+    assert_eq!(algorithms(&world).await, [Algorithm::EdDsa; 2]);
+    assert!(rotate(&world, "PS256").await.is_ok());
+    // Nobody can ask the registry.
+    world.registry().set_unavailable(true);
+    assert_refused(rotate(&world, "RS256").await, Code::Unavailable, "UNAVAILABLE");
+    assert!(rotate(&world, "ES256").await.is_ok());
+    assert_eq!(algorithms(&world).await, [Algorithm::Es256; 2]);
+}
+
+#[tokio::test]
+async fn the_schedule_and_the_start_make_no_key_for_rs256_beside_the_profile() {
+    let world = World::start().await;
+    let (oauth, registry) = (world.harness().server.oauth(), world.registry());
+    rotate(&world, "RS256").await.unwrap();
+    // A client that came between a report and its key.
+    world.change_client(|client| {
+        client.security_profile = SecurityProfile::Fapi20.into();
+        client.profile_start_time = Some(world.clock().now().to_timestamp());
+    });
+    let period = Some(Duration::from_secs(3600));
+    world.clock().advance(Duration::from_secs(2 * 3600));
+    assert_eq!(maintain(oauth, period).await.unwrap(), None);
+    registry.set_unavailable(true);
+    assert_eq!(maintain(oauth, period).await.unwrap(), None);
+    // An operator can always leave RS256, and then the schedule goes on.
+    assert!(rotate(&world, "ES256").await.is_ok());
+    world.clock().advance(Duration::from_secs(2 * 3600));
+    assert!(maintain(oauth, period).await.unwrap().is_some());
+
+    let store = &world.harness().store;
+    let ensured = ensure(&oauth.registry, store, Algorithm::Rs256).await;
+    assert!(ensured.is_ok(), "no key is missing");
+    world.harness().edit("DELETE FROM signing_keys").await;
+    let unanswered = ensure(&oauth.registry, store, Algorithm::Rs256).await;
+    assert!(
+        matches!(unanswered, Err(Error::RegistryUnavailable)),
+        "{unanswered:?}"
+    );
+    registry.set_unavailable(false);
+    let refused = ensure(&oauth.registry, store, Algorithm::Rs256).await;
+    assert!(matches!(refused, Err(Error::ProfileForbidsRs256)), "{refused:?}");
+    assert!(algorithms(&world).await.is_empty());
+    ensure(&oauth.registry, store, Algorithm::Ps256).await.unwrap();
+    assert_eq!(algorithms(&world).await, [Algorithm::Ps256; 2]);
 }
 
 #[tokio::test]

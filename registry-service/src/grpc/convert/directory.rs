@@ -1,5 +1,7 @@
 //! The messages of `DirectoryService`.
 
+use std::collections::BTreeSet;
+
 use accord::{
     clock::UnixMillis,
     position::{Epoch, Position},
@@ -34,6 +36,9 @@ use crate::{
 
 /// The most uses that one report may hold.
 pub const MAX_USES: usize = 1000;
+
+/// The most algorithms that one report may hold.
+const MAX_ALGORITHMS: usize = 10;
 
 /// The most clients, tenants and users, each, that one request may name.
 const MAX_PROFILES: usize = 1000;
@@ -286,4 +291,21 @@ pub fn uses(request: pb::ReportSecretUseRequest) -> Result<Vec<SecretUse>> {
         }
     }
     v.finish(|| Some(uses))
+}
+
+/// Reads a `ReportSigningAlgorithmsRequest`.
+pub fn signing_algorithms(request: &pb::ReportSigningAlgorithmsRequest) -> Result<BTreeSet<String>> {
+    let mut v = Violations::default();
+    let names = &request.algorithms;
+    if !(1..=MAX_ALGORITHMS).contains(&names.len()) {
+        v.add("algorithms", format!("must have 1 to {MAX_ALGORITHMS} elements"));
+    }
+    for (index, name) in names.iter().enumerate().take(MAX_ALGORITHMS) {
+        let is_name = (1..=32).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic());
+        if !is_name {
+            let rule = "must have 1 to 32 printable characters of ASCII without spaces";
+            v.add(list_field("algorithms", index), rule);
+        }
+    }
+    v.finish(|| Some(names.iter().cloned().collect()))
 }

@@ -8,6 +8,7 @@ use accord::{
 use super::{
     super::{Store, commit, credentials, integration_request},
     client, event, lock_client,
+    profile::require_signing_key,
 };
 use crate::{
     error::{Error, Result},
@@ -19,7 +20,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotFound`] (request), [`Error::WrongState`], [`Error::Invalid`] for a request that names no client,
-    /// [`Error::SecondOperatorRequired`], [`Error::EtagMismatch`] if the client changed since the request was submitted.
+    /// [`Error::SecondOperatorRequired`], [`Error::UnsuitableSigningKey`], [`Error::EtagMismatch`] if the client changed since the request was submitted.
     pub async fn amend_client(&self, origin: &Origin, request_id: &IntegrationRequestId) -> Result<Client> {
         let tx = self.db.write().await?;
         let request = integration_request::find(&tx, request_id).await?;
@@ -39,6 +40,7 @@ impl Store {
         if before.etag != amends.etag {
             return Err(Error::EtagMismatch("client"));
         }
+        require_signing_key(&tx, request.content.profile).await?;
         let now = self.now();
         let update = amended(&before, &request.content, now)?;
         let event = event("client.amend", client_id);

@@ -33,6 +33,7 @@ use crate::{
 };
 
 mod amendment;
+pub(super) mod profile;
 mod registration;
 mod security;
 

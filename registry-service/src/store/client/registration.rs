@@ -7,7 +7,9 @@ use super::{
         entity::client::{Entity, Model},
         json,
     },
-    changed, client, event, find, index_tenants, lock_client, set_version, tenants,
+    changed, client, event, find, index_tenants, lock_client,
+    profile::require_signing_key,
+    set_version, tenants,
 };
 use crate::{
     error::{Error, Result},
@@ -123,6 +125,7 @@ impl Store {
             );
             return Err(Error::Invalid(v));
         }
+        require_signing_key(tx, request.profile).await?;
         // A new client follows its profile from the beginning.
         let fapi_from = request
             .profile

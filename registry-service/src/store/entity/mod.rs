@@ -8,5 +8,6 @@ pub mod delivery;
 pub mod enrolment;
 pub mod integration_request;
 pub mod scope;
+pub mod signing_algorithms;
 pub mod tenant;
 pub mod user;

@@ -119,6 +119,17 @@ impl MigrationTrait for Migration {
         let key = ["integration_request_id"];
         create_unique_index(manager, "clients_by_request", "clients", &key).await?;
 
+        // No MAC covers it: it confers nothing, since token-service looks at its own keys whenever it signs.
+        let is_only_row = Expr::col("id").eq(1);
+        let columns = [integer("id").check(is_only_row).to_owned(), text("algorithms")];
+        create_table(manager, "signing_algorithms", &["id"], columns).await?;
+        for statement in [
+            "INSERT INTO signing_algorithms (id, algorithms) VALUES (1, '')",
+            "CREATE INDEX clients_with_profile ON clients (fapi_from) WHERE fapi_from is not null",
+        ] {
+            manager.get_connection().execute_unprepared(statement).await?;
+        }
+
         let columns = [text("tenant_id"), text("client_id")];
         create_table(manager, "client_tenants", &["tenant_id", "client_id"], columns).await?;
         let key = ["client_id"];

@@ -52,6 +52,16 @@ async fn somebody(store: &Store, role: Role) -> Origin {
 
 /// An approved request for both tenants and both scopes, with these keys, of a client that authenticates in this way.
 async fn approved(store: &Store, json_web_key_set: &str, security: Security) -> IntegrationRequestId {
+    approved_for(store, json_web_key_set, security, RequestedProfile::Unspecified).await
+}
+
+/// The same, of a client that follows this profile.
+pub(in crate::store) async fn approved_for(
+    store: &Store,
+    json_web_key_set: &str,
+    security: Security,
+    profile: RequestedProfile,
+) -> IntegrationRequestId {
     let new = NewIntegrationRequest {
         presentation: Presentation {
             partner_name: "Partner".into(),
@@ -65,7 +75,7 @@ async fn approved(store: &Store, json_web_key_set: &str, security: Security) -> 
         notes: String::new(),
         json_web_key_set: json_web_key_set.to_owned(),
         security,
-        profile: RequestedProfile::Unspecified,
+        profile,
         amends: None,
     };
     let call = Creation {

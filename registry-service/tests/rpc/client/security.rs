@@ -2,6 +2,7 @@
 
 use accord::registry::v1::provisioning_service_client::ProvisioningServiceClient;
 use prost_types::FieldMask;
+use tonic_types::StatusExt;
 
 use super::*;
 use crate::{
@@ -347,6 +348,101 @@ async fn a_client_moves_into_the_profile_at_a_date() {
     let refused = authenticate(&harness, client_id, &secret).await;
     assert_refused(refused, Code::Unauthenticated, "INVALID_CLIENT");
     assert!(profile(&harness, client_id).await.live_secrets.is_empty());
+}
+
+/// Tells the registry by which algorithms access tokens are signed.
+async fn report(harness: &Harness, algorithms: &[&str]) -> Result<(), Status> {
+    let mut directory = DirectoryServiceClient::new(harness.workload(WorkloadKind::TokenService));
+    let request = pb::ReportSigningAlgorithmsRequest {
+        algorithms: algorithms.iter().map(ToString::to_string).collect(),
+    };
+    directory.report_signing_algorithms(request).await.map(drop)
+}
+
+#[track_caller]
+fn assert_wrong_state<T>(answer: Result<T, Status>, resource: &str) {
+    let status = answer.map(drop).unwrap_err();
+    let info = status.get_details_error_info().unwrap();
+    assert_eq!(info.metadata["resource"], resource, "{status:?}");
+    assert!(status.message().contains("PS256, ES256 or EdDSA"), "{status:?}");
+    assert_refused::<()>(Err(status), Code::FailedPrecondition, "WRONG_STATE");
+}
+
+#[tokio::test]
+async fn the_profile_and_signing_keys_for_rs256_exclude_each_other() {
+    let harness = Harness::start().await;
+    seed(&harness).await;
+    let under_the_profile = pb::SubmitIntegrationRequestRequest {
+        security_profile: pb::SecurityProfile::Fapi20.into(),
+        ..by_key()
+    };
+    let mut registrar = IntegrationRequestServiceClient::new(harness.operator(Role::Registrar));
+    let mut approver = IntegrationRequestServiceClient::new(harness.operator(Role::Approver));
+    let (open, _) = registered_without_secret(&harness, by_key()).await;
+    let joins = pb::SubmitIntegrationRequestRequest {
+        client_id: open.client_id.clone(),
+        security_profile: pb::SecurityProfile::Fapi20.into(),
+        ..Default::default()
+    };
+    // Requests from the time before the algorithm changed, as far as they came.
+    let submitted = ok(registrar
+        .submit_integration_request(under_the_profile.clone())
+        .await);
+    let approve = pb::ApproveIntegrationRequestRequest {
+        integration_request_id: submitted.integration_request.unwrap().integration_request_id,
+    };
+    let for_new = register(
+        &approved(&harness, under_the_profile.clone()).await,
+        DeliveryMethod::Unspecified,
+    );
+    let for_known = pb::AmendClientRequest {
+        integration_request_id: approved(&harness, joins.clone()).await,
+    };
+    report(&harness, &["EdDSA", "RS256"]).await.unwrap();
+    let answer = registrar
+        .submit_integration_request(under_the_profile.clone())
+        .await;
+    assert_wrong_state(answer, "signing_key");
+    assert_wrong_state(registrar.submit_integration_request(joins).await, "signing_key");
+    let answer = approver.approve_integration_request(approve.clone()).await;
+    assert_wrong_state(answer, "signing_key");
+    assert_wrong_state(
+        client(&harness).register_client(for_new.clone()).await,
+        "signing_key",
+    );
+    assert_wrong_state(
+        client(&harness).amend_client(for_known.clone()).await,
+        "signing_key",
+    );
+    // What has nothing to do with the profile goes on.
+    registered_without_secret(&harness, by_key()).await;
+
+    report(&harness, &["PS256"]).await.unwrap();
+    ok(approver.approve_integration_request(approve).await);
+    let amended = ok(client(&harness).amend_client(for_known).await).client.unwrap();
+    assert_wrong_state(report(&harness, &["RS256"]).await, "client");
+    let leaves = pb::SubmitIntegrationRequestRequest {
+        security_profile: pb::SecurityProfile::None.into(),
+        ..Default::default()
+    };
+    harness.amend(&amended.client_id, leaves).await;
+    report(&harness, &["RS256"]).await.unwrap();
+    assert_wrong_state(client(&harness).register_client(for_new).await, "signing_key");
+    // Each report that changed something is an event.
+    let events = harness.audit_events("signing_algorithms.report").await;
+    let told: Vec<_> = events
+        .iter()
+        .rev()
+        .map(|event| event.detail["new"].as_str())
+        .collect();
+    assert_eq!(told, ["EdDSA RS256", "PS256", "RS256"]);
+    let many = vec!["EdDSA"; 11];
+    assert_violations(report(&harness, &[]).await, &["algorithms"]);
+    assert_violations(report(&harness, &many).await, &["algorithms"]);
+    assert_violations(
+        report(&harness, &["a b", ""]).await,
+        &["algorithms[0]", "algorithms[1]"],
+    );
 }
 
 #[tokio::test]

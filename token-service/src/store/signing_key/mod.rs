@@ -67,6 +67,25 @@ impl Store {
         Ok(())
     }
 
+    /// Returns the algorithms of the active key and of the next one, as far as there are both.
+    pub async fn signing_algorithms(&self) -> Result<Vec<Algorithm>> {
+        let mut algorithms = Vec::with_capacity(2);
+        for state in [State::Active, State::Next] {
+            if let Some(row) = in_state(state).read_one(self.db.read()).await? {
+                algorithms.push(signing_key(&row)?.algorithm);
+            }
+        }
+        Ok(algorithms)
+    }
+
+    /// Returns the algorithm of the keys that [`Self::ensure_signing_keys`] creates; `None` if none is missing.
+    pub async fn missing_signing_algorithm(&self, first: Algorithm) -> Result<Option<Algorithm>> {
+        match self.signing_algorithms().await?.len() {
+            2 => Ok(None),
+            _ => Ok(Some(self.last_algorithm().await?.unwrap_or(first))),
+        }
+    }
+
     /// Returns the algorithm of the key that began to sign last.
     async fn last_algorithm(&self) -> Result<Option<Algorithm>> {
         let last = Entity::find()

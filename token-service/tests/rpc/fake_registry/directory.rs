@@ -215,6 +215,22 @@ impl DirectoryService for FakeRegistry {
         Ok(Response::new(pb::ReportSecretUseResponse {}))
     }
 
+    async fn report_signing_algorithms(
+        &self,
+        request: Request<pb::ReportSigningAlgorithmsRequest>,
+    ) -> Result<Response<pb::ReportSigningAlgorithmsResponse>, Status> {
+        let mut state = self.ask()?;
+        let algorithms = request.into_inner().algorithms;
+        let mut clients = state.clients.values();
+        let follows = clients.any(|client| client.security_profile() == pb::SecurityProfile::Fapi20);
+        if follows && algorithms.iter().any(|name| name == "RS256") {
+            let (code, reason) = (Code::FailedPrecondition, ErrorReason::WrongState);
+            return Err(Problem::new(code, reason, "refused").into());
+        }
+        state.signing_algorithms = algorithms;
+        Ok(Response::new(pb::ReportSigningAlgorithmsResponse {}))
+    }
+
     async fn list_operator_actions(
         &self,
         request: Request<pb::ListOperatorActionsRequest>,
