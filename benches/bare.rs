@@ -14,10 +14,12 @@ use accord::{
         id::{ClientId, EventId, GrantId, UserId},
         opaque::sha256,
     },
-    verify::{ACCESS_TOKEN_TYPE, AccessTokenClaims},
+    verify::{ACCESS_TOKEN_TYPE, AccessTokenClaims, Confirmation},
 };
 use anyhow::{Context, Result, anyhow};
-use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, ParsedPublicKey};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ED25519, Ed25519KeyPair, KeyPair, ParsedPublicKey, UnparsedPublicKey,
+};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -63,8 +65,9 @@ impl Signer {
         })
     }
 
-    /// Signs a token for a client at a tenant; without a client, for one that is always the same.
-    fn issue(&self, tenant_id: String, client_id: Option<String>) -> Result<String> {
+    /// Signs a token for a client at a tenant; without a client, for one that is always the same. `jkt` is the thumbprint of
+    /// the key that it is bound to.
+    fn issue(&self, tenant_id: String, client_id: Option<String>, jkt: Option<String>) -> Result<String> {
         let iat = u32::try_from(SystemClock.now().as_secs())?;
         let claims = serde_json::to_vec(&AccessTokenClaims {
             iss: format!("{PUBLIC_BASE_URL}/{tenant_id}"),
@@ -79,7 +82,7 @@ impl Signer {
             iat,
             exp: iat + EXPIRES_IN,
             rev: self.rev.clone(),
-            cnf: None,
+            cnf: jkt.map(Confirmation::Jkt),
         })?;
         let mut token = String::with_capacity(1_024);
         token.push_str(&self.header);
@@ -99,6 +102,45 @@ impl Signer {
         let (_, claims) = signed.split_once('.').context("not a JWT")?;
         Ok(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims)?)?)
     }
+}
+
+/// The header of a proof, as far as its signature and its key's thumbprint need it.
+#[derive(Deserialize)]
+struct ProofHeader {
+    jwk: Coordinates,
+}
+
+#[derive(Deserialize)]
+struct Coordinates {
+    x: String,
+    y: String,
+}
+
+/// The claims of a proof. All must be there; their values are not compared with anything.
+#[derive(Deserialize)]
+#[allow(dead_code)]
+struct ProofClaims {
+    jti: String,
+    htm: String,
+    htu: String,
+    iat: i64,
+}
+
+/// Verifies the signature of a DPoP proof by ES256, and nothing else about it. Returns the thumbprint of its key.
+fn verify_proof(proof: &str) -> Result<String> {
+    let (signed, signature) = proof.rsplit_once('.').context("not a JWT")?;
+    let (header, claims) = signed.split_once('.').context("not a JWT")?;
+    let ProofHeader { jwk } = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header)?)?;
+    let mut point = Vec::with_capacity(65);
+    point.push(4);
+    URL_SAFE_NO_PAD.decode_vec(&jwk.x, &mut point)?;
+    URL_SAFE_NO_PAD.decode_vec(&jwk.y, &mut point)?;
+    let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &point);
+    let verified = key.verify(signed.as_bytes(), &URL_SAFE_NO_PAD.decode(signature)?);
+    verified.map_err(|_| anyhow!("another signature"))?;
+    let _: ProofClaims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims)?)?;
+    let members = format!(r#"{{"crv":"P-256","kty":"EC","x":"{}","y":"{}"}}"#, jwk.x, jwk.y);
+    Ok(URL_SAFE_NO_PAD.encode(sha256(members.as_bytes())))
 }
 
 /// The Cloud API URL of a tenant, the audience of its tokens.

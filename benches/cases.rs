@@ -21,6 +21,10 @@ pub enum Case {
     Refresh,
     /// IssueToken with authorization codes
     Code,
+    /// IssueToken with client credentials and a DPoP proof, signed by ES256
+    Dpop,
+    /// PushAuthorizationRequest, and IssueToken with authorization codes
+    Par,
     /// IntrospectToken by an internal service
     Introspect,
     /// IssueToken at half of the highest load
@@ -45,6 +49,8 @@ pub enum Case {
     Startup,
     /// An audit record of 10,000,000 events
     Record,
+    /// The memory of the proofs of the last minute, at 20,000 a second
+    Replay,
     /// Minutes of calls of all kinds, only if it is named
     Soak,
 }
@@ -66,11 +72,12 @@ const REPLICAS: Variants = &[
 
 impl Case {
     /// The work of the cases that every build has a bare counterpart for.
-    pub const BESIDE_BARE: [(Self, Work); 7] = [
+    pub const BESIDE_BARE: [(Self, Work); 8] = [
         (Self::Issue, Work::Issue),
         (Self::Form, Work::Form),
         (Self::Refresh, Work::Refresh),
         (Self::Code, Work::Code),
+        (Self::Dpop, Work::IssueBound),
         (Self::Introspect, Work::Introspect),
         (Self::HalfLoad, Work::Issue),
         (Self::NewReplica, Work::IssueOnce),
@@ -107,7 +114,8 @@ impl Case {
             Self::Code => AtLeast(0.1),
             Self::HalfLoad => AtMost(1.5),
             Self::Flood | Self::FloodNewReplica => AtMost(1.2),
-            Self::Tls => AtLeast(0.85),
+            Self::Tls | Self::Dpop => AtLeast(0.85),
+            Self::Par => AtLeast(0.5),
             _ => return None,
         })
     }

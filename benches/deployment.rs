@@ -24,11 +24,12 @@ use tokio::time::{sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
+pub use self::usage::memory;
 use self::{
     record::Recording,
     seed::{Dataset, HASHED},
     services::{Service, Setup, endpoint},
-    usage::{Processes, RegistryLog, memory, watch},
+    usage::{Processes, RegistryLog, watch},
 };
 use crate::{
     bare::{self, Addresses},
@@ -37,6 +38,7 @@ use crate::{
         form::Form,
         grpc::{Clients, Family, Source, TokenCalls},
         mixed::Mixed,
+        proofs::Proofs,
         wrong_secrets::WrongSecrets,
     },
     pipe::{self, Process},
@@ -57,6 +59,8 @@ const FIRST_CALLS_WITHIN: Duration = Duration::from_secs(3_600);
 const LATE_RUNS_WITHIN: Duration = Duration::from_millis(250);
 /// Codes a second that are prepared before any rate was measured.
 const CODES_PER_SECOND: f64 = 4_000.0;
+/// Proofs a second that are prepared: more than a bare server verifies.
+const PROOFS_PER_SECOND: f64 = 30_000.0;
 
 /// Answers requests until the parent ends.
 #[tokio::main]
@@ -230,7 +234,7 @@ impl Deployment {
         }
         if slice.work == Work::Mixed {
             self.issued = 0;
-        } else if slice.target != Target::Bare && slice.work != Work::Introspect {
+        } else if slice.target != Target::Bare && ![Work::Introspect, Work::Push].contains(&slice.work) {
             self.issued += outcome.all_answers;
         }
         if slice.target != Target::Bare && slice.work == Work::Code {
@@ -331,15 +335,19 @@ impl Deployment {
                 let authorization = format!("Bearer {}", self.setup.workload_token);
                 Source::Tokens(clients.tokens(&credentials).await?, authorization.parse()?)
             }
+            Work::IssueBound => {
+                let each = each(PROOFS_PER_SECOND, slice);
+                Source::Proofs(Proofs::sign(&credentials, each, &self.setup.public_base_url()))
+            }
             _ if slice.target == Target::Bare => Source::ClientCredentials(credentials),
             Work::IssueOnce => Source::Once(credentials, AtomicUsize::new(0)),
             Work::Refresh => Source::Families(self.families(&clients).await?),
             Work::Code => {
-                let seconds = (slice.warm_up + slice.span).as_secs_f64();
-                let each = (self.codes_per_second * seconds / CALLERS as f64).ceil() as usize + 1;
+                let each = each(self.codes_per_second, slice);
                 // A redemption ends the client's family: other clients than those that renew.
                 Source::Codes(self.dataset.codes(CALLERS..2 * CALLERS, each).await?)
             }
+            Work::Push => Source::Pushes(credentials, seed::authorization_request()),
             _ => Source::ClientCredentials(credentials),
         };
         Ok(Arc::new(TokenCalls { clients, source }))
@@ -369,6 +377,12 @@ impl Deployment {
         ensure!(recorded >= issued, "{recorded} audit events of {issued} tokens");
         Ok(())
     }
+}
+
+/// What each caller needs for a slice, at so many calls a second of all.
+fn each(per_second: f64, slice: &Slice) -> usize {
+    let seconds = (slice.warm_up + slice.span).as_secs_f64();
+    (per_second * seconds / CALLERS as f64).ceil() as usize + 1
 }
 
 /// Leaves a database that was filled at once as one that grew: with statistics, and with nothing left to

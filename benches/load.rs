@@ -7,6 +7,7 @@
 pub mod form;
 pub mod grpc;
 pub mod mixed;
+pub mod proofs;
 pub mod wrong_secrets;
 
 use std::{

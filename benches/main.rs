@@ -15,6 +15,7 @@ mod load;
 mod options;
 mod pipe;
 mod protocol;
+mod replay;
 mod report;
 mod results;
 mod run;

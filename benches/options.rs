@@ -57,7 +57,7 @@ impl Options {
 
     /// Whether a case is wanted that compares builds.
     pub fn wants_builds(&self) -> bool {
-        let others = [Case::Growth, Case::Record, Case::Soak];
+        let others = [Case::Growth, Case::Record, Case::Replay, Case::Soak];
         self.only.is_empty() || self.only.iter().any(|case| !others.contains(case))
     }
 
@@ -95,6 +95,11 @@ impl Options {
     pub fn active(&self) -> usize {
         let default = if self.quick { 2 * CALLERS } else { 1_000 };
         self.clients.unwrap_or(default).max(2 * CALLERS)
+    }
+
+    /// Proofs a second that the replay cache is filled with.
+    pub fn proofs(&self) -> i64 {
+        if self.quick { 1_000 } else { 20_000 }
     }
 
     /// Events in the audit record.

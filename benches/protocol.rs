@@ -123,6 +123,10 @@ pub enum Work {
     Form,
     Refresh,
     Code,
+    /// With a DPoP proof.
+    IssueBound,
+    /// `PushAuthorizationRequest`.
+    Push,
     Introspect,
     /// Tokens by client credentials, with renewals, revocations and registrations.
     Mixed,

@@ -17,6 +17,7 @@ use crate::{
     options::Options,
     pipe::Process,
     protocol::{CALLERS, Pace, Plan, Request, Sample, Slice, Startup, Target, Work},
+    replay,
     results::{Member, Results, Series},
     soak,
 };
@@ -41,6 +42,9 @@ pub async fn run(options: &Options, root: &Path) -> Result<Results> {
         root,
         results,
     };
+    if options.wants(Case::Replay) {
+        replay::measure(&mut run.results, options.proofs())?;
+    }
     let servers = options.database.iter();
     for server in servers.filter_map(|database| Server::start(database, root)) {
         if options.wants_builds() {
@@ -140,6 +144,11 @@ impl Run<'_> {
                     self.beside_bare(case, work, &mut builds, round).await?;
                 }
             }
+            if self.options.wants(Case::Par) {
+                for build in in_rotation(builds.len(), round) {
+                    self.pushes(&mut builds[build], round).await?;
+                }
+            }
             for case in [Case::Flood, Case::FloodNewReplica] {
                 if self.options.wants(case) {
                     for build in in_rotation(builds.len(), round) {
@@ -197,6 +206,18 @@ impl Run<'_> {
         let highest = self.results.series(Case::Issue, member);
         let highest = highest.context("no highest load")?;
         Ok(Pace::Rate(highest.median(Sample::throughput) / 2.0))
+    }
+
+    /// Requests that are pushed, and codes that are exchanged.
+    async fn pushes(&mut self, build: &mut DeploymentProcess, round: usize) -> Result<()> {
+        let members = [(codes(&build.name), Work::Code), (build.name.clone(), Work::Push)];
+        for member in in_rotation(members.len(), round) {
+            let (name, work) = &members[member];
+            let slice = self.slice(Target::Service, *work, Pace::Callers(CALLERS));
+            let sample = build.measure(slice).await?;
+            self.results.add(Case::Par, (build.database, name), sample);
+        }
+        Ok(())
     }
 
     /// The same half load without and with wrong secrets.
@@ -281,6 +302,7 @@ impl Run<'_> {
                 results.compare(case, (database, THIS), OTHER, None);
             }
         }
+        results.compare(Case::Par, member, &codes(name), Case::Par.limit());
         for case in [Case::Flood, Case::FloodNewReplica] {
             results.compare(case, member, &quiet(name), case.limit());
             flood_figures(results, case, build);
@@ -396,6 +418,11 @@ pub fn total(counts: &BTreeMap<String, u64>) -> f64 {
 /// The name of a build's series without a flood.
 fn quiet(name: &str) -> String {
     format!("{name}, quiet")
+}
+
+/// The name of a build's series of exchanged codes.
+fn codes(name: &str) -> String {
+    format!("{name}, codes")
 }
 
 /// All members, another one first in each round.

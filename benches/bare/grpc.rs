@@ -13,7 +13,7 @@ use tonic::{
     transport::{Server, server::TcpIncoming},
 };
 
-use super::{EXPIRES_IN, SCOPE, Signer};
+use super::{EXPIRES_IN, SCOPE, Signer, verify_proof};
 
 pub async fn serve(listener: TcpListener, signer: Arc<Signer>) -> Result<()> {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -34,10 +34,13 @@ impl TokenService for Bare {
     async fn issue_token(&self, request: Request<pb::IssueTokenRequest>) -> Reply<pb::IssueTokenResponse> {
         let Self(signer) = self;
         let request = request.into_inner();
-        let signed = signer.issue(request.tenant_id, Some(request.client_id));
+        let is_bound = !request.dpop_proof.is_empty();
+        let jkt = is_bound.then(|| verify_proof(&request.dpop_proof)).transpose();
+        let jkt = jkt.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let signed = signer.issue(request.tenant_id, Some(request.client_id), jkt);
         Ok(Response::new(pb::IssueTokenResponse {
             access_token: signed.map_err(|error| Status::internal(error.to_string()))?,
-            token_type: "Bearer".to_owned(),
+            token_type: if is_bound { "DPoP" } else { "Bearer" }.to_owned(),
             expires_in: EXPIRES_IN,
             refresh_token: String::new(),
             scope: SCOPE.to_owned(),

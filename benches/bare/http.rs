@@ -48,7 +48,7 @@ async fn token(
     if form.grant_type != "client_credentials" {
         return Err(StatusCode::BAD_REQUEST);
     }
-    let signed = signer.issue(tenant_id, None);
+    let signed = signer.issue(tenant_id, None, None);
     let issued = TokenResponse {
         access_token: signed.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?,
         token_type: "Bearer",

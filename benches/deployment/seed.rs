@@ -32,7 +32,7 @@ use accord::{
         id::{ClientId, GrantId, IntegrationRequestId, ScopeName, SecretId, TenantId, UserId},
         opaque::{ClientSecret, OpaqueToken, SecretTagKey, TokenKind},
     },
-    token::v1::AuthorizationCodeGrant,
+    token::v1::{AuthorizationCodeGrant, PushAuthorizationRequestRequest},
 };
 use anyhow::{Context, Result};
 use registry_service::{
@@ -241,6 +241,17 @@ impl Dataset {
         insert_protected::<code::Entity>(&db, rows.into_iter()).await?;
         db.close().await;
         Ok(codes)
+    }
+}
+
+/// The authorization request that every client may make.
+pub fn authorization_request() -> PushAuthorizationRequestRequest {
+    PushAuthorizationRequestRequest {
+        redirect_uri: REDIRECT_URI.to_owned(),
+        scopes: SCOPE.split(' ').map(str::to_owned).collect(),
+        state: "af0ifjsldkj".to_owned(),
+        code_challenge: rows::code_challenge(),
+        ..Default::default()
     }
 }
 

@@ -10,9 +10,9 @@ use std::{
 
 use accord::token::v1::{
     AuthorizationCodeGrant, ClientCredentialsGrant, IntrospectTokenRequest, IssueTokenRequest,
-    IssueTokenResponse, RefreshTokenGrant, RevokeTokenRequest,
+    IssueTokenResponse, PushAuthorizationRequestRequest, RefreshTokenGrant, RevokeTokenRequest,
     issue_token_request::{ClientAuthentication, Grant},
-    revoke_token_request,
+    push_authorization_request_request, revoke_token_request,
     token_service_client::TokenServiceClient,
 };
 use anyhow::{Result, anyhow};
@@ -26,7 +26,7 @@ use tonic_health::pb::{
 };
 use tonic_types::StatusExt;
 
-use super::{Calls, Credentials, Failure, pick};
+use super::{Calls, Credentials, Failure, pick, proofs::Proofs};
 
 const CONNECTIONS: usize = 4;
 /// A call ends after this time in any case.
@@ -87,27 +87,68 @@ impl Clients {
         serving.next().unwrap_or(&self.0[caller % count]).client.clone()
     }
 
-    /// Requests a token. An answer without one is wrong.
-    async fn issue(&self, caller: usize, client: &Credentials, grant: Grant) -> IssueResult {
+    /// Requests a token. An answer without one is wrong, and so is one that ignores the proof.
+    async fn issue(
+        &self,
+        caller: usize,
+        client: &Credentials,
+        grant: Grant,
+        dpop_proof: String,
+    ) -> IssueResult {
         let secret = client.client_secret.clone();
+        let token_type = if dpop_proof.is_empty() { "Bearer" } else { "DPoP" };
         let request = IssueTokenRequest {
             tenant_id: client.tenant_id.clone(),
             client_id: client.client_id.clone(),
             client_authentication: Some(ClientAuthentication::ClientSecret(secret)),
             grant: Some(grant),
+            dpop_proof,
             ..Default::default()
         };
         let issued = self.of(caller).issue_token(request).await.map_err(failure)?;
         match issued.into_inner() {
-            issued if is_token(&issued.access_token) => Ok(issued),
-            _ => Err(Failure::Wrong("an answer without an access token".to_owned())),
+            issued if is_token(&issued.access_token) && issued.token_type == token_type => Ok(issued),
+            _ => Err(Failure::Wrong(format!("an answer without a {token_type} token"))),
         }
     }
 
     /// Requests a token with client credentials.
     pub async fn issue_for(&self, caller: usize, client: &Credentials) -> Result<String, Failure> {
+        self.issue_bound(caller, client, String::new()).await
+    }
+
+    /// Requests a token with client credentials, bound to the key of a proof.
+    async fn issue_bound(
+        &self,
+        caller: usize,
+        client: &Credentials,
+        proof: String,
+    ) -> Result<String, Failure> {
         let grant = Grant::ClientCredentials(ClientCredentialsGrant {});
-        Ok(self.issue(caller, client, grant).await?.access_token)
+        Ok(self.issue(caller, client, grant, proof).await?.access_token)
+    }
+
+    /// Pushes an authorization request in a client's name.
+    async fn push(
+        &self,
+        caller: usize,
+        client: &Credentials,
+        request: PushAuthorizationRequestRequest,
+    ) -> Result<String, Failure> {
+        let secret = client.client_secret.clone();
+        let request = PushAuthorizationRequestRequest {
+            tenant_id: client.tenant_id.clone(),
+            client_id: client.client_id.clone(),
+            client_authentication: Some(
+                push_authorization_request_request::ClientAuthentication::ClientSecret(secret),
+            ),
+            ..request
+        };
+        let pushed = self.of(caller).push_authorization_request(request).await;
+        match pushed.map_err(failure)?.into_inner().request_uri {
+            uri if uri.is_empty() => Err(Failure::Wrong("an answer without a request_uri".to_owned())),
+            uri => Ok(uri),
+        }
     }
 
     /// Has tokens issued, to be introspected.
@@ -139,7 +180,11 @@ impl Clients {
 
     /// Requests tokens with a code or a refresh token, and returns the new refresh token.
     async fn renew(&self, caller: usize, client: &Credentials, grant: Grant) -> Result<String, Failure> {
-        match self.issue(caller, client, grant).await?.refresh_token {
+        match self
+            .issue(caller, client, grant, String::new())
+            .await?
+            .refresh_token
+        {
             token if token.is_empty() => Err(Failure::Wrong("no refresh token".to_owned())),
             token => Ok(token),
         }
@@ -165,7 +210,7 @@ pub fn failure(status: Status) -> Failure {
     }
 }
 
-/// What `IssueToken` or `IntrospectToken` is called with.
+/// What a method is called with: `IssueToken`, if it doesn't say otherwise.
 pub enum Source {
     /// Client credentials, by clients picked uniformly.
     ClientCredentials(Arc<[Credentials]>),
@@ -175,6 +220,10 @@ pub enum Source {
     Families(Arc<[Family]>),
     /// Codes, a client for each caller.
     Codes(Vec<Codes>),
+    /// Client credentials with proofs.
+    Proofs(Proofs),
+    /// An authorization request to push, by clients picked uniformly.
+    Pushes(Arc<[Credentials]>, PushAuthorizationRequestRequest),
     /// Tokens to introspect, and the authorization of an internal service.
     Tokens(Vec<IntrospectTokenRequest>, MetadataValue<Ascii>),
 }
@@ -241,6 +290,11 @@ impl Calls for TokenCalls {
                 clients.issue_for(caller, next).await?
             }
             Source::Codes(codes) => codes[caller].redeem(clients, caller).await?,
+            Source::Proofs(proofs) => {
+                let (client, proof) = proofs.take(caller)?;
+                clients.issue_bound(caller, &client, proof).await?
+            }
+            Source::Pushes(all, request) => clients.push(caller, pick(all), request.clone()).await?,
             Source::Families(families) => return families[caller].renew(clients, caller).await,
             Source::Tokens(requests, authorization) => {
                 let mut request = Request::new(pick(requests).clone());

@@ -146,6 +146,11 @@ pub fn active_grant(client: &Client) -> grant::Model {
     }
 }
 
+/// The challenge of [`CODE_VERIFIER`].
+pub fn code_challenge() -> String {
+    URL_SAFE_NO_PAD.encode(sha256(CODE_VERIFIER.as_bytes()))
+}
+
 pub fn code(client: &Client, grant_id: &GrantId, code: &OpaqueToken) -> code::Model {
     code::Model {
         code_hash: code.digest().to_vec(),
@@ -153,7 +158,7 @@ pub fn code(client: &Client, grant_id: &GrantId, code: &OpaqueToken) -> code::Mo
         grant_id: grant_id.to_string(),
         client_id: client.client_id.to_string(),
         redirect_uri: REDIRECT_URI.to_owned(),
-        code_challenge: URL_SAFE_NO_PAD.encode(sha256(CODE_VERIFIER.as_bytes())),
+        code_challenge: code_challenge(),
         resource: String::new(),
         dpop_jkt: None,
         expires_at: SystemClock.now().plus(CODE_LIFE).as_millis(),
