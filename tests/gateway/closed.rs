@@ -6,7 +6,7 @@ use prost::Message;
 use reqwest::{Method, StatusCode};
 
 use super::{stand_in::StandIn, transport::raw, with_stand_in};
-use crate::harness::envoy::Gateway;
+use crate::harness::{document::file, envoy::Gateway};
 
 tests!(
     seven_methods_are_open_as_json_and_no_other_in_any_form,
@@ -187,6 +187,23 @@ async fn status(gateway: &Gateway, method: &Method, path: &str) -> StatusCode {
     request.send().await.unwrap().status()
 }
 
+/// The routes of token-service's pages, with the ids of the test below.
+fn pages() -> Vec<String> {
+    let source = std::fs::read_to_string(file("token-service/src/http/pages/mod.rs")).unwrap();
+    let routes = source.split(".route(").skip(1);
+    let routes: Vec<_> = routes
+        .filter_map(|call| call.split('"').nth(1))
+        .map(|route| {
+            let of_claim = route.starts_with("/claim");
+            let route = route.replace("{tenant}", "firm").replace("{setup}", "set_01");
+            let route = route.replace("{grant}", "grt_01");
+            route.replace("{token}", if of_claim { "acl_01" } else { "ace_01" })
+        })
+        .collect();
+    assert!(routes.len() > 10, "{routes:?}");
+    routes
+}
+
 async fn each_path_has_its_methods_and_no_others() {
     let (gateway, stand_in) = with_stand_in().await;
     let get: &[&str] = &["GET", "HEAD"];
@@ -214,7 +231,10 @@ async fn each_path_has_its_methods_and_no_others() {
         ("/firm/integrations".into(), get),
         (grant.into(), get),
         (format!("{grant}/designated-user"), form),
+        (format!("{grant}/networks"), form),
         (format!("{grant}/revoke"), form),
+        (format!("{grant}/receipt"), get),
+        ("/firm/operator-actions".into(), get),
         ("/firm/sign-in".into(), form),
         ("/firm/sign-out".into(), form),
         ("/firm/enrol/ace_01".into(), form),
@@ -232,6 +252,12 @@ async fn each_path_has_its_methods_and_no_others() {
         ("/server_info".into(), &[]),
         ("/stats".into(), &[]),
     ];
+    for page in pages() {
+        let listed = routes
+            .iter()
+            .any(|(path, methods)| *path == page && !methods.is_empty());
+        assert!(listed, "the gateway is not tested with {page}");
+    }
     for (path, methods) in &routes {
         for method in [
             "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND",
