@@ -25,7 +25,7 @@ pub async fn serve(listener: TcpListener, checker: Checker, tenant: Tenant) -> i
     axum::serve(listener, app).await
 }
 
-/// Lets a request pass, with headers that take the place of what its sender wrote there.
+/// Lets a request pass, with headers that say who calls.
 async fn passes(Extension(claims): Extension<AccessTokenClaims>) -> impl IntoResponse {
     [
         (HeaderName::from_static("x-accord-tenant-id"), claims.tenant_id),

@@ -57,7 +57,7 @@ impl Api {
         let address = place.address();
         envoy.wait_for("an Envoy that listens", |_| TcpStream::connect(address).ok());
         Self {
-            url: format!("http://{address}/firm/contacts"),
+            url: format!("http://{address}"),
             _envoy: envoy,
             _place: place,
             _directory: directory,
@@ -65,8 +65,12 @@ impl Api {
     }
 
     fn request(&self) -> RequestBuilder {
+        self.at("/firm/contacts")
+    }
+
+    fn at(&self, path: &str) -> RequestBuilder {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        client.get(&self.url)
+        client.get(format!("{}{path}", self.url))
     }
 }
 
@@ -133,10 +137,20 @@ async fn envoy_lets_requests_pass_to_a_service_in_any_language_by_their_tokens()
             .collect();
         (answer.status(), challenges.join(" "))
     };
+    // The metadata needs no token, and opens no way to the service.
+    let path = Url::parse(&dev.file.cloud_api_url).unwrap();
+    let path = path.path().trim_end_matches('/');
+    let metadata = api.at(&format!("/.well-known/oauth-protected-resource{path}"));
+    let metadata = metadata.header("x-accord-sub", "usr_of_somebody_else");
+    let metadata = metadata.send().await.unwrap();
+    assert_eq!(metadata.status(), StatusCode::OK);
+    let metadata: serde_json::Value = metadata.json().await.unwrap();
+    assert_eq!(metadata["resource"], dev.file.cloud_api_url.as_str());
+
     let (status, challenge) = challenges(api.request()).await;
     assert_eq!(status, StatusCode::UNAUTHORIZED);
     assert!(
-        challenge.contains("Bearer realm=") && challenge.contains(r#"algs="ES256 PS256 EdDSA""#),
+        challenge.contains("Bearer realm=") && challenge.contains(r#"algs="ES256 EdDSA Ed25519 PS256""#),
         "{challenge}"
     );
     let (status, challenge) = challenges(api.request().bearer_auth(format!("{token}x"))).await;

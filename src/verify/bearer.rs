@@ -8,9 +8,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use zeroize::Zeroizing;
 
 use super::{Scheme, VerifyError};
-
-/// The algorithms of DPoP proofs, in challenges (RFC 9449 §7.1).
-const ALGORITHMS: &str = "ES256 PS256 EdDSA";
+use crate::dpop;
 
 /// The `Retry-After` of [`Rejection::Unavailable`], in seconds.
 const RETRY_AFTER_SECS: HeaderValue = HeaderValue::from_static("1");
@@ -155,7 +153,8 @@ impl Rejection<'_> {
             challenge.push_str(&format!(", scope=\"{}\"", quoted(scope)));
         }
         if scheme == Scheme::Dpop {
-            challenge.push_str(&format!(", algs=\"{ALGORITHMS}\""));
+            // RFC 9449 §7.1.
+            challenge.push_str(&format!(", algs=\"{}\"", dpop::ALGORITHMS.join(" ")));
         }
         challenge
     }

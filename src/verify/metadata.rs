@@ -11,6 +11,7 @@ use http::{
 use serde_json::json;
 
 use super::Tenant;
+use crate::dpop;
 
 const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 
@@ -45,7 +46,7 @@ pub(super) fn response<B: Default + From<String>>(
                 "resource": tenant.audience,
                 "authorization_servers": [tenant.issuer],
                 "bearer_methods_supported": ["header"],
-                "dpop_signing_alg_values_supported": ["ES256", "PS256", "EdDSA"],
+                "dpop_signing_alg_values_supported": dpop::ALGORITHMS,
             });
             if !scopes.is_empty() {
                 document["scopes_supported"] = scopes.split(' ').collect();

@@ -203,7 +203,7 @@ async fn a_wrong_proof_is_rejected_and_named() {
     assert_eq!(setup.prove(&token, &[&sent_proof]).await.status(), StatusCode::OK);
     assert_challenged(
         &setup.prove(&token, &[&sent_proof]).await,
-        &["wrong: jti", r#"algs="ES256 PS256 EdDSA""#],
+        &["wrong: jti", r#"algs="ES256 EdDSA Ed25519 PS256""#],
     );
 }
 

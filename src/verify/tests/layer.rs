@@ -62,7 +62,7 @@ async fn assert_rejected(response: Response<Body>, status: StatusCode, challenge
     if !challenge.contains("error=") {
         // Without a token, either scheme would be right.
         let dpop = challenge.replacen("Bearer", "DPoP", 1);
-        expected.push(HeaderValue::from_str(&format!("{dpop}, algs=\"ES256 PS256 EdDSA\"")).unwrap());
+        expected.push(HeaderValue::from_str(&format!("{dpop}, algs=\"ES256 EdDSA Ed25519 PS256\"")).unwrap());
     }
     let challenges: Vec<_> = response
         .headers()
@@ -182,7 +182,7 @@ async fn the_metadata_of_the_resource_needs_no_token() {
             "resource": tenant().audience,
             "authorization_servers": [tenant().issuer],
             "bearer_methods_supported": ["header"],
-            "dpop_signing_alg_values_supported": ["ES256", "PS256", "EdDSA"],
+            "dpop_signing_alg_values_supported": ["ES256", "EdDSA", "Ed25519", "PS256"],
             "scopes_supported": ["a", "b"],
         });
         assert_eq!(document, expected);
