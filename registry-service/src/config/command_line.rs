@@ -58,7 +58,7 @@ pub enum Command {
     },
     /// Add a version to a data key, beside replicas that serve
     RotateDataKey {
-        /// What the key is for: account-name, pepper, delivery, secret-tag or idempotency
+        /// What the key is for: account-name, pepper, delivery, secret-tag, idempotency, row, audit-event or audit-log
         purpose: String,
         /// Settings.
         #[command(flatten)]

@@ -184,18 +184,22 @@ impl Files {
                 (config(anybody(), h2)?, config(callers(), both)?, Some(partners))
             }
         };
-        let acceptor = |config, partners| {
+        let acceptor = |config, partners, admits_partners| {
             Arc::new(Acceptor {
                 config,
                 partners,
                 workloads: workloads.clone(),
-                admits_partners: settings.partners != PartnerCertificates::None,
+                admits_partners,
                 time: time.clone(),
             })
         };
         Ok(Current {
-            grpc: acceptor(grpc, None),
-            http: acceptor(http, partners),
+            grpc: acceptor(grpc, None, settings.partners != PartnerCertificates::None),
+            http: acceptor(
+                http,
+                partners,
+                settings.partners == PartnerCertificates::Everywhere,
+            ),
             retired: CancellationToken::new(),
             not_after: facts.not_after,
             digests: self.digests(),

@@ -31,7 +31,7 @@ pub struct TlsFlags {
     /// PEM file of that certificate's private key, mode 0600
     #[arg(long, value_name = "PATH")]
     pub tls_private_key: Option<String>,
-    /// PEM file of the authorities of client certificates over gRPC
+    /// PEM file of the authorities of certificates of workloads, operators and gateways
     #[arg(long, value_name = "PATH")]
     pub client_ca: Option<String>,
     /// Oldest version of TLS: 1.3 or 1.2 [default: 1.3]
@@ -46,7 +46,7 @@ pub struct TlsSettings {
     pub certificate: PathBuf,
     /// The file of the certificate's private key.
     pub private_key: PathBuf,
-    /// The file of the authorities that client certificates over gRPC are verified against.
+    /// The file of the authorities of certificates of workloads, operators and gateways, which may come over gRPC and HTTP.
     pub client_ca: PathBuf,
     /// The oldest version, `1.2` or `1.3`.
     pub min_version: String,

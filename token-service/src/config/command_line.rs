@@ -55,7 +55,7 @@ pub enum Command {
     },
     /// Add a version to a data key, beside replicas that serve
     RotateDataKey {
-        /// What the key is for: authorization-request, dpop-nonce, refresh, signing-key, verified-secret or idempotency
+        /// What the key is for: authorization-request, dpop-nonce, refresh, signing-key, verified-secret, idempotency, row, audit-event or audit-log
         purpose: String,
         /// Settings.
         #[command(flatten)]

@@ -27,12 +27,13 @@ impl Settings {
         }
     }
 
-    /// Returns where partners may present certificates. A gateway presents its own one over HTTP, too.
+    /// Returns where partners may present certificates. Behind a gateway it is nowhere: the header has theirs, and a connection
+    /// with a certificate is the gateway's, or it is rejected. Else a gateway whose certificate has expired would be a client.
     fn partner_certificates(&self) -> PartnerCertificates {
         let host = Url::parse(&self.mtls_base_url).ok();
         let host = host.as_ref().and_then(Url::host_str);
         match host {
-            _ if self.certificate_header().is_some() => PartnerCertificates::Everywhere,
+            _ if self.certificate_header().is_some() => PartnerCertificates::None,
             Some(host) => PartnerCertificates::AtHost(host.to_owned()),
             None if self.has_partner_ca() => PartnerCertificates::Everywhere,
             None => PartnerCertificates::None,
@@ -41,7 +42,7 @@ impl Settings {
 
     /// Returns whether clients may present certificates at all.
     pub fn takes_client_certificates(&self) -> bool {
-        self.partner_certificates() != PartnerCertificates::None
+        self.certificate_header().is_some() || self.partner_certificates() != PartnerCertificates::None
     }
 
     /// Returns the header in which gateways pass on certificates, if one counts.
@@ -137,11 +138,14 @@ mod tests {
                 PartnerCertificates::AtHost("mtls.example".into()),
             ),
             (["", "", host], PartnerCertificates::AtHost("mtls.example".into())),
-            (["", "xfcc", host], PartnerCertificates::Everywhere),
-            (["p", "client-cert", ""], PartnerCertificates::Everywhere),
+            // Behind a gateway, the header alone has them.
+            (["", "xfcc", host], PartnerCertificates::None),
+            (["p", "client-cert", ""], PartnerCertificates::None),
         ] {
             let checked = settings(given).checked(Needs::Everything).unwrap();
             assert_eq!(checked.tls().partners, expected, "{given:?}");
+            let has_some = given.iter().any(|text| !["", "none"].contains(text));
+            assert_eq!(checked.takes_client_certificates(), has_some, "{given:?}");
             assert!(!checked.mtls_base_url.ends_with('/'));
         }
     }

@@ -1,9 +1,14 @@
 //! Clients that present certificates (RFC 8705): on our own listeners, and through a gateway. TLS is real; the registry
 //! is not.
 
+use std::time::Duration;
+
 use accord::{
     rpc::auth::WorkloadKind,
-    testing::certificates::{Authority, KeyKind, Pair, Subject},
+    testing::{
+        TEST_START,
+        certificates::{Authority, KeyKind, Pair, Subject},
+    },
     text::{jwk::certificate::public_key, opaque::sha256},
     token::v1::{self as pb, token_service_client::TokenServiceClient},
 };
@@ -374,12 +379,28 @@ async fn a_gateway_passes_the_certificate_on_in_the_header_that_is_named() {
         None,
         Some(stage.workloads.issue(&named("api.internal"))),
         Some(stage.workloads.issue(&named("nobody.internal"))),
-        Some(stage.partners.issue(&named(GATEWAY))),
-        Some(Pair::self_signed(&named(GATEWAY), KeyKind::P256)),
     ] {
         let client = stage.client(other.as_ref());
         let answer = stage.post_with(&client, "token", &[CREDENTIALS], &headers).await;
         assert_error(answer, 401, "invalid_client").await;
+    }
+    // No partner connects by itself here, and a gateway whose certificate has expired is no partner: its tokens would be
+    // bound to its own key.
+    let expired = Subject {
+        not_after: TEST_START.minus(Duration::from_secs(24 * 3600)),
+        ..named(GATEWAY)
+    };
+    let url = format!(
+        "https://localhost:{}/acme/oauth2/token",
+        stage.world.http_address().port()
+    );
+    for other in [
+        stage.partners.issue(&named(GATEWAY)),
+        Pair::self_signed(&named(GATEWAY), KeyKind::P256),
+        stage.workloads.issue(&expired),
+    ] {
+        let request = stage.client(Some(&other)).post(&url).form(&[CREDENTIALS]);
+        assert!(request.send().await.is_err());
     }
     // Malformed, doubled, encoded twice, and too long.
     let twice = xfcc(&pair).replace('%', "%25");
