@@ -29,6 +29,8 @@ const INVALID: &str = "the certificate is not valid";
 #[debug("PartnerAuthorities")]
 pub struct PartnerAuthorities {
     path: Arc<Path>,
+    /// The file of the authorities of workloads and operators; may be empty.
+    client_ca: Arc<Path>,
     current: Arc<ArcSwap<Current>>,
     /// What the last look found.
     last: Arc<Mutex<Digest>>,
@@ -46,24 +48,10 @@ impl PartnerAuthorities {
     /// A file that can't be used, and an authority that is in both.
     pub fn load(path: &Path, client_ca: &Path) -> Result<Self, TlsProblem> {
         let content = Content::read(PARTNER_CA, path)?;
-        if client_ca != Path::new("") {
-            let of_callers = Content::read(super::settings::CLIENT_CA, client_ca)?.authorities()?;
-            let of_partners = content.authorities()?;
-            let keys_of_callers = of_callers.roots.iter().map(|root| &root.subject_public_key_info);
-            let keys_of_callers: Vec<_> = keys_of_callers.collect();
-            let is_shared = |key| keys_of_callers.contains(&key);
-            if of_partners
-                .roots
-                .iter()
-                .any(|root| is_shared(&root.subject_public_key_info))
-            {
-                let problem = "holds an authority of --client-ca: it would sign workloads too";
-                return Err(content.problem(problem));
-            }
-        }
-        let current = Current::new(&content)?;
+        let current = Current::new(&content, client_ca)?;
         Ok(Self {
             path: PathBuf::from(path).into(),
+            client_ca: PathBuf::from(client_ca).into(),
             last: Arc::new(Mutex::new(current.digest)),
             current: Arc::new(ArcSwap::from_pointee(current)),
         })
@@ -73,7 +61,7 @@ impl PartnerAuthorities {
     /// is still being written. Blocks the thread for as long as the file takes.
     ///
     /// # Errors
-    /// A file that can't be used. The authorities that were read before still count.
+    /// A file that can't be used, and an authority that is in both files now. The authorities that were read before still count.
     pub fn reload(&self) -> Result<(), TlsProblem> {
         let content = Content::read(PARTNER_CA, &self.path)?;
         let digest = content.digest();
@@ -82,7 +70,8 @@ impl PartnerAuthorities {
             digest,
         );
         if before == digest && self.current.load().digest != digest {
-            self.current.store(Arc::new(Current::new(&content)?));
+            self.current
+                .store(Arc::new(Current::new(&content, &self.client_ca)?));
             tracing::info!("changed authorities of partners count");
         }
         Ok(())
@@ -116,8 +105,18 @@ impl PartnerAuthorities {
 }
 
 impl Current {
-    fn new(content: &Content) -> Result<Self, TlsProblem> {
+    fn new(content: &Content, client_ca: &Path) -> Result<Self, TlsProblem> {
         let authorities = Arc::new(content.authorities()?);
+        if client_ca != Path::new("") {
+            let of_callers = Content::read(super::settings::CLIENT_CA, client_ca)?.authorities()?;
+            let is_shared = authorities.roots.iter().any(|root| {
+                let mut callers = of_callers.roots.iter();
+                callers.any(|caller| caller.subject_public_key_info == root.subject_public_key_info)
+            });
+            if is_shared {
+                return Err(content.problem("holds an authority of --client-ca: it would sign workloads too"));
+            }
+        }
         let verifier = WebPkiClientVerifier::builder_with_provider(authorities, provider()).build();
         Ok(Self {
             verifier: verifier.map_err(|_| content.problem("holds no usable authority"))?,
