@@ -17,7 +17,10 @@ use reqwest::{
     header::ACCEPT,
     redirect::Policy,
 };
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::{
+    sync::{OnceCell, Semaphore},
+    time::timeout,
+};
 use url::{Host, Url};
 
 use super::address::is_allowed;
@@ -25,7 +28,7 @@ use crate::model::client::key_set::ClientKeySet;
 
 /// The largest key set, in bytes.
 const MAX_BYTES: usize = 64 * 1024;
-/// How long a fetch may take in all.
+/// How long a fetch may take, and before it the wait for others.
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// How many fetches run at a time.
 const MAX_FETCHES: usize = 64;
@@ -72,11 +75,9 @@ impl KeySetFetcher {
     pub(super) async fn fetch(&self, url: &str) -> Result<ClientKeySet, &'static str> {
         let url = Url::parse(url).map_err(|_| "the URL is malformed")?;
         self.check_host(&url)?;
-        let _slot = self
-            .slots
-            .acquire()
-            .await
-            .map_err(|_| "the service is stopping")?;
+        let Ok(Ok(_slot)) = timeout(TIMEOUT, self.slots.acquire()).await else {
+            return Err("too many other key sets are being fetched");
+        };
         let client = self
             .client
             .get_or_try_init(async || client_builder(self.others.clone(), Arc::new(SystemLookUp)).build());

@@ -2,7 +2,10 @@
 //!
 //! Anybody can name a client, and so cause a fetch from its URL: at most one a minute for each client.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use accord::{
     clock::{SharedClock, UnixMillis},
@@ -10,7 +13,6 @@ use accord::{
     text::id::ClientId,
 };
 use quick_cache::sync::Cache;
-use tokio::sync::Mutex;
 
 use self::fetch::KeySetFetcher;
 use crate::{
@@ -39,11 +41,25 @@ type Source = (ClientId, String);
 #[debug("ClientKeySets")]
 pub struct ClientKeySets {
     fetcher: Arc<KeySetFetcher>,
-    fetched: Arc<Cache<Source, Arc<Mutex<Fetched>>>>,
+    fetched: Arc<Cache<Source, Arc<Slot>>>,
     clock: SharedClock,
 }
 
-/// What was fetched from one URL. Whoever fetches holds the lock, so that one call fetches and the others wait for it.
+/// The keys of one URL.
+#[derive(Default)]
+struct Slot {
+    fetched: Mutex<Fetched>,
+    /// Held by the call that fetches. Only calls that can't do with the keys in memory wait for it.
+    fetching: tokio::sync::Mutex<()>,
+}
+
+impl Slot {
+    fn fetched(&self) -> MutexGuard<'_, Fetched> {
+        self.fetched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What was fetched from one URL.
 #[derive(Default)]
 struct Fetched {
     keys: Option<(Arc<ClientKeySet>, UnixMillis)>,
@@ -53,13 +69,13 @@ struct Fetched {
 impl Fetched {
     /// Returns whether to fetch now. `are_wanting` says that the keys in memory did not do.
     fn is_due(&self, now: UnixMillis, are_wanting: bool) -> bool {
-        let is_fresh = self.keys.as_ref().is_some_and(|(_, at)| now.since(*at) < FRESH);
         let may_try = self.tried_at.is_none_or(|at| now.since(at) >= PAUSE);
-        may_try && (are_wanting || !is_fresh)
+        may_try && (are_wanting || self.younger_than(FRESH, now).is_none())
     }
 
-    fn usable(&self, now: UnixMillis) -> Option<Arc<ClientKeySet>> {
-        let keys = self.keys.as_ref().filter(|(_, at)| now.since(*at) < KEEP);
+    /// Returns the keys if they were fetched less than `age` ago.
+    fn younger_than(&self, age: Duration, now: UnixMillis) -> Option<Arc<ClientKeySet>> {
+        let keys = self.keys.as_ref().filter(|(_, at)| now.since(*at) < age);
         keys.map(|(keys, _)| keys.clone())
     }
 }
@@ -98,27 +114,24 @@ impl ClientKeySets {
         let slot = self
             .fetched
             .get_or_insert_with(&source, || Ok::<_, Error>(Arc::default()))?;
-        let unknown = Error::InvalidClient("the keys at the client's jwks_uri can't be fetched");
-        let (is_due, usable) = {
-            let (fetched, now) = (slot.lock().await, self.clock.now());
-            (fetched.is_due(now, are_wanting), fetched.usable(now))
-        };
-        if !is_due {
-            return usable.ok_or(unknown);
+        if !are_wanting && let Some(keys) = slot.fetched().younger_than(FRESH, self.clock.now()) {
+            return Ok(keys);
         }
         let (fetcher, clock) = (self.fetcher.clone(), self.clock.clone());
         let usable = complete(async move {
-            let mut fetched = slot.lock().await;
+            let _fetching = slot.fetching.lock().await;
             let now = clock.now();
-            if fetched.is_due(now, are_wanting) {
-                fetched.tried_at = Some(now);
+            let is_due = slot.fetched().is_due(now, are_wanting);
+            if is_due {
+                slot.fetched().tried_at = Some(now);
                 match fetcher.fetch(&source.1).await {
-                    Ok(keys) => fetched.keys = Some((Arc::new(keys), now)),
+                    Ok(keys) => slot.fetched().keys = Some((Arc::new(keys), now)),
                     Err(why) => log_failure(&source.0, why),
                 }
             }
-            Ok(fetched.usable(now))
+            Ok(slot.fetched().younger_than(KEEP, now))
         });
+        let unknown = Error::InvalidClient("the keys at the client's jwks_uri can't be fetched");
         usable.await?.ok_or(unknown)
     }
 }

@@ -11,7 +11,7 @@ use accord::{
         test_clock,
     },
 };
-use futures_util::future::join_all;
+use futures_util::{FutureExt, future::join_all};
 use jsonwebtoken::Algorithm;
 use serde_json::json;
 
@@ -36,7 +36,7 @@ fn certificate() -> Vec<u8> {
 fn keys_are_fetched_once_they_are_old_or_wanting_and_at_most_once_a_minute() {
     let at = |secs: u64| TEST_START.plus(Duration::from_secs(secs));
     let none = Fetched::default();
-    assert!(none.is_due(at(0), false) && none.usable(at(0)).is_none());
+    assert!(none.is_due(at(0), false) && none.younger_than(KEEP, at(0)).is_none());
     let fetched = Fetched {
         keys: Some((Arc::default(), at(0))),
         tried_at: Some(at(0)),
@@ -61,7 +61,8 @@ fn keys_are_fetched_once_they_are_old_or_wanting_and_at_most_once_a_minute() {
     };
     assert!(!failed.is_due(at(959), false) && failed.is_due(at(960), false));
     let day = 24 * 3600;
-    assert!(failed.usable(at(day - 1)).is_some() && failed.usable(at(day)).is_none());
+    let usable = |secs| failed.younger_than(KEEP, at(secs)).is_some();
+    assert!(usable(day - 1) && !usable(day));
 }
 
 #[tokio::test]
@@ -144,6 +145,23 @@ async fn calls_of_one_moment_share_a_fetch() {
         assert!(checked.unwrap());
     }
     assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_fetch_that_hangs_delays_only_calls_that_need_other_keys() {
+    let certificate = certificate();
+    let server = KeyServer::start(ok(&key_set(&certificate)), false).await;
+    let client = client(server.url());
+    let keys = ClientKeySets::new(server.fetcher(), test_clock());
+    let has = |keys: &ClientKeySet| keys.has_certificate(&certificate);
+    assert!(keys.check(&client, has).await.unwrap());
+    let slot = keys
+        .fetched
+        .get(&(client.client_id.clone(), client.jwks_uri.clone()));
+    let slot = slot.unwrap();
+    let _hangs = slot.fetching.lock().await;
+    assert!(keys.check(&client, has).now_or_never().unwrap().unwrap());
+    assert!(keys.check(&client, |_| false).now_or_never().is_none());
 }
 
 #[tokio::test]
