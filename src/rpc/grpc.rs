@@ -20,6 +20,7 @@ use tower::ServiceBuilder;
 
 use crate::rpc::{
     auth::{Authorizer, ConnectionCaller},
+    context,
     middleware::{MAX_CALL_TIME, Protocol, Route},
     status::{ErrorReason, Problem, is_rejection, reason_of},
 };
@@ -164,7 +165,11 @@ impl Protocol for Grpc {
         route.to_owned()
     }
 
+    /// What was noted counts first: introspection answers that a stolen token is not active, so the status does not tell.
     fn rejection(&self, response: &Response<Body>) -> Option<ErrorReason> {
+        if let Some(noted) = context::noted_rejection() {
+            return Some(noted);
+        }
         let code = response.headers().get("grpc-status")?;
         if !is_rejection(Code::from_bytes(code.as_bytes())) {
             return None;

@@ -41,7 +41,7 @@ pub use checker::{Checker, CheckerBuilder, ConnectError};
 pub use claims::{AccessTokenClaims, Confirmation, Tenant};
 pub use key_set::{KeySet, key_id};
 pub use layer::{ClientCertificate, Protect, Protected, TenantOf};
-pub use possession::{Presented, Scheme};
+pub use possession::{Presented, Scheme, verify_possession};
 pub use revocations::{Applied, LEASE, Revocations};
 
 pub use crate::tls::TlsFiles;

@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use super::{AccessTokenClaims, Confirmation, VerifyError};
 use crate::{
     clock::UnixMillis,
-    dpop::{self, Expected, ReplayCache, ReplayError},
+    dpop::{self, Expected, ReplayCache, ReplayError, VerifiedProof},
 };
 
 /// The schemes in which access tokens are sent.
@@ -56,13 +56,33 @@ pub(super) fn check(
     proofs: &ReplayCache,
     now: UnixMillis,
 ) -> Result<(), VerifyError> {
-    match (&claims.cnf, presented.scheme) {
-        (None, Scheme::Bearer) => Ok(()),
+    let Some(proof) = verify_possession(presented, claims.cnf.as_ref(), now)? else {
+        return Ok(());
+    };
+    let accepted = proofs.accept(&claims.client_id, &proof, now);
+    accepted.map_err(|error| match error {
+        ReplayError::Used => VerifyError::Proof("jti"),
+        ReplayError::Full => VerifyError::TooManyProofs,
+    })
+}
+
+/// Checks that the sender of a token holds the key that `confirmation`, the token's `cnf`, names. Returns the proof, if the key is
+/// that of one: whether it was used before is not known, see [`ReplayCache`].
+///
+/// # Errors
+/// [`VerifyError::Scheme`], [`VerifyError::Proof`] or [`VerifyError::Certificate`].
+pub fn verify_possession(
+    presented: &Presented<'_>,
+    confirmation: Option<&Confirmation>,
+    now: UnixMillis,
+) -> Result<Option<VerifiedProof>, VerifyError> {
+    match (confirmation, presented.scheme) {
+        (None, Scheme::Bearer) => Ok(None),
         (Some(Confirmation::Certificate(thumbprint)), Scheme::Bearer) => {
             let certificate = presented.client_certificate.filter(|der| !der.is_empty());
             let certificate = certificate.ok_or(VerifyError::Certificate)?;
             let is_bound = URL_SAFE_NO_PAD.encode(digest(&SHA256, certificate)) == *thumbprint;
-            is_bound.then_some(()).ok_or(VerifyError::Certificate)
+            is_bound.then_some(None).ok_or(VerifyError::Certificate)
         }
         (Some(Confirmation::Jkt(jkt)), Scheme::Dpop) => {
             let proof = presented.dpop_proof.ok_or(VerifyError::Proof("missing"))?;
@@ -73,14 +93,8 @@ pub(super) fn check(
                 now,
             };
             let proof = dpop::verify(proof, &expected).map_err(|error| VerifyError::Proof(error.name()))?;
-            if proof.jkt != *jkt {
-                return Err(VerifyError::Proof("jwk"));
-            }
-            let accepted = proofs.accept(&claims.client_id, &proof, now);
-            accepted.map_err(|error| match error {
-                ReplayError::Used => VerifyError::Proof("jti"),
-                ReplayError::Full => VerifyError::TooManyProofs,
-            })
+            let is_bound = proof.jkt == *jkt;
+            is_bound.then_some(Some(proof)).ok_or(VerifyError::Proof("jwk"))
         }
         // A stolen token must not be of use without its key, and a client must not believe that a bearer token is bound.
         (Some(Confirmation::Jkt(_)), Scheme::Bearer)

@@ -5,12 +5,10 @@ use std::net::IpAddr;
 
 use accord::{
     clock::UnixMillis,
-    dpop::{self, Expected, VerifiedProof},
-    text::{network::AllowedNetworks, opaque::sha256},
-    verify::Confirmation,
+    dpop::VerifiedProof,
+    text::network::AllowedNetworks,
+    verify::{Confirmation, Presented, Scheme, verify_possession},
 };
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use subtle::ConstantTimeEq;
 
 use crate::model::client::require_network;
 
@@ -45,29 +43,16 @@ impl Binding {
         token: &str,
         now: UnixMillis,
     ) -> Result<Option<VerifiedProof>, NotBound> {
-        let has_proof = !self.dpop_proof.is_empty();
-        match confirmation {
-            Some(Confirmation::Jkt(jkt)) => {
-                let expected = Expected {
-                    method: &self.method,
-                    urls: std::slice::from_ref(&self.url),
-                    access_token: Some(token),
-                    now,
-                };
-                let proof = dpop::verify(&self.dpop_proof, &expected).map_err(|_| NotBound)?;
-                let is_key = bool::from(proof.jkt.as_bytes().ct_eq(jkt.as_bytes()));
-                is_key.then_some(Some(proof)).ok_or(NotBound)
-            }
-            _ if has_proof => Err(NotBound),
-            Some(Confirmation::Certificate(thumbprint)) => {
-                let presented = URL_SAFE_NO_PAD.encode(sha256(&self.client_certificate));
-                let is_certificate = bool::from(presented.as_bytes().ct_eq(thumbprint.as_bytes()));
-                (is_certificate && !self.client_certificate.is_empty())
-                    .then_some(None)
-                    .ok_or(NotBound)
-            }
-            None => Ok(None),
-        }
+        let dpop_proof = Some(self.dpop_proof.as_str()).filter(|proof| !proof.is_empty());
+        let presented = Presented {
+            scheme: dpop_proof.map_or(Scheme::Bearer, |_| Scheme::Dpop),
+            token,
+            method: &self.method,
+            url: &self.url,
+            dpop_proof,
+            client_certificate: Some(&self.client_certificate),
+        };
+        verify_possession(&presented, confirmation, now).map_err(|_| NotBound)
     }
 
     /// Checks the caller's address, if it is known, against the networks of client and grant.
@@ -83,6 +68,9 @@ impl Binding {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use accord::text::opaque::sha256;
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
     use super::*;
 
     const NOW: UnixMillis = UnixMillis::from_millis(1_800_000_000_000);

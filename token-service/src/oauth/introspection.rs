@@ -5,6 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use accord::{
     dpop::{ReplayError, VerifiedProof},
+    error::v1::ErrorReason,
+    store::audit::Event,
     text::{
         id::{ClientId, GrantId, ScopeName, TenantId, UserId},
         opaque::RefreshToken,
@@ -28,7 +30,7 @@ use crate::{
     oauth::{
         OAuth,
         binding::{Binding, NotBound},
-        revocation_names,
+        note_refused, revocation_names,
     },
 };
 
@@ -68,12 +70,6 @@ impl From<Error> for Rejection {
     }
 }
 
-impl From<NotBound> for Rejection {
-    fn from(_: NotBound) -> Self {
-        Self::Inactive
-    }
-}
-
 /// The parties of a token, and how current the facts about them are.
 struct Parties {
     client: Arc<Cached<KnownClient>>,
@@ -100,8 +96,11 @@ impl Parties {
     }
 }
 
-/// Introspects a token. With a `binding`, an access token is active only if the caller that brought it holds the token's key, and
-/// comes from the networks of client and grant. For a token that is not active, the response says only that, whatever the reason. Fails with
+/// Introspects a token. With a `binding`, only an access token is active, and only if the caller that brought it holds the token's
+/// key, and comes from the networks of client and grant. For a token that is not active, the response says only that, whatever
+/// the reason.
+///
+/// # Errors
 /// [`Error::Unavailable`] also if in each of [`ATTEMPTS`] attempts a fact changes or an answer is too old.
 pub async fn introspect(
     oauth: &OAuth,
@@ -117,6 +116,10 @@ pub async fn introspect(
         binding,
     };
     let refresh = RefreshToken::parse(token).ok();
+    if refresh.is_some() && binding.is_some() {
+        // No call of an API is made with a refresh token.
+        return Ok(inactive());
+    }
     for _ in 0..ATTEMPTS {
         let found = match &refresh {
             Some(token) => {
@@ -130,7 +133,11 @@ pub async fn introspect(
                 // Once the token is known to be active, so that no proof is spent on another.
                 return match proof.map(|proof| spend(oauth, &response.client_id, &proof)) {
                     None | Some(Ok(true)) => Ok(response),
-                    Some(Ok(false)) => Ok(inactive()),
+                    Some(Ok(false)) => {
+                        let ids = [response.client_id.as_str(), &response.grant_id];
+                        introspection.note_refused_use(ids, ErrorReason::InvalidDpopProof, "used proof");
+                        Ok(inactive())
+                    }
                     Some(Err(error)) => Err(error),
                 };
             }
@@ -192,6 +199,24 @@ impl Introspection<'_> {
         Err(Rejection::Inactive)
     }
 
+    /// Notes the event of a call whose caller brought a live access token, and may not use it: the token was stolen, or its
+    /// client is at fault. `ids` are those of client and grant.
+    fn note_refused_use(&self, [client_id, grant_id]: [&str; 2], reason: ErrorReason, why: &'static str) {
+        let Ok(client_id) = ClientId::parse(client_id) else {
+            return;
+        };
+        let event = Event::new("token_use.refuse")
+            .tenant(self.tenant_id)
+            .subject(grant_id)
+            .detail("why", why);
+        let address = self.binding.and_then(|binding| binding.client_address);
+        let event = match address {
+            Some(address) => event.detail("client_address", address.to_string()),
+            None => event,
+        };
+        note_refused(&client_id, reason, event);
+    }
+
     /// Returns the proof of the caller, too, which is not spent yet.
     async fn access_token(
         &self,
@@ -239,8 +264,15 @@ impl Introspection<'_> {
         let token_type = claims.token_type().to_owned();
         let proof = match self.binding {
             Some(binding) => {
-                binding.check_networks([&parties.client.allowed_networks, &grant.allowed_networks])?;
-                binding.check_key(claims.cnf.as_ref(), token, now)?
+                let refused = |reason, why| {
+                    self.note_refused_use([&claims.client_id, &claims.grant_id], reason, why);
+                    Rejection::Inactive
+                };
+                let networks = [&parties.client.allowed_networks, &grant.allowed_networks];
+                let from = binding.check_networks(networks);
+                from.map_err(|NotBound| refused(ErrorReason::NetworkNotAllowed, "network"))?;
+                let key = binding.check_key(claims.cnf.as_ref(), token, now);
+                key.map_err(|NotBound| refused(ErrorReason::InvalidDpopProof, "key"))?
             }
             None => None,
         };

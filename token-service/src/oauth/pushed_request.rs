@@ -3,11 +3,12 @@
 //!
 //! Opening the reference checks the request again, because the client may have changed since.
 
-use accord::text::id::TenantId;
+use accord::{store::audit::Event, text::id::TenantId};
 use zeroize::Zeroizing;
 
 use super::issuance::client_origin;
 use crate::{
+    cache::Authenticated,
     error::{Error, Result, found},
     model::setup::{
         self,
@@ -19,6 +20,7 @@ use crate::{
         client_authentication::{Credentials, authenticate, spend},
         dpop,
         metadata::endpoint_urls,
+        note_refused,
     },
 };
 
@@ -47,16 +49,30 @@ pub struct Pushed {
 /// Stores a client's authorization request.
 ///
 /// # Errors
-/// Those of [`authenticate`], [`dpop::check`] and [`setup::check`]; [`Error::InvalidDpopProof`] for another key than `dpop_jkt`; [`Error::NotFound`] for a client that may not request the tenant's
-/// consent, and for an unknown tenant; [`Error::Invalid`] for a redirect URI that is not registered.
+/// Those of [`authenticate`], [`dpop::check`] and [`setup::check`]; [`Error::InvalidDpopProof`] for another key than `dpop_jkt`;
+/// [`Error::NotFound`] for a client that may not request the tenant's consent, and for an unknown tenant; [`Error::Invalid`] for
+/// a redirect URI that is not registered.
 pub async fn push(oauth: &OAuth, request: Request) -> Result<Pushed> {
+    let authenticated = authenticate(oauth, &request.tenant_id, &request.credentials).await?;
+    let client_id = authenticated.client.value.client_id.clone();
+    let event = Event::new("pushed_request.refuse").tenant(&request.tenant_id);
+    let pushed = Box::pin(push_for(oauth, authenticated, request)).await;
+    pushed.inspect_err(|error| {
+        // Who is authenticated and lacks the key may have stolen the rest.
+        if matches!(error, Error::InvalidDpopProof(_)) {
+            note_refused(&client_id, error.reason(), event);
+        }
+    })
+}
+
+/// Stores the request of an authenticated client.
+async fn push_for(oauth: &OAuth, authenticated: Authenticated, request: Request) -> Result<Pushed> {
     let Request {
         tenant_id,
-        credentials,
         mut parameters,
         dpop_proof,
+        ..
     } = request;
-    let authenticated = authenticate(oauth, &tenant_id, &credentials).await?;
     let client = &authenticated.client.value;
     let tenant = found(oauth.cache.tenant(&tenant_id).await)?;
     // The same for both: a client need not learn which tenants exist.
@@ -72,8 +88,8 @@ pub async fn push(oauth: &OAuth, request: Request) -> Result<Pushed> {
     let mut dpop_nonce = None;
     if let Some(key) = &mut key {
         parameters.dpop_jkt = Some(same_key(parameters.dpop_jkt, key.jkt())?);
-        key.spend(oauth, &client.client_id)?;
         dpop_nonce = dpop::next_nonce(oauth, key).await?;
+        key.spend(oauth, &client.client_id)?;
     }
     spend(oauth, authenticated.assertion).await?;
     let (origin, client_id) = (client_origin(&client.client_id), &client.client_id);

@@ -121,6 +121,15 @@ async fn a_token_of_a_dpop_key_is_active_with_a_proof_of_it_and_once() {
     assert!(!is_active(&world, &token, good).await, "a proof counts once");
     let next = with_proof(&proof(&world, &key, &token, |_| {}));
     assert!(is_active(&world, &token, next).await);
+    let events = world.audit_events("token_use.refuse").await;
+    let why = events.iter().map(|event| event.detail["why"].as_str());
+    let used = why.filter(|why| *why == "used proof").count();
+    assert_eq!(
+        (events.len(), used),
+        (10, 1),
+        "each attempt is an event: {events:?}"
+    );
+    assert!(events.iter().all(|event| event.client_id == world.client_id));
     // A workload that tells nothing compares the key itself.
     assert!(world.is_active(&token).await);
 }
@@ -147,6 +156,16 @@ async fn a_proof_is_not_spent_on_a_token_that_is_not_active() {
         ..good
     };
     assert!(is_active(&world, &token, inside).await);
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_no_credential_for_an_api() {
+    let world = World::start().await;
+    let refresh_token = world.first_tokens().await.refresh_token;
+    assert!(world.is_active(&refresh_token).await);
+    for binding in [pb::TokenBinding::default(), with_proof("a.b.c")] {
+        assert!(!is_active(&world, &refresh_token, binding).await);
+    }
 }
 
 #[tokio::test]
@@ -212,6 +231,16 @@ async fn the_networks_of_client_and_consent_count_if_the_address_is_told() {
             "{address}"
         );
     }
+    let events = world.audit_events("token_use.refuse").await;
+    let addresses = events.iter().map(|event| event.detail["client_address"].as_str());
+    let mut addresses: Vec<_> = addresses.collect();
+    addresses.sort_unstable();
+    assert_eq!(addresses, ["2001:db8::1", "203.0.113.99"]);
+    assert!(
+        events
+            .iter()
+            .all(|event| event.detail["reason"] == "NETWORK_NOT_ALLOWED")
+    );
     world.change_client(|client| client.allowed_networks = vec!["127.0.0.0/8".into()]);
     assert!(!is_active(&world, &token, from("203.0.113.7")).await);
     assert!(is_active(&world, &token, from("127.0.0.1")).await);

@@ -77,6 +77,19 @@ async fn no_token_is_issued_by_an_answer_that_is_too_old() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_judged_again_counts_once() {
+    // Two calls at once, the first of which exchanges the code.
+    let world = Arc::new(World::start_with(|settings| settings.client_calls_per_second = 1).await);
+    world.first_tokens().await;
+    change_meanwhile(&world, |world| {
+        world.change_client(|client| client.display_name = "Renamed".into());
+    });
+    let issued = world.issue(world.by_client_credentials()).await;
+    assert!(world.registry().was_delayed());
+    assert!(issued.is_ok(), "{issued:?}");
+}
+
+#[tokio::test]
 async fn no_token_is_active_by_an_answer_that_is_too_old() {
     for (index, (change, ..)) in REGISTRY_CHANGES.into_iter().enumerate() {
         let world = world().await;

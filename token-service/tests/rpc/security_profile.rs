@@ -56,6 +56,14 @@ async fn a_client_authenticates_by_its_registered_method_alone() {
     wrong.client_authentication = Some(ClientAuthentication::ClientSecret("acs_wrong".into()));
     world.change_client(|client| client.token_endpoint_auth_method = "private_key_jwt".into());
     assert_eq!(message(world.issue(wrong).await), "client authentication failed");
+    // A right credential of the wrong kind is an event, a wrong one is not.
+    let events = world.audit_events("client_credential.refuse").await;
+    let why: Vec<_> = events.iter().map(|event| event.detail["why"].as_str()).collect();
+    assert_eq!(why.len(), 2, "{why:?}");
+    assert!(
+        why.iter().all(|why| why.contains("must authenticate by")),
+        "{why:?}"
+    );
 }
 
 #[tokio::test]
@@ -99,6 +107,9 @@ async fn the_profile_holds_from_its_start_on() {
         text.contains("must be sent, or a client certificate presented"),
         "{text}"
     );
+    let events = world.audit_events("token.refuse").await;
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].detail["reason"], "INVALID_DPOP_PROOF");
     let given = pb::StartSetupRequest {
         request_id: request_id(),
         ..world.request()

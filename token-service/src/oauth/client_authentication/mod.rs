@@ -117,18 +117,33 @@ impl NamedClient {
     }
 }
 
-/// Authenticates the client that sent a message to the authority of `tenant_id`. Does not spend its assertion: see
-/// [`Authenticated::assertion`] and [`spend`].
+/// Authenticates the client that sent a message to the authority of `tenant_id`, and counts its call. Does not spend its
+/// assertion: see [`Authenticated::assertion`] and [`spend`].
 ///
 /// # Errors
-/// [`Error::InvalidClient`] for a rejected proof, whatever the reason; [`Error::InvalidAssertion`] for wrong claims in
-/// an assertion that a key of the client verifies; [`Error::WrongAuthMethod`] for a right proof of a method for which the
-/// client is not registered; [`Error::TooManyCalls`].
+/// Those of [`verify`]; [`Error::TooManyCalls`].
 pub async fn authenticate(
     oauth: &OAuth,
     tenant_id: &TenantId,
     credentials: &Credentials,
 ) -> Result<Authenticated> {
+    let authenticated = verify(oauth, tenant_id, credentials).await?;
+    if let Some(limit) = &oauth.client_limit {
+        let client_id = &authenticated.client.value.client_id;
+        limit
+            .check(client_id)
+            .map_err(|wait| too_many_calls(client_id, wait))?;
+    }
+    Ok(authenticated)
+}
+
+/// Verifies the credentials of a client, without counting its call.
+///
+/// # Errors
+/// [`Error::InvalidClient`] for a rejected proof, whatever the reason; [`Error::InvalidAssertion`] for wrong claims in
+/// an assertion that a key of the client verifies; [`Error::WrongAuthMethod`] for a right proof of a method for which the
+/// client is not registered.
+pub async fn verify(oauth: &OAuth, tenant_id: &TenantId, credentials: &Credentials) -> Result<Authenticated> {
     let Credentials {
         client_id,
         proof,
@@ -175,18 +190,17 @@ pub async fn authenticate(
     match &authenticated {
         Err(Error::InvalidClient(why)) => log_rejection(credentials, why),
         Err(error @ (Error::InvalidAssertion { .. } | Error::WrongAuthMethod(_))) => {
-            log_rejection(credentials, &error.to_string())
+            let why = error.to_string();
+            log_rejection(credentials, &why);
+            // The credential is right, so somebody has copied it, or the client is at fault.
+            if let Some(client_id) = claimed_client(credentials) {
+                let event = Event::new("client_credential.refuse").tenant(tenant_id);
+                note_refused(&client_id, error.reason(), event.detail("why", why));
+            }
         }
         _ => {}
     }
-    let authenticated = authenticated?;
-    if let Some(limit) = &oauth.client_limit {
-        let client_id = &authenticated.client.value.client_id;
-        limit
-            .check(client_id)
-            .map_err(|wait| too_many_calls(client_id, wait))?;
-    }
-    Ok(authenticated)
+    authenticated
 }
 
 fn too_many_calls(client_id: &ClientId, wait: Duration) -> Error {
@@ -197,13 +211,18 @@ fn too_many_calls(client_id: &ClientId, wait: Duration) -> Error {
     Error::TooManyCalls(wait)
 }
 
-/// Logs a rejection. Does not audit it: a stranger must not be able to fill the database.
-fn log_rejection(credentials: &Credentials, why: &str) {
-    let claimed = match (&credentials.proof, ClientId::parse(&credentials.client_id)) {
+/// Returns the client that credentials name, whether they are right or not.
+fn claimed_client(credentials: &Credentials) -> Option<ClientId> {
+    match (&credentials.proof, ClientId::parse(&credentials.client_id)) {
         (_, Ok(client_id)) => Some(client_id),
         (Proof::Assertion(jwt), _) => assertion::claimed_client(jwt),
         _ => None,
-    };
+    }
+}
+
+/// Logs a rejection. Does not audit it: a stranger must not be able to fill the database.
+fn log_rejection(credentials: &Credentials, why: &str) {
+    let claimed = claimed_client(credentials);
     let client_id = claimed.as_ref().map_or("unknown", ClientId::as_str);
     tracing::warn!(client_id, why, "client authentication failed");
 }

@@ -37,6 +37,7 @@ use crate::{
         complete,
         dpop::{self, BoundKey},
         metadata::endpoint_urls,
+        note_refused,
     },
     store::Assertion,
 };
@@ -140,7 +141,7 @@ async fn try_issue(oauth: &OAuth, request: &Request) -> Result<Issued> {
     let issued = issuance.issue().await;
     issued.inspect_err(|error| {
         issuance.count_rejection(error);
-        issuance.note_network(error);
+        issuance.note_refusal(error);
     })
 }
 
@@ -216,15 +217,17 @@ impl<'a> Issuance<'a> {
             self.bound_key = Box::pin(dpop::check(self.oauth, &self.client, tenant_id, proof, &urls)).await?;
         }
         self.check_client_network().await?;
-        let mut issued = match &self.request.grant {
+        // Before anything is spent: a call that fails here can be repeated.
+        let dpop_nonce = match &self.bound_key {
+            Some(key) => dpop::next_nonce(self.oauth, key).await?,
+            None => None,
+        };
+        let issued = match &self.request.grant {
             GrantRequest::AuthorizationCode(code) => Box::pin(authorization_code::issue(self, code)).await,
             GrantRequest::RefreshToken(token) => Box::pin(refresh_token::issue(self, token)).await,
             GrantRequest::ClientCredentials => client_credentials::issue(self).await,
         }?;
-        if let Some(key) = &self.bound_key {
-            issued.dpop_nonce = dpop::next_nonce(self.oauth, key).await?;
-        }
-        Ok(issued)
+        Ok(Issued { dpop_nonce, ..issued })
     }
 
     /// Spends the client's proof and its assertion. Call it after all checks that may reject the call, so that a rejected
@@ -245,6 +248,22 @@ impl<'a> Issuance<'a> {
             Ok(())
         })
         .await
+    }
+
+    /// Notes a call from outside of the networks, and one without a right proof, for the audit record: an authenticated client
+    /// that calls so may have lost its credential. Other rejections are counted only.
+    fn note_refusal(&self, error: &Error) {
+        if !matches!(error, Error::NetworkNotAllowed(_) | Error::InvalidDpopProof(_)) {
+            return;
+        }
+        let event = Event::new("token.refuse")
+            .tenant(&self.tenant.tenant_id)
+            .detail("grant_type", self.request.grant.kind().as_ref());
+        let event = match &self.grant_id {
+            Some(grant_id) => event.subject(grant_id.as_str()),
+            None => event,
+        };
+        note_refused(&self.client.client_id, error.reason(), event);
     }
 
     /// Counts a rejection for the usage of the grant, unless it says nothing about the client.

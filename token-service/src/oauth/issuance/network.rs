@@ -2,34 +2,14 @@
 
 use accord::{
     rpc::context,
-    store::audit::{CallerAddress, Event},
+    store::audit::CallerAddress,
     text::{id::GrantId, network::AllowedNetworks},
 };
 
 use super::Issuance;
-use crate::{
-    error::{Error, Result},
-    model::client::require_network,
-    oauth::note_refused,
-};
+use crate::{error::Result, model::client::require_network};
 
 impl Issuance<'_> {
-    /// Notes a call from outside of the networks for the audit record. An authenticated client that calls from elsewhere may have
-    /// lost its secret. Other rejections are counted only.
-    pub(super) fn note_network(&self, error: &Error) {
-        if !matches!(error, Error::NetworkNotAllowed(_)) {
-            return;
-        }
-        let event = Event::new("token.refuse")
-            .tenant(&self.tenant.tenant_id)
-            .detail("grant_type", self.request.grant.kind().as_ref());
-        let event = match &self.grant_id {
-            Some(grant_id) => event.subject(grant_id.as_str()),
-            None => event,
-        };
-        note_refused(&self.client.client_id, error.reason(), event);
-    }
-
     /// Rejects a call from outside of the client's networks. It counts for the grant that the client has now.
     pub(super) async fn check_client_network(&mut self) -> Result<()> {
         let Err(error) = check_network(&self.client.allowed_networks) else {

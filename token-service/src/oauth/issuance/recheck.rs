@@ -8,9 +8,9 @@ use super::{Issuance, Issued, SignedToken, find_tenant};
 use crate::{
     cache::Authenticated,
     error::{Error, Result, found},
-    model::{family::Family, watermark::ATTEMPTS},
+    model::{client::ProofKind, family::Family, watermark::ATTEMPTS},
     oauth::{
-        client_authentication::{Proof, authenticate},
+        client_authentication::{Proof, verify},
         dpop::{self, BoundKey},
         revocation_names,
     },
@@ -87,19 +87,20 @@ impl Issuance<'_> {
         Ok(())
     }
 
-    /// Authenticates the client again by its secret, or by the keys that verified its assertion.
+    /// Authenticates the client again, without counting its call a second time: a call that has changed something must not
+    /// meet a limit.
     async fn authenticate_again(&self) -> Result<Authenticated> {
         let (oauth, request) = (self.oauth, self.request);
-        if let Proof::Secret(..) = &request.credentials.proof {
-            return authenticate(oauth, &request.tenant_id, &request.credentials).await;
+        if !matches!(request.credentials.proof, Proof::Assertion(_)) {
+            return verify(oauth, &request.tenant_id, &request.credentials).await;
         }
-        // An assertion counts only once, so this compares what verified it, or the certificate, instead.
+        // An assertion counts only once, so this compares what verified it instead.
         let client = found(oauth.cache.client(&self.client.client_id).await)?;
         let client = client.filter(|client| client.value.active && client.value.has_keys_of(&self.client));
         let client = client.ok_or(Error::InvalidClient("the client or its keys changed"))?;
-        if let Some(kind) = request.credentials.proof.kind() {
-            client.value.require_proof(kind, oauth.store.now())?;
-        }
+        client
+            .value
+            .require_proof(ProofKind::Assertion, oauth.store.now())?;
         Ok(Authenticated {
             client,
             entry: None,

@@ -31,14 +31,22 @@ async fn an_assertion_goes_on_counting_while_its_key_does() {
     assert!(world.registry().was_delayed());
     assert!(world.is_active(&tokens.access_token).await);
 
-    let changes: [super::Change; 2] = [
+    let changes: [super::Change; 4] = [
         |world| {
             ClientKey::of_client(world, "EdDSA");
         },
         |world| world.suspend("client", true),
+        |world| world.change_client(|client| client.token_endpoint_auth_method = "client_secret_post".into()),
+        |world| {
+            world.change_client(|client| client.jwks_uri = "https://partner.example/keys".into());
+        },
     ];
     for change in changes {
         world.suspend("client", false);
+        world.change_client(|client| {
+            client.token_endpoint_auth_method.clear();
+            client.jwks_uri.clear();
+        });
         let key = ClientKey::of_client(&world, "EdDSA");
         change_meanwhile(&world, change);
         let refused = world.issue(by_assertion(&world, &key)).await;

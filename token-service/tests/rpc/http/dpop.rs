@@ -186,7 +186,9 @@ async fn a_call_that_fails_for_something_else_can_be_repeated_with_its_proof() {
         "invalid_grant",
     );
     assert_bound(&ask(&world, &proof).await, &key);
+    assert!(world.audit_events("token.refuse").await.is_empty());
     assert_error(&ask(&world, &proof).await, 400, "invalid_dpop_proof");
+    assert_eq!(world.audit_events("token.refuse").await.len(), 1);
 }
 
 #[tokio::test]

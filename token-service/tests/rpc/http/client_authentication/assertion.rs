@@ -61,7 +61,11 @@ async fn the_edges_of_time_are_where_they_should_be() {
     }
     let late = key.assertion(&world);
     world.clock().advance(Duration::from_secs(120));
+    let before = world.audit_events("client_credential.refuse").await.len();
     assert_error(&post(&world, &by_assertion(&late)).await, 401, "invalid_client");
+    // The client has signed it, and somebody may have copied it.
+    let events = world.audit_events("client_credential.refuse").await;
+    assert_eq!(events.len(), before + 1);
 }
 
 #[tokio::test]
