@@ -90,7 +90,7 @@ struct Call {
     parts: request::Parts,
     body: Bytes,
     deadline: Instant,
-    is_read: bool,
+    is_quick: bool,
     may_repeat: bool,
 }
 
@@ -111,7 +111,7 @@ impl HopChannel {
             parts,
             body,
             deadline,
-            is_read: is_read(&method),
+            is_quick: is_quick(&method),
             may_repeat: may_repeat(&method),
         };
         let answered = timeout_at(deadline, self.attempts(&call)).await;
@@ -131,7 +131,7 @@ impl HopChannel {
             let peer = &chosen.0;
             let authorization = self.token.as_ref().map(HopToken::header);
             let patience =
-                (failed.is_none() && call.is_read && self.peers.has_other(peer)).then_some(PATIENCE);
+                (failed.is_none() && call.is_quick && self.peers.has_other(peer)).then_some(PATIENCE);
             let is_last = failed.is_some();
             match attempt(&chosen, call, authorization.clone(), patience).await {
                 Ok(response) => {
@@ -263,8 +263,8 @@ fn time_for_next_hop(left: Duration) -> Duration {
     left.mul_f64(0.9)
 }
 
-/// Returns whether a method, as `package.Service/Method`, only reads, at little cost.
-fn is_read(method: &str) -> bool {
+/// Returns whether a method, as `package.Service/Method`, takes little time and may be called twice.
+fn is_quick(method: &str) -> bool {
     let Some(method) = method.strip_prefix("accord.registry.v1.DirectoryService/") else {
         return false;
     };
@@ -275,6 +275,7 @@ fn is_read(method: &str) -> bool {
             | "GetProfiles"
             | "GetTenantProfile"
             | "ListChanges"
+            | "ReportSigningAlgorithms"
             | "ResolveUser"
     )
 }
