@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -143,6 +144,12 @@ impl Harness {
             _directory: directory,
             database,
         }
+    }
+
+    /// The authority that signed the listeners' certificate, in PEM form; `None` without TLS.
+    pub fn authority(&self) -> Option<Vec<u8>> {
+        let has_tls = self.settings.service.tls_certificate != Path::new("");
+        has_tls.then(|| std::fs::read(&self.settings.service.client_ca).unwrap())
     }
 
     /// The token that is right for a method: of an operator with every right, or of an internal service.

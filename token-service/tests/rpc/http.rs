@@ -10,6 +10,8 @@ pub mod authorize;
 pub mod browser;
 mod client;
 mod client_authentication;
+mod conformance;
+pub mod connection;
 mod discovery;
 mod dpop;
 mod introspection;
@@ -20,7 +22,7 @@ mod protocol;
 pub mod pushed_request;
 pub mod token;
 
-pub use client::{Answer, Request};
+pub use client::{Answer, MTLS_HOST, Request};
 
 /// Asserts an error of the endpoints that clients call (RFC 6749 §5.2): JSON that no cache stores, with a
 /// challenge if, and only if, it is a 401.

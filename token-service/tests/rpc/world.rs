@@ -27,6 +27,8 @@ use crate::{
 
 mod tokens;
 
+pub use tokens::confirmation;
+
 /// Every admin's password.
 pub const PASSWORD: &str = "correct horse battery staple";
 /// Every client's redirect URI.

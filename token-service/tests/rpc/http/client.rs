@@ -2,16 +2,23 @@
 
 use std::net::SocketAddr;
 
+use accord::testing::certificates::Pair;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split},
     net::TcpStream,
 };
 use url::form_urlencoded;
 
+use super::connection::{connect, tls};
 use crate::world::{TestClient, World};
+
+/// The host of the authorities.
+const HOST: &str = "auth.example";
+/// The host at which clients present certificates.
+pub const MTLS_HOST: &str = "mtls.auth.example";
 
 /// What a form's body is called.
 pub const FORM: &str = "application/x-www-form-urlencoded";
@@ -27,13 +34,16 @@ pub fn encoded(fields: &Fields) -> String {
 }
 
 /// A request, to be sent as it is.
-#[derive(Clone, Debug)]
+#[derive(Clone, derive_more::Debug)]
 pub struct Request {
     method: String,
     target: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
     in_chunks: bool,
+    host: &'static str,
+    #[debug(skip)]
+    certificate: Option<Pair>,
 }
 
 impl Request {
@@ -44,6 +54,8 @@ impl Request {
             headers: Vec::new(),
             body: Vec::new(),
             in_chunks: false,
+            host: HOST,
+            certificate: None,
         }
     }
 
@@ -72,6 +84,24 @@ impl Request {
         self
     }
 
+    /// Goes to the host at which clients present certificates.
+    pub fn host_of_partners(mut self) -> Self {
+        self.host = MTLS_HOST;
+        self
+    }
+
+    /// Presents this certificate, at the host for that.
+    pub fn certificate(self, pair: &Pair) -> Self {
+        let mut request = self.host_of_partners();
+        request.certificate = Some(pair.clone());
+        request
+    }
+
+    /// The certificate that it presents.
+    pub fn pair(&self) -> Option<&Pair> {
+        self.certificate.as_ref()
+    }
+
     pub fn form(self, fields: &Fields) -> Self {
         self.header("content-type", FORM).body(encoded(fields))
     }
@@ -92,18 +122,30 @@ impl Request {
         self.header("authorization", format!("Basic {}", STANDARD.encode(pair)))
     }
 
-    /// Sends the request over a connection of its own.
+    /// Sends the request over a connection of its own, with TLS if the world has it.
     pub async fn send(&self, world: &World) -> Answer {
-        self.send_to(world.http_address()).await
+        let Some(authority) = world.harness().authority() else {
+            return self.send_to(world.http_address()).await;
+        };
+        let tls = tls(&authority, self.pair());
+        let stream = connect(world.http_address(), self.host, tls).await;
+        self.exchange(stream.unwrap()).await
     }
 
-    /// The same, for requests that race.
+    /// The same without TLS, for requests that race.
     pub async fn send_to(&self, address: SocketAddr) -> Answer {
-        let stream = TcpStream::connect(address).await.unwrap();
-        let (mut reader, mut writer) = stream.into_split();
+        self.exchange(TcpStream::connect(address).await.unwrap()).await
+    }
+
+    /// Sends the request over this connection.
+    pub async fn exchange<S>(&self, stream: S) -> Answer
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let (mut reader, mut writer) = split(stream);
         let mut sent = format!(
-            "{} {} HTTP/1.1\r\nhost: auth.example\r\n",
-            self.method, self.target
+            "{} {} HTTP/1.1\r\nhost: {}\r\n",
+            self.method, self.target, self.host
         );
         for (name, value) in &self.headers {
             sent.push_str(&format!("{name}: {value}\r\n"));
@@ -125,6 +167,7 @@ impl Request {
         // Beside the reading: a server may answer before it has read everything, and close.
         let writing = tokio::spawn(async move {
             let _ = writer.write_all(&sent).await;
+            let _ = writer.flush().await;
             writer
         });
         let mut received = Vec::new();

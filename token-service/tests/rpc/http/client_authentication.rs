@@ -13,7 +13,7 @@ mod assertion_rpc;
 
 const TOKEN: &str = "/acme/oauth2/token";
 const CREDENTIALS: (&str, &str) = ("grant_type", "client_credentials");
-const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+pub const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// Where a client authenticates, with what it asks there.
 const ENDPOINTS: [(&str, (&str, &str)); 3] = [

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use accord::{clock::Clock, testing::dpop::ProofKey};
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::{Answer, Request, assert_error, client::Fields, keys::ClientKey, tokens_issued};
-use crate::{http::token::by_code, world::World};
+use crate::{
+    http::token::by_code,
+    world::{World, confirmation},
+};
 
 mod nonces;
 mod proofs;
@@ -60,9 +62,7 @@ fn assert_bound(answer: &Answer, key: &ProofKey) -> String {
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(answer.text("token_type"), "DPoP");
     let token = answer.text("access_token");
-    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
-    let claims: Value = serde_json::from_slice(&claims).unwrap();
-    assert_eq!(claims["cnf"], json!({"jkt": key.jkt()}));
+    assert_eq!(confirmation(&token), json!({"jkt": key.jkt()}));
     token
 }
 

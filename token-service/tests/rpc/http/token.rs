@@ -23,7 +23,7 @@ pub fn by_code(code: &str) -> Vec<(&str, &str)> {
 }
 
 /// These fields with others instead, or beside them.
-fn with<'a>(mut fields: Vec<(&'a str, &'a str)>, changes: &Fields<'a>) -> Vec<(&'a str, &'a str)> {
+pub fn with<'a>(mut fields: Vec<(&'a str, &'a str)>, changes: &Fields<'a>) -> Vec<(&'a str, &'a str)> {
     for change in changes {
         fields.retain(|(name, _)| *name != change.0);
         fields.push(*change);
@@ -31,7 +31,8 @@ fn with<'a>(mut fields: Vec<(&'a str, &'a str)>, changes: &Fields<'a>) -> Vec<(&
     fields
 }
 
-fn without<'a>(mut fields: Vec<(&'a str, &'a str)>, name: &str) -> Vec<(&'a str, &'a str)> {
+/// These fields but for one.
+pub fn without<'a>(mut fields: Vec<(&'a str, &'a str)>, name: &str) -> Vec<(&'a str, &'a str)> {
     fields.retain(|(known, _)| *known != name);
     fields
 }

@@ -4,11 +4,21 @@ use accord::{
     token::v1::{self as pb, issue_token_request as issue},
     verify::AccessTokenClaims,
 };
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::Value;
 use token_service::model::signing_key::Signer;
 use tonic::Status;
 
 use super::{REDIRECT_URI, TestClient, VERIFIER, World};
 use crate::harness::ok;
+
+/// The claim `cnf` of an access token: the key that it is bound to.
+#[track_caller]
+pub fn confirmation(token: &str) -> Value {
+    let claims = token.split('.').nth(1).unwrap();
+    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
+    claims["cnf"].clone()
+}
 
 impl World {
     pub fn by_code(&self, code: &str) -> pb::IssueTokenRequest {

@@ -141,7 +141,7 @@ async fn a_redirect_uri_that_is_not_registered_is_named() {
 }
 
 #[tokio::test]
-async fn a_proof_at_par_binds_the_code_to_its_key() {
+async fn a_proof_at_par_counts_once_and_is_of_the_key_that_dpop_jkt_names() {
     let world = World::start().await;
     let url = format!("{}/oauth2/par", world.issuer);
     let iat = world.clock().now().as_secs();
