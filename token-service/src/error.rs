@@ -81,9 +81,9 @@ pub enum Error {
     UnsuitableSigningKey,
     /// A client follows the profile that forbids RS256, or will, so that no key is made for it.
     #[error(
-        "a client follows the FAPI 2.0 Security Profile, or will, which forbids RS256 (§5.4.1): use PS256, ES256 or EdDSA"
+        "client {0} follows the FAPI 2.0 Security Profile, or will, which forbids RS256 (§5.4.1): use PS256, ES256 or EdDSA"
     )]
-    ProfileForbidsRs256,
+    ProfileForbidsRs256(String),
     /// The DPoP proof of an authenticated client is missing or rejected; what it must be.
     #[error("the DPoP proof is rejected: {0}")]
     InvalidDpopProof(String),
@@ -175,7 +175,7 @@ impl Error {
             Self::InvalidClient(_) | Self::InvalidAssertion { .. } | Self::WrongAuthMethod(_) => {
                 ErrorReason::InvalidClient
             }
-            Self::UnsuitableSigningKey | Self::ProfileForbidsRs256 => ErrorReason::WrongState,
+            Self::UnsuitableSigningKey | Self::ProfileForbidsRs256(_) => ErrorReason::WrongState,
             Self::InvalidDpopProof(_) => ErrorReason::InvalidDpopProof,
             Self::UseDpopNonce(_) => ErrorReason::UseDpopNonce,
             Self::NetworkNotAllowed(_) => ErrorReason::NetworkNotAllowed,

@@ -45,9 +45,10 @@ fn problem(error: Error) -> Problem {
         Error::UnsuitableSigningKey => plain(Code::FailedPrecondition)
             .metadata("resource", "signing_key")
             .metadata("state", "RS256"),
-        Error::ProfileForbidsRs256 => plain(Code::FailedPrecondition)
+        Error::ProfileForbidsRs256(client_id) => plain(Code::FailedPrecondition)
             .metadata("resource", "client")
-            .metadata("state", "FAPI_2_0"),
+            .metadata("state", "FAPI_2_0")
+            .metadata("client_id", client_id),
         Error::InvalidDpopProof(_) => plain(Code::InvalidArgument),
         Error::UseDpopNonce(nonce) => plain(Code::InvalidArgument).metadata("dpop_nonce", nonce),
         Error::NetworkNotAllowed(address) => {

@@ -1,8 +1,9 @@
 //! How signing keys come and go beside clients that follow the FAPI 2.0 Security Profile, which forbids RS256 (§5.4.1).
 //!
 //! The registry knows the clients, so it decides. It is told of RS256 before there is a key for it, and from then on admits no
-//! client to the profile; while one follows it, it rejects RS256. What is left to chance between two replicas shows when a token
-//! is signed: [`Client::require_token`](crate::model::client::Client::require_token) has the last word.
+//! client to the profile; while one follows it, it rejects RS256. Two reports may still cross, of
+//! two replicas or of a call and the maintenance beside it. Then signing decides:
+//! [`Client::require_token`](crate::model::client::Client::require_token) rejects the token.
 
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ pub async fn rotate(
 ) -> Result<SigningKey> {
     let mut algorithms = oauth.store.signing_algorithms().await?;
     let made = algorithm.or(algorithms.last().copied());
-    if made == Some(Algorithm::Rs256) {
+    if made == Some(Algorithm::Rs256) && !oauth.store.was_created(creation).await? {
         algorithms.push(Algorithm::Rs256);
         oauth.registry.report_signing_algorithms(&algorithms).await?;
     }
@@ -60,7 +61,8 @@ pub async fn maintain(oauth: &OAuth, period: Option<Duration>) -> Result<Option<
     if let Err(error) = &reported {
         log_failure(error);
     }
-    let may_rotate = reported.is_ok() || !algorithms.contains(&Algorithm::Rs256);
+    // The schedule makes a key of the algorithm of the next one.
+    let may_rotate = reported.is_ok() || algorithms.last() != Some(&Algorithm::Rs256);
     match period.filter(|_| may_rotate) {
         Some(period) => oauth.store.rotate_signing_key_when_due(period).await,
         None => Ok(None),

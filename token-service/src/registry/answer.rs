@@ -11,6 +11,7 @@ use accord::{
     },
 };
 use tonic::{Code, Status};
+use tonic_types::StatusExt;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -37,6 +38,13 @@ const NO_ANSWER: [Code; 7] = [
     // Another server or an older version is at the registry's URL.
     Code::Unimplemented,
 ];
+
+/// Returns the client that an error names; empty if it names none.
+pub(super) fn client_of(status: &Status) -> String {
+    let info = status.get_details_error_info();
+    let client_id = info.and_then(|info| info.metadata.get("client_id").cloned());
+    client_id.unwrap_or_default()
+}
 
 /// Converts the status of a failed call to the registry.
 pub(super) fn failure(status: Status) -> Error {

@@ -42,7 +42,8 @@ pub mod epochs;
 pub mod links;
 
 use answer::{
-    changes, client, failure, not_found, operator_action, origin, tag_key, tenant, unexpected, user,
+    changes, client, client_of, failure, not_found, operator_action, origin, tag_key, tenant, unexpected,
+    user,
 };
 use epochs::Epochs;
 
@@ -241,7 +242,7 @@ impl Registry {
         };
         let answer = self.directory.clone().report_signing_algorithms(request).await;
         answer.map(drop).map_err(|status| match status.code() {
-            Code::FailedPrecondition => Error::ProfileForbidsRs256,
+            Code::FailedPrecondition => Error::ProfileForbidsRs256(client_of(&status)),
             _ => failure(status),
         })
     }

@@ -206,6 +206,16 @@ impl Store {
         Ok((tx, outcome))
     }
 
+    /// Returns whether a creation was committed before, so that a repeated call gets the answer of the first one.
+    ///
+    /// # Errors
+    /// [`Error::RequestIdReused`].
+    pub async fn was_created(&self, creation: &Creation) -> Result<bool> {
+        let (tx, outcome) = self.begin_creation(creation).await?;
+        tx.rollback().await?;
+        Ok(matches!(outcome, Outcome::Replay { .. }))
+    }
+
     /// Records an event, which the commit of the transaction writes.
     async fn audit(&self, tx: &Transaction, origin: &Origin, event: Event) {
         audit::record(tx, &*self.clock, &*self.random, origin, event).await;

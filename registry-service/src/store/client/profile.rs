@@ -1,8 +1,8 @@
 //! The FAPI 2.0 Security Profile forbids RS256 (§5.4.1): no client is admitted to it while access tokens are signed so, and
 //! there is no key for RS256 while a client follows it, or will.
 //!
-//! One row holds the algorithms that token-service has told. Whoever admits a client to the profile, and whoever tells of an
-//! algorithm, locks it after all other rows. So the second of two sees what the first has committed.
+//! One row holds the algorithms that token-service has told. Whoever admits a client to the profile locks it after the rows
+//! of the request and the client; whoever reports locks nothing before it. So the second of two sees what the first has committed.
 
 use std::collections::BTreeSet;
 
