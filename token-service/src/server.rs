@@ -284,7 +284,10 @@ impl Service for TokenServer {
 
     async fn maintain_keys(&self) -> anyhow::Result<()> {
         if let Some(authorities) = self.oauth.mutual_tls.authorities.clone() {
-            tokio::task::spawn_blocking(move || authorities.reload()).await??;
+            // Keys are maintained all the same.
+            if let Err(problem) = tokio::task::spawn_blocking(move || authorities.reload()).await? {
+                tracing::error!(%problem, "the authorities of partners can't be used");
+            }
         }
         self.oauth.store.keyring.refresh().await?;
         let rotated = signing_keys::maintain(&self.oauth, self.signing_key_period).await?;

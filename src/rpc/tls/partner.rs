@@ -61,17 +61,18 @@ impl PartnerAuthorities {
     /// is still being written. Blocks the thread for as long as the file takes.
     ///
     /// # Errors
-    /// A file that can't be used, and an authority that is in both files now. The authorities that were read before still count.
+    /// A file that can't be used, and an authority that is in both files now, whichever has changed. The authorities that were
+    /// read before still count.
     pub fn reload(&self) -> Result<(), TlsProblem> {
         let content = Content::read(PARTNER_CA, &self.path)?;
-        let digest = content.digest();
+        let read = Current::new(&content, &self.client_ca)?;
+        let digest = read.digest;
         let before = std::mem::replace(
             &mut *self.last.lock().unwrap_or_else(PoisonError::into_inner),
             digest,
         );
         if before == digest && self.current.load().digest != digest {
-            self.current
-                .store(Arc::new(Current::new(&content, &self.client_ca)?));
+            self.current.store(Arc::new(read));
             tracing::info!("changed authorities of partners count");
         }
         Ok(())
