@@ -117,6 +117,12 @@ impl ClientKeySets {
         if !are_wanting && let Some(keys) = slot.fetched().younger_than(FRESH, self.clock.now()) {
             return Ok(keys);
         }
+        let unknown = Error::InvalidClient("the keys at the client's jwks_uri can't be fetched");
+        if !slot.fetched().is_due(self.clock.now(), are_wanting) {
+            // A fetch that is under way may bring what is wanted.
+            let _fetching = slot.fetching.lock().await;
+            return slot.fetched().younger_than(KEEP, self.clock.now()).ok_or(unknown);
+        }
         let (fetcher, clock) = (self.fetcher.clone(), self.clock.clone());
         let usable = complete(async move {
             let _fetching = slot.fetching.lock().await;
@@ -131,7 +137,6 @@ impl ClientKeySets {
             }
             Ok(slot.fetched().younger_than(KEEP, now))
         });
-        let unknown = Error::InvalidClient("the keys at the client's jwks_uri can't be fetched");
         usable.await?.ok_or(unknown)
     }
 }
