@@ -141,8 +141,8 @@ async fn the_sample_partner_connects_reads_refreshes_and_disconnects() {
         .change_designated_user(&own.grant_id, "second-api-user")
         .await;
     within(OFFLINE_BOUND, "the end of the token", async || {
-        assert_eq!(sample.get("/contacts").await.0, 200);
-        sample.get("/").await.2.contains("refreshed 1 times")
+        let answers = sample.get("/contacts").await.0 == 200;
+        answers && sample.get("/").await.2.contains("refreshed 1 times")
     })
     .await;
     assert_eq!(sample.press("/refresh").await.0, 303);

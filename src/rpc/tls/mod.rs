@@ -40,7 +40,7 @@ impl TlsProblem {
 }
 
 /// Returns the cryptography of every connection. Of TLS 1.2 it has the suites that the FAPI 2.0 Security Profile
-/// (section 5.2.1) allows.
+/// (section 5.2) allows.
 fn provider() -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites.retain(|suite| {

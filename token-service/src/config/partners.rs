@@ -27,8 +27,8 @@ impl Settings {
         }
     }
 
-    /// Returns where partners may present certificates. Behind a gateway it is nowhere: the header has theirs, and a connection
-    /// with a certificate is the gateway's, or it is rejected. Else a gateway whose certificate has expired would be a client.
+    /// Returns where partners may present certificates. Behind a gateway it is nowhere: the header has theirs, and a connection's
+    /// own certificate must be one of `--client-ca`. Otherwise a gateway whose certificate has expired would count as a client.
     fn partner_certificates(&self) -> PartnerCertificates {
         let host = Url::parse(&self.mtls_base_url).ok();
         let host = host.as_ref().and_then(Url::host_str);

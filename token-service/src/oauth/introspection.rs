@@ -12,7 +12,7 @@ use accord::{
         opaque::RefreshToken,
     },
     token::v1::IntrospectTokenResponse as Response,
-    verify::{self, AccessTokenClaims, key_id},
+    verify::{self, AccessTokenClaims, Confirmation, key_id},
 };
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -272,7 +272,12 @@ impl Introspection<'_> {
                 let from = binding.check_networks(networks);
                 from.map_err(|NotBound| refused(ErrorReason::NetworkNotAllowed, "network"))?;
                 let key = binding.check_key(claims.cnf.as_ref(), token, now);
-                key.map_err(|NotBound| refused(ErrorReason::InvalidDpopProof, "key"))?
+                key.map_err(|NotBound| match &claims.cnf {
+                    Some(Confirmation::Certificate(_)) => {
+                        refused(ErrorReason::Unauthenticated, "certificate")
+                    }
+                    _ => refused(ErrorReason::InvalidDpopProof, "key"),
+                })?
             }
             None => None,
         };

@@ -130,6 +130,7 @@ async fn a_token_of_a_dpop_key_is_active_with_a_proof_of_it_and_once() {
         "each attempt is an event: {events:?}"
     );
     assert!(events.iter().all(|event| event.client_id == world.client_id));
+    assert!(world.audit_events("call.reject").await.is_empty());
     // A workload that tells nothing compares the key itself.
     assert!(world.is_active(&token).await);
 }
@@ -181,6 +182,9 @@ async fn a_token_of_a_certificate_is_active_on_its_connection() {
     for other in [&b""[..], b"another certificate"] {
         assert!(!is_active(&world, &token, on(other)).await);
     }
+    let events = world.audit_events("token_use.refuse").await;
+    let why: Vec<_> = events.iter().map(|event| event.detail["why"].as_str()).collect();
+    assert_eq!(why, ["certificate"; 2]);
     let key = ProofKey::es256();
     let mut both = with_proof(&proof(&world, &key, &token, |_| {}));
     both.client_certificate = b"a certificate".to_vec();

@@ -16,8 +16,8 @@ impl Client {
     }
 
     /// Checks that the client may authenticate by this kind of proof (RFC 7591 §2), which is right. A secret in a field of gRPC
-    /// does for both methods, which tell header and form of HTTP apart. Until its profile begins, one
-    /// that it used before may still do. No secret does from then on (§5.3.2.1 of the profile: mutual TLS or private_key_jwt).
+    /// does for both methods, which tell header and form of HTTP apart. Until its profile begins, a right proof of any kind is
+    /// accepted. No secret is from then on (§5.3.2.1 of the profile: mutual TLS or private_key_jwt).
     ///
     /// # Errors
     /// [`Error::WrongAuthMethod`], with the right one.

@@ -18,7 +18,7 @@ use crate::{
     world::World,
 };
 
-/// The suites of TLS 1.2 that the profile allows (§5.2.1), for a server whose key is one of ECDSA.
+/// The suites of TLS 1.2 that the profile allows (§5.2), for a server whose key is one of ECDSA.
 const SUITES_OF_1_2: [CipherSuite; 2] = [
     CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
     CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
