@@ -165,7 +165,7 @@ pub trait CallerDirectory: Send + Sync + fmt::Debug {
     }
 }
 
-/// The caller that the certificate of a call's connection names, as [`Authorizer::identify`] has found it. It is in the call's
+/// The caller that the certificate of a call's connection names, as the authorizer has found it. It is in the call's
 /// extensions.
 #[derive(Clone, Debug)]
 pub struct ConnectionCaller {
