@@ -7,16 +7,13 @@
 use std::sync::Arc;
 
 use accord::{
-    clock::UnixMillis,
-    error::v1::ErrorReason,
     position::Position,
     rpc::context,
-    store::audit::{Actor, ActorKind, Event, GrantType, IssuedToken, Origin, next_id},
+    store::audit::{Actor, ActorKind, Event, GrantType, Origin},
     text::{
-        id::{ClientId, GrantId, ScopeName, TenantId, UserId, join_scopes},
+        id::{ClientId, GrantId, ScopeName, TenantId, UserId},
         opaque::RefreshToken,
     },
-    verify::{AccessTokenClaims, Confirmation},
 };
 use zeroize::Zeroizing;
 
@@ -24,7 +21,6 @@ use crate::{
     cache::{Authenticated, Cached, Entry, KnownClient},
     error::{Error, Result, found},
     model::{
-        client::requested_scopes,
         family::Family,
         grant::{Grant, GrantState},
         tenant::Tenant,
@@ -37,11 +33,11 @@ use crate::{
         complete,
         dpop::{self, BoundKey},
         metadata::endpoint_urls,
-        note_refused,
     },
     store::Assertion,
 };
 
+mod access_token;
 mod authorization_code;
 mod client_credentials;
 mod network;
@@ -49,6 +45,7 @@ mod outcome;
 mod recheck;
 mod refresh_token;
 
+use access_token::SignedToken;
 use network::check_network;
 pub use outcome::count_rejected;
 
@@ -164,13 +161,6 @@ struct Issuance<'a> {
     authenticated_at: Position,
 }
 
-/// A signed access token.
-struct SignedToken {
-    token: Zeroizing<String>,
-    kid: String,
-    claims: AccessTokenClaims,
-}
-
 impl<'a> Issuance<'a> {
     /// Reads the tenant, and rejects a client that is not registered at it.
     async fn for_client(
@@ -250,34 +240,6 @@ impl<'a> Issuance<'a> {
         .await
     }
 
-    /// Notes a call from outside of the networks, and one without a right proof, for the audit record: an authenticated client
-    /// that calls so may have lost its credential. Other rejections are counted only.
-    fn note_refusal(&self, error: &Error) {
-        if !matches!(error, Error::NetworkNotAllowed(_) | Error::InvalidDpopProof(_)) {
-            return;
-        }
-        let event = Event::new("token.refuse")
-            .tenant(&self.tenant.tenant_id)
-            .detail("grant_type", self.request.grant.kind().as_ref());
-        let event = match &self.grant_id {
-            Some(grant_id) => event.subject(grant_id.as_str()),
-            None => event,
-        };
-        note_refused(&self.client.client_id, error.reason(), event);
-    }
-
-    /// Counts a rejection for the usage of the grant, unless it says nothing about the client.
-    fn count_rejection(&self, error: &Error) {
-        let reason = error.reason();
-        if matches!(reason, ErrorReason::Unavailable | ErrorReason::Internal) {
-            return;
-        }
-        if let Some(grant_id) = &self.grant_id {
-            let store = &self.oauth.store;
-            store.count_rejection(&self.tenant.tenant_id, grant_id, reason);
-        }
-    }
-
     fn origin(&self) -> Origin {
         client_origin(&self.client.client_id)
     }
@@ -339,79 +301,6 @@ impl<'a> Issuance<'a> {
         }
         Ok((grant, user.is_some_and(|user| user.active)))
     }
-
-    /// Returns the key that the token is bound to: that of the client's proof (RFC 9449 §6.1), else its certificate
-    /// (RFC 8705 §3).
-    fn confirmation(&self) -> Option<Confirmation> {
-        if let Some(key) = &self.bound_key {
-            return Some(key.confirmation());
-        }
-        let certificate = self.request.credentials.certificate.as_ref()?;
-        Some(Confirmation::Certificate(certificate.thumbprint()))
-    }
-
-    /// Signs an access token, and prepares its event. The grant must be active, or the caller activates it in the
-    /// transaction that commits the event.
-    async fn sign(&mut self, grant: &Grant, family: Option<&Family>) -> Result<(SignedToken, Event)> {
-        let known = &self.client.scopes;
-        let enabled = |name: &ScopeName| {
-            known
-                .iter()
-                .any(|scope| scope.name == *name && grant.allows(scope))
-        };
-        let scopes = effective_scopes(&grant.scopes, enabled, &self.request.scopes)?;
-        let keys = self.watermark.own(self.oauth.cache.keys().await?)?;
-        let store = &self.oauth.store;
-        let now = store.now();
-        let bounds = [grant.expires_at, family.map(|family| family.expires_at)];
-        let life_ends = now.plus(self.oauth.lifetimes.access_token);
-        let ends = bounds.into_iter().flatten().fold(life_ends, UnixMillis::min);
-        let jti = next_id(&*store.clock, &*store.random);
-        let claims = AccessTokenClaims {
-            iss: self.tenant.issuer.clone(),
-            aud: self.tenant.cloud_api_url.clone(),
-            sub: grant.designated_user_id.to_string(),
-            client_id: self.client.client_id.to_string(),
-            tenant_id: self.tenant.tenant_id.to_string(),
-            grant_id: grant.grant_id.to_string(),
-            family_id: family.map(|family| family.family_id.to_string()),
-            scope: join_scopes(scopes),
-            jti: jti.to_string(),
-            iat: numeric_date(now)?,
-            exp: numeric_date(ends)?,
-            rev: self.watermark.to_string(),
-            cnf: self.confirmation(),
-        };
-        if claims.exp <= claims.iat {
-            // Less than a second of the grant or family is left.
-            return Err(match family {
-                Some(_) => Error::InvalidGrant,
-                None => Error::ConsentRequired(Some(GrantState::Expired.contract_name())),
-            });
-        }
-        let signer = keys.signer();
-        self.client
-            .require_token(claims.cnf.as_ref(), signer.algorithm(), now)?;
-        let token = signer.sign_access_token(&claims)?;
-        let kid = signer.kid().to_owned();
-        let issued = IssuedToken {
-            jti,
-            grant_id: grant.grant_id.clone(),
-            user_id: grant.designated_user_id.clone(),
-            grant_type: self.request.grant.kind(),
-            key_thumbprint: *signer.thumbprint(),
-            scope: claims.scope.clone(),
-        };
-        let mut event = Event::issued(issued)
-            .tenant(&self.tenant.tenant_id)
-            .client(&self.client.client_id);
-        event = match &claims.cnf {
-            Some(Confirmation::Jkt(thumbprint)) => event.detail("jkt", thumbprint.as_str()),
-            Some(Confirmation::Certificate(thumbprint)) => event.detail("x5t#S256", thumbprint.as_str()),
-            None => event,
-        };
-        Ok((SignedToken { token, kid, claims }, event))
-    }
 }
 
 /// Reads the tenant of a request.
@@ -433,29 +322,6 @@ pub fn client_origin(client_id: &ClientId) -> Origin {
     }
 }
 
-/// Returns the scopes of a token: the granted ones that are enabled for the client now, limited to the requested ones
-/// if there are any. Fails if a requested scope is missing, or if none is left.
-fn effective_scopes<'g>(
-    granted: &'g [ScopeName],
-    enabled: impl Fn(&ScopeName) -> bool,
-    requested: &[ScopeName],
-) -> Result<Vec<&'g ScopeName>> {
-    let requested = requested_scopes(requested)?;
-    let mut effective: Vec<_> = granted.iter().filter(|scope| enabled(scope)).collect();
-    let exceeds = requested.iter().any(|scope| !effective.contains(&scope));
-    effective.retain(|scope| requested.is_empty() || requested.contains(scope));
-    if exceeds || effective.is_empty() {
-        return Err(Error::InvalidScope);
-    }
-    Ok(effective)
-}
-
-/// Returns the seconds since 1970, in 32 bits because JSON gateways print wider numbers as strings. They last until
-/// 2106.
-fn numeric_date(time: UnixMillis) -> Result<u32> {
-    u32::try_from(time.as_secs()).map_err(|_| Error::Signing)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -471,34 +337,6 @@ mod tests {
             introspection::{Requester, introspect},
         },
     };
-
-    fn scopes(names: &str) -> Vec<ScopeName> {
-        let names = names.split_whitespace();
-        names.map(|name| ScopeName::parse(name).unwrap()).collect()
-    }
-
-    #[test]
-    fn a_token_gets_the_scopes_of_grant_client_and_catalogue() {
-        let effective = |granted, enabled, requested| {
-            let (granted, enabled) = (scopes(granted), scopes(enabled));
-            let effective = effective_scopes(&granted, |scope| enabled.contains(scope), &scopes(requested));
-            effective.map(join_scopes)
-        };
-        assert_eq!(effective("a b", "a b c", "").unwrap(), "a b");
-        assert_eq!(effective("a b", "b c", "").unwrap(), "b");
-        assert_eq!(effective("a b", "a b", "b").unwrap(), "b");
-        for (granted, enabled, requested) in [
-            ("a", "a b", "b"),
-            ("a b", "a", "b"),
-            ("a", "b", ""),
-            ("a", "a", "a b"),
-        ] {
-            assert!(matches!(
-                effective(granted, enabled, requested),
-                Err(Error::InvalidScope)
-            ));
-        }
-    }
 
     #[tokio::test]
     async fn issuing_takes_at_most_two_locks() {

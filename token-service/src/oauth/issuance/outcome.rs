@@ -1,4 +1,4 @@
-//! Counts issued tokens and rejected requests.
+//! Counts issued tokens and rejected requests, and notes those that a thief could have sent.
 
 use std::sync::LazyLock;
 
@@ -6,8 +6,12 @@ use accord::{
     error::v1::ErrorReason,
     metrics::{TOKENS_ISSUED, TOKENS_REJECTED},
     rpc::status::reason_name,
+    store::audit::Event,
 };
 use metrics::{Counter, counter};
+
+use super::Issuance;
+use crate::{error::Error, oauth::note_refused};
 
 /// The grant types of RFC 6749 that are supported. All others count as [`UNKNOWN`].
 const GRANT_TYPES: [&str; 3] = ["authorization_code", "refresh_token", "client_credentials"];
@@ -31,4 +35,34 @@ pub fn count_rejected(grant_type: &str, reason: ErrorReason) {
     let known = GRANT_TYPES.into_iter().find(|known| *known == grant_type);
     let grant_type = known.unwrap_or(UNKNOWN);
     counter!(TOKENS_REJECTED, "grant_type" => grant_type, "reason" => reason_name(reason)).increment(1);
+}
+
+impl Issuance<'_> {
+    /// Notes a call from outside of the networks, and one without a right proof, for the audit record: an authenticated client
+    /// that calls so may have lost its credential. Other rejections are counted only.
+    pub(super) fn note_refusal(&self, error: &Error) {
+        if !matches!(error, Error::NetworkNotAllowed(_) | Error::InvalidDpopProof(_)) {
+            return;
+        }
+        let event = Event::new("token.refuse")
+            .tenant(&self.tenant.tenant_id)
+            .detail("grant_type", self.request.grant.kind().as_ref());
+        let event = match &self.grant_id {
+            Some(grant_id) => event.subject(grant_id.as_str()),
+            None => event,
+        };
+        note_refused(&self.client.client_id, error.reason(), event);
+    }
+
+    /// Counts a rejection for the usage of the grant, unless it says nothing about the client.
+    pub(super) fn count_rejection(&self, error: &Error) {
+        let reason = error.reason();
+        if matches!(reason, ErrorReason::Unavailable | ErrorReason::Internal) {
+            return;
+        }
+        if let Some(grant_id) = &self.grant_id {
+            let store = &self.oauth.store;
+            store.count_rejection(&self.tenant.tenant_id, grant_id, reason);
+        }
+    }
 }
