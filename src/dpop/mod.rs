@@ -14,7 +14,7 @@ mod url;
 pub use error::ProofError;
 pub use header::{DPOP, DPOP_NONCE, from_headers};
 pub use proof::{Expected, VerifiedProof, access_token_hash, verify};
-pub use replay::{ReplayCache, ReplayError};
+pub use replay::{FULL_FOR, ReplayCache, ReplayError};
 
 /// The `typ` header of proofs (RFC 9449 §4.2).
 pub const PROOF_TYPE: &str = "dpop+jwt";

@@ -14,6 +14,7 @@ use std::{
     fmt,
     hash::{BuildHasher, RandomState},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -25,6 +26,8 @@ use crate::clock::UnixMillis;
 const SHARDS: usize = 16;
 /// How long proofs share a set, by the second in which they end.
 const SET_SECS: i64 = 12;
+/// How long a cache may stay full after [`ReplayError::Full`]: then the oldest proofs have ended.
+pub const FULL_FOR: Duration = Duration::from_secs(SET_SECS.unsigned_abs());
 /// The sets that can hold a proof that is still accepted: those of the next 71 seconds.
 const SETS: usize = 7;
 /// The most proofs of a set: what a hash table of 32,768 places takes before it grows.

@@ -122,6 +122,9 @@ pub enum Error {
     /// The client calls too often; how long to wait before the next call.
     #[error("this client calls too often; try again later")]
     TooManyCalls(Duration),
+    /// No further DPoP proof can be remembered now.
+    #[error("too many proofs came within the last minute; try again later")]
+    TooManyProofs,
     /// Too many attempts to authenticate are under way.
     #[error("too many attempts are under way; try again later")]
     Busy,
@@ -164,7 +167,9 @@ impl Error {
             Self::WrongState { .. } => ErrorReason::WrongState,
             Self::ClientChanged => ErrorReason::ClientChanged,
             Self::SignInFailed => ErrorReason::SignInFailed,
-            Self::TooManySignIns(_) | Self::TooManyCalls(_) | Self::Busy => ErrorReason::ResourceExhausted,
+            Self::TooManySignIns(_) | Self::TooManyCalls(_) | Self::TooManyProofs | Self::Busy => {
+                ErrorReason::ResourceExhausted
+            }
             Self::AmbiguousCertificate => ErrorReason::AmbiguousCertificate,
             Self::LinkInvalid(_) => ErrorReason::LinkInvalid,
             Self::AdminSessionInvalid => ErrorReason::AdminSessionInvalid,

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use accord::rpc::{auth::ambiguous_certificate, status::Problem};
+use accord::{
+    dpop::FULL_FOR,
+    rpc::{auth::ambiguous_certificate, status::Problem},
+};
 use tonic::{Code, Status};
 
 use crate::error::Error;
@@ -62,6 +65,7 @@ fn problem(error: Error) -> Problem {
         Error::ConsentRequired(Some(state)) => plain(Code::PermissionDenied).metadata("state", state),
         Error::UnsupportedGrantType => plain(Code::InvalidArgument),
         Error::KeyNotYetPublished(wait) => plain(Code::FailedPrecondition).retry_after(wait),
+        Error::TooManyProofs => plain(Code::ResourceExhausted).retry_after(FULL_FOR),
         Error::Busy => plain(Code::ResourceExhausted).retry_after(RETRY_BUSY),
         // The store has logged why.
         Error::Unavailable | Error::RegistryUnavailable | Error::TooManyRevocations | Error::NotYetSealed => {

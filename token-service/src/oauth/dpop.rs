@@ -94,7 +94,7 @@ impl BoundKey {
     ///
     /// # Errors
     /// [`Error::InvalidDpopProof`] if the proof, or another one with its `jti`, was spent before (RFC 9449 §11.1);
-    /// [`Error::Busy`] if no further proof can be remembered now.
+    /// [`Error::TooManyProofs`].
     pub fn spend(&mut self, oauth: &OAuth, client_id: &ClientId) -> Result<()> {
         if self.is_spent {
             return Ok(());
@@ -106,7 +106,7 @@ impl BoundKey {
             log_rejection(client_id, &error);
             match error {
                 ReplayError::Used => Error::InvalidDpopProof(error.to_string()),
-                ReplayError::Full => Error::Busy,
+                ReplayError::Full => Error::TooManyProofs,
             }
         })?;
         self.is_spent = true;

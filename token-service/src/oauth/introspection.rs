@@ -1,7 +1,7 @@
 //! Introspection (RFC 7662): whether a token is active at a tenant now, and what it allows. The response can be a
 //! signed JWT (RFC 9701), which a client can show to others.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use accord::{
     dpop::{ReplayError, VerifiedProof},
@@ -38,9 +38,6 @@ use crate::{
 pub const MEDIA_TYPE: &str = "application/token-introspection+jwt";
 /// The `typ` of its header.
 const TYPE: &str = "token-introspection+jwt";
-
-/// When there is room for further proofs, at the latest.
-const PROOFS_END: Duration = Duration::from_secs(12);
 
 /// The party that introspects.
 #[derive(Clone, Debug)]
@@ -156,7 +153,7 @@ fn spend(oauth: &OAuth, client_id: &str, proof: &VerifiedProof) -> Result<bool> 
     match oauth.dpop.spend(&owner, proof, oauth.store.now()) {
         Ok(()) => Ok(true),
         Err(ReplayError::Used) => Ok(false),
-        Err(ReplayError::Full) => Err(Error::TooManyCalls(PROOFS_END)),
+        Err(ReplayError::Full) => Err(Error::TooManyProofs),
     }
 }
 
