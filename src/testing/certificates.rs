@@ -14,7 +14,11 @@ use rcgen::{
     PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize, SanType,
 };
 use time::OffsetDateTime;
-use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
+use tokio_rustls::rustls::{
+    ClientConfig, ConfigBuilder,
+    client::WantsClientCert,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
 
 use crate::clock::UnixMillis;
 
@@ -205,4 +209,14 @@ fn params(subject: &Subject) -> CertificateParams {
     let usages = usages.into_iter().filter_map(|(has, usage)| has.then_some(usage));
     params.extended_key_usages = usages.collect();
     params
+}
+
+/// Finishes the configuration of a client that presents this certificate, or none.
+pub fn presenting(config: ConfigBuilder<ClientConfig, WantsClientCert>, pair: Option<&Pair>) -> ClientConfig {
+    let Some(pair) = pair else {
+        return config.with_no_client_auth();
+    };
+    let certificate = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(pair.private_key.as_bytes()).unwrap();
+    config.with_client_auth_cert(vec![certificate], key).unwrap()
 }

@@ -2,7 +2,6 @@
 
 use accord::{
     random::SystemRandom,
-    registry::v1 as reg,
     testing::{
         HeldPort,
         calls::ok,
@@ -13,12 +12,11 @@ use accord::{
 };
 use accord_cli::dev::seed;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde_json::json;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use url::Url;
 
 use super::{
-    program::{KeyType, Program, make_key},
+    program::{KeyType, Program, make_key, partner_of_the_profile},
     python::python,
 };
 use crate::harness::{partner::World, secured::Secured};
@@ -58,13 +56,7 @@ async fn authlib_follows_the_fapi_profile_with_a_certificate() {
     .await;
     let world = world(&services).await;
     let (key, public) = make_key(KeyType::P256);
-    let request = reg::SubmitIntegrationRequestRequest {
-        security_profile: reg::SecurityProfile::Fapi20.into(),
-        token_endpoint_auth_method: "private_key_jwt".into(),
-        json_web_key_set: json!({"keys": [public]}).to_string(),
-        ..Default::default()
-    };
-    let partner = world.partner_with(request).await;
+    let partner = partner_of_the_profile(&world, public).await;
 
     let pair = Pair::self_signed(&Subject::default(), KeyKind::P256);
     let certificate = directory.path().join("client.pem");

@@ -34,6 +34,17 @@ use crate::harness::{
 /// How long a program may take for a step. A JVM on a busy machine takes its time.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Registers a client that follows the FAPI 2.0 Security Profile, and authenticates by this public key.
+pub async fn partner_of_the_profile(world: &World, public: Value) -> Partner {
+    let request = reg::SubmitIntegrationRequestRequest {
+        security_profile: reg::SecurityProfile::Fapi20.into(),
+        token_endpoint_auth_method: "private_key_jwt".into(),
+        json_web_key_set: json!({"keys": [public]}).to_string(),
+        ..Default::default()
+    };
+    world.partner_with(request).await
+}
+
 /// A running program. It ends when this is dropped.
 pub struct Program {
     child: Child,
@@ -159,13 +170,7 @@ impl Scene {
         let (directory, dev) = dev::start().await;
         let world = World::new(&dev.file);
         let (key, public) = make_key(key_type);
-        let request = reg::SubmitIntegrationRequestRequest {
-            security_profile: reg::SecurityProfile::Fapi20.into(),
-            token_endpoint_auth_method: "private_key_jwt".into(),
-            json_web_key_set: json!({"keys": [public]}).to_string(),
-            ..Default::default()
-        };
-        let partner = world.partner_with(request).await;
+        let partner = partner_of_the_profile(&world, public).await;
         assert_eq!(partner.client_secret, "");
         Self {
             world,

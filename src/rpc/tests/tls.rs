@@ -32,7 +32,7 @@ use crate::{
     clock::{Clock, ManualClock, UnixMillis},
     testing::{
         TEST_START,
-        certificates::{Authority, Pair, Subject},
+        certificates::{Authority, Pair, Subject, presenting},
         test_clock,
     },
 };
@@ -88,14 +88,7 @@ fn client_with(authority: &Authority, pair: Option<&Pair>, min_version: &str) ->
         .with_protocol_versions(versions(min_version).unwrap())
         .unwrap();
     let config = config.with_root_certificates(roots);
-    Arc::new(match pair {
-        None => config.with_no_client_auth(),
-        Some(pair) => {
-            let certificate = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap();
-            let key = PrivateKeyDer::from_pem_slice(pair.private_key.as_bytes()).unwrap();
-            config.with_client_auth_cert(vec![certificate], key).unwrap()
-        }
-    })
+    Arc::new(presenting(config, pair))
 }
 
 /// A handshake as both sides see it.

@@ -26,7 +26,7 @@ use tonic::{
 use crate::{
     harness::{assert_refused, ok},
     http::{MTLS_HOST, connection::thumbprint},
-    world::{World, confirmation},
+    world::{World, confirmation, tls::Authorities},
 };
 
 /// The name of the gateway's certificate.
@@ -53,23 +53,12 @@ fn subject() -> Subject {
 
 impl Stage {
     async fn start(change: impl FnOnce(&mut Settings)) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let (workloads, partners) = (Authority::new("workloads"), Authority::new("partners"));
-        let server = workloads.issue(&Subject {
-            dns_names: vec!["localhost", MTLS_HOST],
-            ..Subject::localhost()
-        });
-        let (certificate, key) = server.write(directory.path(), "server");
-        let client_ca = workloads.write(directory.path(), "ca.pem");
-        let partner_ca = partners.write(directory.path(), "partners.pem");
-        let world = World::start_with(|settings| {
-            settings.service.tls_certificate = certificate;
-            settings.service.tls_private_key = key;
-            settings.service.client_ca = client_ca;
-            settings.partner_ca = partner_ca;
-            change(settings);
-        })
-        .await;
+        let (world, authorities) = World::start_with_tls(&[MTLS_HOST], change).await;
+        let Authorities {
+            workloads,
+            partners,
+            directory,
+        } = authorities;
         world.first_tokens().await;
         world.change_client(|client| {
             client.token_endpoint_auth_method = "tls_client_auth".into();

@@ -25,6 +25,7 @@ use crate::{
     harness::{CallerChannel, Harness, ok},
 };
 
+pub mod tls;
 mod tokens;
 
 pub use tokens::confirmation;

@@ -2,7 +2,10 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use accord::{testing::certificates::Pair, text::opaque::sha256};
+use accord::{
+    testing::certificates::{Pair, presenting},
+    text::opaque::sha256,
+};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use tokio::net::TcpStream;
 use tokio_rustls::{
@@ -11,7 +14,7 @@ use tokio_rustls::{
     rustls::{
         ClientConfig, RootCertStore,
         crypto::{CryptoProvider, aws_lc_rs::default_provider},
-        pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+        pki_types::{CertificateDer, ServerName, pem::PemObject},
     },
 };
 
@@ -29,14 +32,7 @@ pub fn tls_with(provider: CryptoProvider, authority: &[u8], pair: Option<&Pair>)
     let config = ClientConfig::builder_with_provider(Arc::new(provider));
     let config = config.with_safe_default_protocol_versions().unwrap();
     let config = config.with_root_certificates(roots);
-    Arc::new(match pair {
-        None => config.with_no_client_auth(),
-        Some(pair) => {
-            let certificate = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap();
-            let key = PrivateKeyDer::from_pem_slice(pair.private_key.as_bytes()).unwrap();
-            config.with_client_auth_cert(vec![certificate], key).unwrap()
-        }
-    })
+    Arc::new(presenting(config, pair))
 }
 
 /// Connects to a server of this name at this address.

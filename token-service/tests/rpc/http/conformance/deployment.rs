@@ -24,7 +24,7 @@ use crate::{
         pushed_request::{parameters, target},
         token::{by_code, with},
     },
-    world::{REDIRECT_URI, VERIFIER, World, challenge},
+    world::{REDIRECT_URI, VERIFIER, World, challenge, tls::Authorities},
 };
 
 /// The second client's redirect URI, whose query must survive.
@@ -77,24 +77,16 @@ impl Deployment {
 
     /// The same with other settings.
     pub async fn start_with(variant: Variant, change: impl FnOnce(&mut Settings)) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let (workloads, partners) = (Authority::new("workloads"), Authority::new("partners"));
-        let server = workloads.issue(&Subject {
-            dns_names: vec!["localhost", "auth.example", MTLS_HOST],
-            ..Subject::localhost()
-        });
-        let (certificate, key) = server.write(directory.path(), "server");
-        let client_ca = workloads.write(directory.path(), "ca.pem");
-        let partner_ca = partners.write(directory.path(), "partners.pem");
-        let world = World::start_with(|settings| {
-            settings.service.tls_certificate = certificate;
-            settings.service.tls_private_key = key;
-            settings.service.client_ca = client_ca;
-            settings.partner_ca = partner_ca;
+        let (world, authorities) = World::start_with_tls(&["auth.example", MTLS_HOST], |settings| {
             settings.mtls_base_url = format!("https://{MTLS_HOST}");
             change(settings);
         })
         .await;
+        let Authorities {
+            workloads,
+            partners,
+            directory,
+        } = authorities;
         let ids = [world.client_id.clone(), world.new_client(&["acme"]).client_id];
         let [first, second] = ids;
         let parties = [
