@@ -43,6 +43,10 @@ impl LogLimit {
         let known = texts.iter().position(|logged| logged.text == text);
         let text = if known.is_none() {
             texts.retain(|logged| is_recent(logged) || logged.unlogged > 0);
+            // A text that did not pass keeps its count only as long as there is room.
+            if texts.len() >= MAX_TEXTS {
+                texts.retain(is_recent);
+            }
             if texts.len() < MAX_TEXTS { text } else { "" }
         } else {
             text
@@ -80,6 +84,17 @@ mod tests {
         assert_eq!(limit.check_at("read-only", start + PERIOD / 2), Some(0));
         assert_eq!(limit.check_at("disk full", start + PERIOD), Some(7));
         assert_eq!(limit.check_at("disk full", start + PERIOD), None);
+    }
+
+    #[test]
+    fn texts_that_never_come_again_do_not_silence_others() {
+        let (limit, start) = (LogLimit::new(PERIOD), Instant::now());
+        for number in 0..2 * MAX_TEXTS {
+            let _ = limit.check_at(&(number / 2).to_string(), start);
+        }
+        let later = start + PERIOD;
+        assert_eq!(limit.check_at("disk full", later), Some(0));
+        assert_eq!(limit.check_at("read-only", later), Some(0));
     }
 
     #[test]
