@@ -118,7 +118,8 @@ impl Facts {
             // It is unknown which clients have the scope. Their secrets stay: otherwise one new scope would cause an
             // argon2 run for every client at once.
             Change::Scope => self.clients.expire_all(),
-            Change::Caller(id) => self.callers.remove_where(|caller| caller.id() == id),
+            // A certificate that names one caller may name two after the change.
+            Change::Caller(_) => self.callers.remove_where(|_| true),
             Change::Grant(id) => self.grants.remove(id),
             Change::SigningKeys => self.keys.store(None),
             Change::Revocation(revocation) => match revocation.kind {

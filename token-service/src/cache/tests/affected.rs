@@ -61,6 +61,11 @@ fn a_change_removes_what_it_affects_and_nothing_else() {
         (Change::Tenant(tenant_id(0)), "tenant"),
         (Change::User(tenant_id(0), user.user_id.clone()), "user"),
         (Change::Caller(caller.id().to_owned()), "caller"),
+        // It may now have a name that the caller's certificate holds, too.
+        (
+            Change::Caller(WorkloadId::generate(&*test_clock(), &random).into()),
+            "caller",
+        ),
         (Change::Grant(grant.grant_id.clone()), "grant"),
         (
             revocation(RevocationKind::Grant, grant.grant_id.as_str()),
