@@ -126,7 +126,9 @@ fn code(reason: ErrorReason) -> (StatusCode, &'static str) {
             (StatusCode::BAD_REQUEST, "unauthorized_client")
         }
         // A workload's token; RFC 6750 §3.1 has no code for a caller that may not call at all.
-        ErrorReason::Unauthenticated => (StatusCode::UNAUTHORIZED, "invalid_token"),
+        ErrorReason::Unauthenticated | ErrorReason::AmbiguousCertificate => {
+            (StatusCode::UNAUTHORIZED, "invalid_token")
+        }
         ErrorReason::PermissionDenied => (StatusCode::FORBIDDEN, "access_denied"),
         ErrorReason::NotFound => (StatusCode::NOT_FOUND, "not_found"),
         ErrorReason::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"),
