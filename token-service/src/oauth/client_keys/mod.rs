@@ -69,15 +69,21 @@ struct Fetched {
 impl Fetched {
     /// Returns whether to fetch now. `are_wanting` says that the keys in memory did not do.
     fn is_due(&self, now: UnixMillis, are_wanting: bool) -> bool {
-        let may_try = self.tried_at.is_none_or(|at| now.since(at) >= PAUSE);
+        let may_try = self.tried_at.is_none_or(|at| !is_within(PAUSE, at, now));
         may_try && (are_wanting || self.younger_than(FRESH, now).is_none())
     }
 
     /// Returns the keys if they were fetched less than `age` ago.
     fn younger_than(&self, age: Duration, now: UnixMillis) -> Option<Arc<ClientKeySet>> {
-        let keys = self.keys.as_ref().filter(|(_, at)| now.since(*at) < age);
+        let keys = self.keys.as_ref().filter(|(_, at)| is_within(age, *at, now));
         keys.map(|(keys, _)| keys.clone())
     }
+}
+
+/// Returns whether less than `age` has passed since a time. A time that is yet to come, after the clock was set back, is not
+/// trusted.
+fn is_within(age: Duration, at: UnixMillis, now: UnixMillis) -> bool {
+    at <= now && now.since(at) < age
 }
 
 impl ClientKeySets {

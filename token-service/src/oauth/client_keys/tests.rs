@@ -63,6 +63,12 @@ fn keys_are_fetched_once_they_are_old_or_wanting_and_at_most_once_a_minute() {
     let day = 24 * 3600;
     let usable = |secs| failed.younger_than(KEEP, at(secs)).is_some();
     assert!(usable(day - 1) && !usable(day));
+    // The clock was set back: nobody knows how old the keys are.
+    let ahead = Fetched {
+        keys: Some((Arc::default(), at(1_000))),
+        tried_at: Some(at(1_000)),
+    };
+    assert!(ahead.is_due(at(999), false) && ahead.younger_than(KEEP, at(999)).is_none());
 }
 
 #[tokio::test]
