@@ -175,7 +175,12 @@ impl Store {
                 let creator = acting(tx, origin).await?.person;
                 let ids = (client_id, &secret_id);
                 let claim_token = claim_token(secrets);
-                Some(self.insert_link(tx, ids, &creator, link, &claim_token).await?)
+                let ends = now.plus(LINK_LIFETIME);
+                let ends = new.expires_at.map_or(ends, |secret_ends| ends.min(secret_ends));
+                Some(
+                    self.insert_link(tx, ids, &creator, (link, ends), &claim_token)
+                        .await?,
+                )
             }
         };
         let row = Model {
@@ -200,13 +205,13 @@ impl Store {
         })
     }
 
-    /// Creates a delivery. Returns its id.
+    /// Creates a delivery, whose link ends no later than its secret. Returns its id.
     async fn insert_link(
         &self,
         tx: &Transaction,
         (client_id, secret_id): (&ClientId, &SecretId),
         creator: &str,
-        link: LinkKey,
+        (link, expires_at): (LinkKey, UnixMillis),
         claim_token: &OpaqueToken,
     ) -> Result<DeliveryId> {
         let now = self.now();
@@ -219,7 +224,7 @@ impl Store {
             nonce: Some(link.nonce),
             key_version: link.key_version,
             created_at: now.as_millis(),
-            expires_at: now.plus(LINK_LIFETIME).as_millis(),
+            expires_at: expires_at.as_millis(),
             claimed_at: None,
             claimed_by: None,
             ended_at: None,

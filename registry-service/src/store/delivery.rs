@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::{
     Store,
-    client::{changed, lock_client},
+    client::{self, changed, lock_client},
     commit, corrupt,
     credentials::{self, end_link, end_unclaimed, is_unopened, linked_secret, unopened},
     entity::delivery::{Column, Entity, Model},
@@ -113,7 +113,11 @@ impl Store {
                 .subject(delivery_id.as_str())
                 .detail("secret_id", secret_id.as_str())
         };
-        let opens = is_unopened(&row) && row.expires_at > now;
+        // A client that entered the FAPI profile after the link was made takes no secret any more.
+        let client = client::find(&tx, &client_id)
+            .await?
+            .ok_or(corrupt("deliveries"))?;
+        let opens = is_unopened(&row) && row.expires_at > now && client.accepts_secrets(self.now());
         let claimed_at = row.claimed_at.map(UnixMillis::from_millis);
         // A revocation of the secret has deleted the nonce; without it the secret can't be derived again.
         let repeats =

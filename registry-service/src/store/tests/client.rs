@@ -21,11 +21,10 @@ use crate::{
         },
         scope::{NewScope, ScopeUpdate},
     },
-    store::{
-        client::amendment::tests::{addition, amend},
-        testing::{add_tenants, audited, count, creation, operator, origin, repeatable, store},
-    },
+    store::testing::{add_tenants, audited, count, creation, operator, origin, repeatable, store},
 };
+
+pub(in crate::store) use super::amendment::tests::{addition, amend};
 
 /// A store with the tenants `acme` and `globex`, and the scopes `a.read` and `a.write`.
 pub(in crate::store) async fn seeded(url: &str) -> (Store, Arc<ManualClock>) {

@@ -11,14 +11,18 @@ use super::*;
 use crate::{
     authentication::client::authenticate,
     model::{
+        client::security::AuthMethod,
         client_secret::{ClientSecret, Reason, Revocation},
         delivery::{Handover, LINK_LIFETIME},
+        integration_request::RequestedProfile,
     },
     store::{
-        client::tests::{registered, seeded},
+        client::tests::{addition, amend, registered, seeded},
         testing::{count, creation, origin, repeatable},
     },
 };
+
+const KEYS: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","alg":"EdDSA","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 
 /// Registers a client with a link to its secret.
 async fn linked(store: &Store) -> (ClientId, Link) {
@@ -187,6 +191,45 @@ async fn links_that_expire_unopened_end_with_their_secrets() {
         );
         assert_eq!(secrets(&store, &claimed).await[0].revoked, None, "{database:?}");
         assert_eq!(count(&store, "delivery.end").await, 1, "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_link_ends_with_its_secret_and_where_the_client_takes_none() {
+    for database in databases() {
+        let (store, clock) = seeded(&database.url).await;
+        let (client_id, _) = linked(&store).await;
+        let new = NewSecret {
+            client_id: client_id.clone(),
+            expires_at: Some(store.now().plus(Duration::from_secs(3600))),
+            delivery: Method::Link,
+        };
+        let issued = store
+            .create_client_secret(&creation("CreateClientSecret"), new)
+            .await;
+        let Handover::Link(link) = issued.unwrap().1 else {
+            panic!("a link was requested")
+        };
+        clock.advance(Duration::from_secs(3600));
+        let refused = store
+            .claim_delivery(&origin(), &link.claim_token, None, None)
+            .await;
+        assert!(matches!(refused, Err(Error::LinkInvalid)), "{database:?}");
+
+        // The client enters the profile after the link was made.
+        let (client_id, link) = linked(&store).await;
+        let mut entry = addition(&client_id);
+        entry.json_web_key_set = KEYS.into();
+        entry.security.authentication.method = Some(AuthMethod::PrivateKeyJwt);
+        entry.profile = RequestedProfile::Fapi2 {
+            from: Some(store.now().plus(Duration::from_secs(60))),
+        };
+        amend(&store, entry).await.unwrap();
+        clock.advance(Duration::from_secs(60));
+        let refused = store
+            .claim_delivery(&origin(), &link.claim_token, None, None)
+            .await;
+        assert!(matches!(refused, Err(Error::LinkInvalid)), "{database:?}");
     }
 }
 
