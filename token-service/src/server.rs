@@ -145,6 +145,7 @@ impl TokenServer {
                 client_keys,
                 mutual_tls,
                 dpop: Arc::new(Dpop::new(settings.dpop_nonce)),
+                algorithm_report: Arc::default(),
             },
             address_limit: Arc::new(AddressLimit::new(settings.address_calls_per_second)),
             trusted_hops: settings.service.trusted_hops.into(),

@@ -9,6 +9,7 @@ use accord::{
     text::id::ClientId,
     verify::AccessTokenClaims,
 };
+use tokio::sync::Mutex;
 use tracing::Instrument;
 
 use self::{client_keys::ClientKeySets, mutual_tls::MutualTls};
@@ -55,6 +56,8 @@ pub struct OAuth {
     pub mutual_tls: MutualTls,
     /// What DPoP proofs are checked against, those that internal services bring included.
     pub dpop: Arc<Dpop>,
+    /// Held by whoever reads the algorithms of the signing keys, tells the registry, and acts upon its answer.
+    pub algorithm_report: Arc<Mutex<()>>,
 }
 
 #[cfg(test)]
@@ -72,6 +75,7 @@ impl OAuth {
             client_limit: None,
             mutual_tls: MutualTls::default(),
             dpop: Arc::default(),
+            algorithm_report: Arc::default(),
         }
     }
 }

@@ -1,8 +1,7 @@
 //! How signing keys come and go beside clients that follow the FAPI 2.0 Security Profile, which forbids RS256 (§5.4.1).
 //!
 //! The registry knows the clients, so it decides. It is told of RS256 before there is a key for it, and from then on admits no
-//! client to the profile; while one follows it, it rejects RS256. Two reports may still cross, of
-//! two replicas or of a call and the maintenance beside it. Then signing decides:
+//! client to the profile; while one follows it, it rejects RS256. The reports of two replicas may still cross. Then signing decides:
 //! [`Client::require_token`](crate::model::client::Client::require_token) rejects the token.
 
 use std::time::Duration;
@@ -42,18 +41,23 @@ pub async fn rotate(
     algorithm: Option<Algorithm>,
     force: bool,
 ) -> Result<SigningKey> {
-    let mut algorithms = oauth.store.signing_algorithms().await?;
-    let made = algorithm.or(algorithms.last().copied());
-    if made == Some(Algorithm::Rs256) && !oauth.store.was_created(creation).await? {
-        algorithms.push(Algorithm::Rs256);
-        oauth.registry.report_signing_algorithms(&algorithms).await?;
+    let rotating = || oauth.store.rotate_signing_key(creation, algorithm, force);
+    let made = algorithm.or(oauth.store.signing_algorithms().await?.last().copied());
+    if made != Some(Algorithm::Rs256) || oauth.store.was_created(creation).await? {
+        return rotating().await;
     }
-    oauth.store.rotate_signing_key(creation, algorithm, force).await
+    // Without it the maintenance could report the algorithms of before, after this report.
+    let _report = oauth.algorithm_report.lock().await;
+    let mut algorithms = oauth.store.signing_algorithms().await?;
+    algorithms.push(Algorithm::Rs256);
+    oauth.registry.report_signing_algorithms(&algorithms).await?;
+    rotating().await
 }
 
 /// Reports the algorithms, and rotates as the schedule demands: see [`Store::rotate_signing_key_when_due`]. A key for RS256 waits
 /// until the registry has agreed. Without a `period` there is no schedule.
 pub async fn maintain(oauth: &OAuth, period: Option<Duration>) -> Result<Option<String>> {
+    let _report = oauth.algorithm_report.lock().await;
     let algorithms = oauth.store.signing_algorithms().await?;
     let report = oauth.registry.report_signing_algorithms(&algorithms);
     let reported = timeout(REPORT_TIMEOUT, report).await;
