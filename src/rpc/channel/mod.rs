@@ -43,7 +43,7 @@ mod token;
 
 /// How long a read waits for one replica while another one serves. Less than a lease of the change feed, so that a
 /// replica that hangs ends no lease.
-const PATIENCE: Duration = Duration::from_millis(400);
+const REPLICA_TIMEOUT: Duration = Duration::from_millis(400);
 /// The largest response, in bytes.
 const MAX_RESPONSE_BYTES: usize = 5 * 1024 * 1024;
 /// How often the log repeats why an address does not answer.
@@ -118,7 +118,8 @@ impl HopChannel {
         answered.unwrap_or_else(|_elapsed| Err(Problem::deadline_exceeded().into()))
     }
 
-    /// Sends a call, and once more if it got no answer.
+    /// Sends a call, and once more if another replica may answer better: after no answer, after UNAVAILABLE, and with the token
+    /// read again after UNAUTHENTICATED.
     async fn attempts(&self, call: &Call) -> Result<Response<Body>, Status> {
         let mut failed: Option<CallGuard> = None;
         let mut has_reread = false;
@@ -130,10 +131,10 @@ impl HopChannel {
             })?;
             let peer = &chosen.0;
             let authorization = self.token.as_ref().map(HopToken::header);
-            let patience =
-                (failed.is_none() && call.is_quick && self.peers.has_other(peer)).then_some(PATIENCE);
+            let replica_timeout =
+                (failed.is_none() && call.is_quick && self.peers.has_other(peer)).then_some(REPLICA_TIMEOUT);
             let is_last = failed.is_some();
-            match attempt(&chosen, call, authorization.clone(), patience).await {
+            match attempt(&chosen, call, authorization.clone(), replica_timeout).await {
                 Ok(response) => {
                     let status = Status::from_header_map(response.headers());
                     let code = status.as_ref().map(Status::code);
@@ -150,7 +151,7 @@ impl HopChannel {
                     if !is_down || is_last || !call.may_repeat || !self.peers.has_other(peer) {
                         return Ok(response);
                     }
-                    // Such as one that has lost its database.
+                    // The replica may have lost its database.
                     log("it says that it is unavailable", &peer.place.address.to_string());
                     self.peers.eject(peer);
                 }
@@ -179,7 +180,7 @@ async fn attempt(
     chosen: &CallGuard,
     call: &Call,
     authorization: Option<HeaderValue>,
-    patience: Option<Duration>,
+    replica_timeout: Option<Duration>,
 ) -> Result<Response<Body>, Failure> {
     let mut parts = call.parts.clone();
     if let Some(authorization) = authorization {
@@ -212,9 +213,9 @@ async fn attempt(
             }),
         }
     };
-    match patience {
+    match replica_timeout {
         None => answer.await,
-        Some(patience) => timeout(patience, answer).await.unwrap_or_else(|_elapsed| {
+        Some(replica_timeout) => timeout(replica_timeout, answer).await.unwrap_or_else(|_elapsed| {
             Err(Failure {
                 cause: "it did not answer in time".to_owned(),
                 reached: Reached::Service,
@@ -280,15 +281,19 @@ fn is_quick(method: &str) -> bool {
     )
 }
 
-/// Returns whether a call of a method may be sent again after it may have taken effect: token-service calls the two
-/// methods for one-time links with a request id.
+/// Returns whether a call of a method may be sent again after it may have taken effect. A method that is not named here is
+/// sent once; `AuthenticateTenantAdmin` is not, because a sign-in would count twice. The two methods for one-time links are
+/// called with a request id.
 fn may_repeat(method: &str) -> bool {
-    method.starts_with("accord.registry.v1.DirectoryService/")
-        || [
-            "accord.registry.v1.ProvisioningService/ClaimDelivery",
-            "accord.registry.v1.UserService/CompleteEnrolment",
-        ]
-        .contains(&method)
+    is_quick(method)
+        || matches!(
+            method,
+            "accord.registry.v1.DirectoryService/AuthenticateClient"
+                | "accord.registry.v1.DirectoryService/ListOperatorActions"
+                | "accord.registry.v1.DirectoryService/ReportSecretUse"
+                | "accord.registry.v1.ProvisioningService/ClaimDelivery"
+                | "accord.registry.v1.UserService/CompleteEnrolment"
+        )
 }
 
 /// Returns how far a call came that ended with this error.
