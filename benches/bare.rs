@@ -1,6 +1,6 @@
 //! The bare server: signs access tokens with a held key over gRPC and HTTP, verifies their signatures over
 //! gRPC, and does nothing else. It authenticates nobody, looks up nothing and stores nothing. The claims of
-//! its tokens are those of token-service and as long.
+//! its tokens have the same names and lengths as token-service's.
 
 mod grpc;
 mod http;
@@ -65,7 +65,7 @@ impl Signer {
         })
     }
 
-    /// Signs a token for a client at a tenant; without a client, for one that is always the same. `jkt` is the thumbprint of
+    /// Signs a token for a client at a tenant, or for a fixed client if there is none. `jkt` is the thumbprint of
     /// the key that it is bound to.
     fn issue(&self, tenant_id: String, client_id: Option<String>, jkt: Option<String>) -> Result<String> {
         let iat = u32::try_from(SystemClock.now().as_secs())?;

@@ -14,7 +14,7 @@ use crate::{
     results::Results,
 };
 
-/// Seconds of proofs: until the first have been dropped, and again.
+/// Seconds of proofs: more than twice the time for which the cache remembers one.
 const SECONDS: i64 = 150;
 /// When the first proof is made.
 const BEGINS: i64 = 1_800_000_000;
@@ -47,7 +47,7 @@ pub fn measure(results: &mut Results, each_second: i64) -> Result<()> {
     }
     let sent = u32::try_from(SECONDS * each_second).context("too many proofs")?;
     let remembered = cache.len() as f64;
-    // All that are still accepted: those of the last 61 seconds, and no fewer because some are ahead.
+    // The cache must remember at least the proofs of the last 61 seconds.
     let least = (61 * each_second) as f64;
     let member = ("none", "this build");
     for (what, value, limit) in [

@@ -13,7 +13,7 @@ use tonic::{
 
 struct Collector;
 
-/// Starts one. Returns its URL.
+/// Starts a collector. Returns its URL.
 pub async fn start() -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);

@@ -19,7 +19,7 @@ pub struct Processes {
     /// Its replicas.
     pub servers: Vec<u32>,
     pub registry: Option<u32>,
-    /// The one that all of the database's descend from.
+    /// The parent of all processes of the database.
     pub database: Option<u32>,
 }
 
@@ -84,7 +84,7 @@ impl RegistryLog {
     }
 }
 
-/// The kernel counts in hundredths of a second, whatever its own clock does.
+/// The kernel counts in hundredths of a second, whatever CONFIG_HZ is.
 const TICK_MICROS: f64 = 10_000.0;
 
 /// Microseconds that a process and its finished children spent on a processor; with `tree`, those of its

@@ -1,5 +1,5 @@
-//! What both services store in their databases: the change feed, the audit trail, the keyring and the request ids; and
-//! the connection to a database, its migrations and the group commit.
+//! What both services store in their databases: the change feed, the audit record and its Merkle log, the keyring, the MACs
+//! of rows and the request ids; and the connection to a database, its migrations, the group commit and the removal of old rows.
 //!
 //! Each service defines its own tables. This module works the same on SQLite and PostgreSQL: the database is a URL, not
 //! a second implementation.

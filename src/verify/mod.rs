@@ -17,8 +17,8 @@
 //! # }
 //! ```
 //!
-//! It takes tokens that are bound to a key, too: it compares the URLs in their proofs with the origin of the tenant's Cloud API, or
-//! with [`Protect::base_url`].
+//! It accepts bound tokens, too. It compares `htu` of a proof with the origin of the tenant's Cloud API, or with
+//! [`Protect::base_url`].
 //!
 //! `docs/RESOURCE_SERVERS.md` explains each rejection. [`KeySet`] and [`Revocations`] can be
 //! used without a checker.
@@ -85,7 +85,7 @@ pub enum VerifyError {
     /// The authority's keys could not be read.
     #[error("no keys to verify with")]
     NoKeys,
-    /// A token of a DPoP key was sent as bearer, or another one under the scheme `DPoP` (RFC 9449 §7.1).
+    /// A DPoP-bound token came as `Bearer`, or another token as `DPoP` (RFC 9449 §7.1).
     #[error("sent under the scheme of another kind of token")]
     Scheme,
     /// The DPoP proof is missing or wrong (RFC 9449 §4.3). Names the claim, or what else is wrong.

@@ -90,18 +90,23 @@ impl Gateway {
         Self::start_in(directory, place)
     }
 
-    /// Does the same for services with mutual TLS, each with any number of replicas, by the certificates of `accord certs`
-    /// in a directory.
+    /// Starts Envoy in front of services that require mutual TLS, each with any number of replicas. `certs` holds the
+    /// certificates that `accord certs` wrote.
     pub fn start_with_mtls(place: Place, replicas: &[Upstreams], certs: &Path) -> Self {
-        Self::start_joined(place, replicas, certs, None)
+        Self::start_from_fragments(place, replicas, certs, None)
     }
 
-    /// Does the same with the listener for partners' certificates, at a place of its own.
+    /// Also opens the listener for partners' certificates, on the port of `partners`.
     pub fn start_with_partners(place: Place, partners: &Place, upstreams: Upstreams, certs: &Path) -> Self {
-        Self::start_joined(place, &[upstreams], certs, Some(partners))
+        Self::start_from_fragments(place, &[upstreams], certs, Some(partners))
     }
 
-    fn start_joined(place: Place, replicas: &[Upstreams], certs: &Path, partners: Option<&Place>) -> Self {
+    fn start_from_fragments(
+        place: Place,
+        replicas: &[Upstreams],
+        certs: &Path,
+        partners: Option<&Place>,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         std::os::unix::fs::symlink(certs, at("certs")).unwrap();
@@ -175,7 +180,7 @@ impl Gateway {
         let mut command = Command::new("envoy");
         command
             .args(["-c", "envoy.yaml", "--concurrency", "2", "--log-level", "warn"])
-            // Several gateways at a time share nothing; log lines are there soon.
+            // Lets several gateways run side by side, and flushes the log every 50 ms.
             .args(["--disable-hot-restart", "--file-flush-interval-msec", "50"])
             .current_dir(directory.path());
         let mut process = Process::start(command, directory.path(), "envoy");
@@ -212,13 +217,13 @@ impl Gateway {
         trusting(&self.certificate()).http1_only().build().unwrap()
     }
 
-    /// A client like [`Self::client`] from another address of loopback, which the limits count for itself.
+    /// A client like [`Self::client`] from another address of loopback, which the limits count separately.
     pub fn client_from(&self, address: Ipv4Addr) -> Client {
         let client = trusting(&self.certificate()).local_address(IpAddr::from(address));
         client.build().unwrap()
     }
 
-    /// The file of its certificate, in PEM form; it is its own authority.
+    /// The file of its self-signed certificate, in PEM form.
     pub fn certificate(&self) -> PathBuf {
         self.directory.path().join("certificate.pem")
     }
@@ -268,7 +273,7 @@ fn configuration(port: u16, upstreams: Upstreams) -> String {
         (8080, upstreams.token_http.port()),
     ] {
         let listed = format!("port_value: {listed} ");
-        // Named so that a port given before can't be taken for one that is yet to be replaced.
+        // Marks ports already replaced, so that no later replacement matches them.
         let used = format!("port_value: PORT{used} ");
         assert_eq!(text.matches(&listed).count(), 1, "{listed}");
         text = text.replace(&listed, &used);

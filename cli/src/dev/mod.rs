@@ -2,7 +2,7 @@
 //!
 //! For development only: it listens on loopback, and writes credentials to `dev.json`.
 
-// `--help` prints the comments of the flags, so that their URLs have no brackets.
+// `--help` prints the comments of the flags, so their URLs have none.
 #![allow(rustdoc::bare_urls)]
 
 use std::{
@@ -99,7 +99,7 @@ impl Dev {
                 master_key(&args.data_dir, "registry.key", &random)?,
             ),
             public_base_url: args.public_base_url.clone().unwrap_or_else(|| http_url.clone()),
-            // Whoever tries Accord is alone.
+            // One person tries Accord, so nobody could be the second operator.
             second_operator: false,
             ..Default::default()
         }
@@ -114,7 +114,7 @@ impl Dev {
             master_key(&args.data_dir, "token.key", &random)?,
             format!("http://{registry_grpc}"),
         );
-        // Whoever tries Accord may try how fast it is.
+        // Switches rate limits off, so that throughput can be tried.
         (
             token_settings.client_calls_per_second,
             token_settings.address_calls_per_second,

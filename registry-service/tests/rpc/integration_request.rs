@@ -95,8 +95,8 @@ async fn a_request_is_stored_as_submitted() {
         ..given
     };
     let answer = client(&harness).submit_integration_request(nameless).await;
-    let nameless = answer.unwrap().into_inner().integration_request.unwrap();
-    assert_eq!(nameless.display_name, created.partner_name);
+    let stored = answer.unwrap().into_inner().integration_request.unwrap();
+    assert_eq!(stored.display_name, created.partner_name);
     assert_eq!(get(&harness, &created.integration_request_id).await, created);
 
     let events = harness.audit_events("integration_request.submit").await;

@@ -268,7 +268,7 @@ async fn a_consent_ends_for_good_when_the_client_loses_the_tenant() {
         ..Default::default()
     };
     for tenant_id in ["globex", "acme"] {
-        world.let_client_ask(tenant_id);
+        world.set_client_tenant(tenant_id);
         assert_eq!(
             world.consent(&tokens.grant_id).await.state(),
             ConsentState::Revoked,

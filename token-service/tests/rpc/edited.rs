@@ -1,4 +1,4 @@
-//! Rows that somebody has edited who can write the database and holds no key: calls that use them fail with an id.
+//! A call that uses a row edited without the keys fails with an error id.
 
 use std::fmt::Debug;
 
@@ -41,7 +41,7 @@ async fn an_older_grant_that_was_put_back_is_rejected() {
         };
         let mut as_operator = world.consents_of(Role::Security);
         assert_internal(as_operator.get_consent(reading).await);
-        // Its end is recorded all the same.
+        // The revocation is recorded although it fails.
         let revoking = pb::RevokeConsentRequest {
             tenant_id: "acme".into(),
             grant_id,
@@ -64,7 +64,7 @@ async fn a_grant_that_was_edited_can_be_revoked() {
             .harness()
             .edit("UPDATE grants SET expires_at = 1 WHERE state = 'active'")
             .await;
-        // Memory has it as it was.
+        // The cache still holds the unedited grant.
         assert!(world.is_active(&tokens.access_token).await);
         let revoking = pb::RevokeConsentRequest {
             tenant_id: "acme".into(),

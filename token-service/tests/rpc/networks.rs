@@ -44,7 +44,7 @@ async fn post_from(world: &World, address: &str, fields: &[(&str, &str)]) -> cra
 }
 
 #[track_caller]
-fn assert_elsewhere<T>(answer: Result<T, Status>, address: &str) {
+fn assert_network_not_allowed<T>(answer: Result<T, Status>, address: &str) {
     let metadata = assert_refused(answer, Code::PermissionDenied, "NETWORK_NOT_ALLOWED");
     assert_eq!(metadata["client_address"], address);
 }
@@ -76,19 +76,19 @@ async fn every_grant_is_limited_to_the_networks_and_nothing_is_spent_outside() {
         let world = limited(is_client).await;
         let of_consent = if is_client { Vec::new() } else { networks() };
         let (code, _) = code_with(&world, of_consent.clone()).await;
-        assert_elsewhere(issue_from(&world, OUTSIDE, world.by_code(&code)).await, OUTSIDE);
-        // A wrong verifier would burn the code, from inside.
+        assert_network_not_allowed(issue_from(&world, OUTSIDE, world.by_code(&code)).await, OUTSIDE);
+        // A wrong verifier would invalidate the code if sent from inside.
         let mut wrong = world.by_code(&code);
         if let Some(pb::issue_token_request::Grant::AuthorizationCode(grant)) = &mut wrong.grant {
             grant.code_verifier = "wrong".repeat(10);
         }
-        assert_elsewhere(issue_from(&world, OUTSIDE, wrong).await, OUTSIDE);
+        assert_network_not_allowed(issue_from(&world, OUTSIDE, wrong).await, OUTSIDE);
         let first = issue_from(&world, INSIDE, world.by_code(&code)).await.unwrap();
 
         // A used code from outside is no replay.
-        assert_elsewhere(issue_from(&world, OUTSIDE, world.by_code(&code)).await, OUTSIDE);
+        assert_network_not_allowed(issue_from(&world, OUTSIDE, world.by_code(&code)).await, OUTSIDE);
         let by_refresh_token = world.by_refresh_token(&first.refresh_token);
-        assert_elsewhere(
+        assert_network_not_allowed(
             issue_from(&world, OUTSIDE, by_refresh_token.clone()).await,
             OUTSIDE,
         );
@@ -99,7 +99,7 @@ async fn every_grant_is_limited_to_the_networks_and_nothing_is_spent_outside() {
             .await
             .unwrap();
         // Nor is a refresh token that was used up.
-        assert_elsewhere(issue_from(&world, OUTSIDE, by_refresh_token).await, OUTSIDE);
+        assert_network_not_allowed(issue_from(&world, OUTSIDE, by_refresh_token).await, OUTSIDE);
         issue_from(
             &world,
             "2001:db8::7",
@@ -109,9 +109,9 @@ async fn every_grant_is_limited_to_the_networks_and_nothing_is_spent_outside() {
         .unwrap();
 
         let by_client = world.by_client_credentials();
-        assert_elsewhere(issue_from(&world, OUTSIDE, by_client.clone()).await, OUTSIDE);
+        assert_network_not_allowed(issue_from(&world, OUTSIDE, by_client.clone()).await, OUTSIDE);
         // Not through a gateway.
-        assert_elsewhere(world.issue(by_client.clone()).await, "127.0.0.1");
+        assert_network_not_allowed(world.issue(by_client.clone()).await, "127.0.0.1");
         issue_from(&world, INSIDE, by_client).await.unwrap();
     }
 }
@@ -170,7 +170,7 @@ async fn an_address_has_many_forms_and_an_unknown_one_is_nowhere() {
         let issued = issue_from(&world, inside, world.by_client_credentials()).await;
         issued.unwrap_or_else(|status| panic!("{inside}: {status}"));
     }
-    for (outside, told) in [
+    for (outside, reported) in [
         ("203.0.114.0", "203.0.114.0"),
         ("::ffff:203.0.114.1", "203.0.114.1"),
         ("2001:db9::1", "2001:db9::1"),
@@ -181,12 +181,12 @@ async fn an_address_has_many_forms_and_an_unknown_one_is_nowhere() {
         ("203.0.113.7:", ""),
         ("", ""),
     ] {
-        assert_elsewhere(
+        assert_network_not_allowed(
             issue_from(&world, outside, world.by_client_credentials()).await,
-            told,
+            reported,
         );
     }
-    // Without networks nobody asks where a call comes from.
+    // Without networks the address does not matter.
     world.change_client(|client| client.allowed_networks = Vec::new());
     issue_from(&world, "unknown", world.by_client_credentials())
         .await
@@ -196,7 +196,7 @@ async fn an_address_has_many_forms_and_an_unknown_one_is_nowhere() {
         issue_from(&world, OUTSIDE, world.by_client_credentials())
             .await
             .unwrap();
-        assert_elsewhere(
+        assert_network_not_allowed(
             issue_from(&world, "unknown", world.by_client_credentials()).await,
             "",
         );
@@ -214,7 +214,7 @@ async fn the_address_is_as_many_elements_from_the_right_as_gateways_are_trusted(
         ("203.0.113.7, 198.51.100.9, 192.0.2.1", OUTSIDE),
         ("198.51.100.9, 203.0.113.7", OUTSIDE),
     ] {
-        assert_elsewhere(issue_from(&world, forwarded, request.clone()).await, told);
+        assert_network_not_allowed(issue_from(&world, forwarded, request.clone()).await, told);
     }
     issue_from(&world, "198.51.100.9, 203.0.113.7, 192.0.2.1", request)
         .await
@@ -233,7 +233,7 @@ async fn an_assertion_counts_once_from_inside() {
         assertion,
     ));
     for _ in 0..2 {
-        assert_elsewhere(issue_from(&world, OUTSIDE, request.clone()).await, OUTSIDE);
+        assert_network_not_allowed(issue_from(&world, OUTSIDE, request.clone()).await, OUTSIDE);
     }
     issue_from(&world, INSIDE, request.clone()).await.unwrap();
     let again = issue_from(&world, INSIDE, request).await;
@@ -267,7 +267,7 @@ async fn a_rejected_call_is_counted_by_reason_and_is_an_event() {
         // A flood is counted, not listed.
         for _ in 0..20 {
             let refused = issue_from(&world, OUTSIDE, world.by_client_credentials()).await;
-            assert_elsewhere(refused, OUTSIDE);
+            assert_network_not_allowed(refused, OUTSIDE);
         }
         assert_eq!(refusals(&world).await.len(), 10);
         world.clock().advance(Duration::from_secs(60));
@@ -367,7 +367,7 @@ async fn a_tenant_admin_changes_the_networks_of_a_consent() {
     // Narrowing ends nothing, and counts from the next request on.
     assert!(world.is_active(&tokens.access_token).await);
     let outside = world.refresh(&tokens.refresh_token).await;
-    assert_elsewhere(outside, "127.0.0.1");
+    assert_network_not_allowed(outside, "127.0.0.1");
     issue_from(&world, INSIDE, world.by_refresh_token(&tokens.refresh_token))
         .await
         .unwrap();
@@ -376,14 +376,14 @@ async fn a_tenant_admin_changes_the_networks_of_a_consent() {
     issue_from(&world, INSIDE, world.by_client_credentials())
         .await
         .unwrap();
-    assert_elsewhere(
+    assert_network_not_allowed(
         issue_from(&world, "203.0.113.99", world.by_client_credentials()).await,
         "203.0.113.99",
     );
     change(&world, changing(grant_id, &session, vec![NETWORKS[1].into()]))
         .await
         .unwrap();
-    assert_elsewhere(
+    assert_network_not_allowed(
         issue_from(&world, INSIDE, world.by_client_credentials()).await,
         INSIDE,
     );

@@ -71,7 +71,7 @@ impl World {
         Self::start_on(sqlite()).await
     }
 
-    /// One for each kind of database.
+    /// Starts a world on each kind of database.
     pub async fn start_on_all() -> Vec<Self> {
         let mut worlds = Vec::new();
         for database in databases() {
@@ -80,12 +80,12 @@ impl World {
         worlds
     }
 
-    /// One on this empty database.
+    /// Starts a world on an empty database.
     pub async fn start_on(database: TestDatabase) -> Self {
         Self::start_in(Harness::start_on(database).await)
     }
 
-    /// One with other settings.
+    /// Starts a world with other settings.
     pub async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
         Self::start_in(Harness::start_with(sqlite(), change).await)
     }
@@ -200,7 +200,7 @@ impl World {
     }
 
     /// Registers the client for this tenant and no other.
-    pub fn let_client_ask(&self, tenant_id: &str) {
+    pub fn set_client_tenant(&self, tenant_id: &str) {
         self.registry().set_client_tenants(&self.client_id, &[tenant_id]);
     }
 

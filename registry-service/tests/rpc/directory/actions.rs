@@ -26,7 +26,7 @@ fn names(actions: &[pb::OperatorAction]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_tenant_has_the_acts_on_itself_its_users_and_the_clients_that_it_has_then() {
+async fn a_tenant_sees_operator_actions_on_itself_its_users_and_its_clients_of_that_time() {
     let harness = Harness::start().await;
     client::seed(&harness).await;
     harness.tenant("initech").await;
@@ -55,7 +55,7 @@ async fn a_tenant_has_the_acts_on_itself_its_users_and_the_clients_that_it_has_t
     };
     let mut tenants = TenantServiceClient::new(harness.operator(Role::Admin));
     ok(tenants.update_tenant(moved).await);
-    // Takes the client away from globex, which sees that, but nothing that comes after.
+    // Removes globex from the client. globex sees this action and no later one.
     let narrowed = pb::UpdateClientRequest {
         client: Some(pb::Client {
             client_id: client.client_id.clone(),

@@ -66,7 +66,7 @@ async fn a_request_may_amend_a_client() {
     let metadata = assert_refused(again, Code::FailedPrecondition, "WRONG_STATE");
     assert_eq!(metadata["state"], "REGISTERED");
 
-    // An amendment of what has changed since.
+    // Rejects an amendment of a client that has changed since.
     let other = pb::SubmitIntegrationRequestRequest {
         display_name: "Contact Sync 3".into(),
         ..request.clone()
@@ -96,7 +96,7 @@ async fn a_request_may_amend_a_client() {
     };
     let refused = registrars.submit_integration_request(unknown).await;
     assert_violations(refused, &["client_id"]);
-    for (id, field) in [
+    for (id, is_malformed) in [
         ("1", true),
         (UNKNOWN, false),
         (&created.integration_request_id, true),
@@ -105,7 +105,7 @@ async fn a_request_may_amend_a_client() {
             integration_request_id: id.into(),
         };
         let refused = clients.amend_client(amend).await;
-        match field {
+        match is_malformed {
             true => assert_violations(refused, &["integration_request_id"]),
             false => drop(assert_refused(refused, Code::NotFound, "NOT_FOUND")),
         }

@@ -25,7 +25,7 @@ use crate::model::grant::usage::{Day, UsageOfDay};
 /// The most rows in one statement, so that none takes long.
 const ROWS: usize = 1_000;
 
-/// Keeps `grant_usage`.
+/// Writes the table `grant_usage`.
 #[derive(Clone, Copy, Debug)]
 pub struct GrantUsage;
 
@@ -152,7 +152,7 @@ fn row(key: Key<'_>, usage: UsageOfDay) -> Row {
     }
 }
 
-/// Reads a row.
+/// Converts a row to the usage of its day.
 pub(in crate::store) fn day_of(row: Model) -> Result<UsageOfDay, StoreError> {
     let addresses = row.addresses.split_ascii_whitespace().map(str::parse);
     Ok(UsageOfDay {

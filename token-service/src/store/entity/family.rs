@@ -34,7 +34,7 @@ pub struct Model {
     pub created_at: i64,
     /// The family's absolute end.
     pub expires_at: i64,
-    /// When it ended before that.
+    /// When the family was revoked or replayed, before `expires_at`.
     pub ended_at: Option<i64>,
     /// `revoked`, `replayed`, `code_replayed` or `grant_ended`.
     pub end_reason: Option<String>,
