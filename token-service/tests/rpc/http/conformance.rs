@@ -11,7 +11,7 @@ use super::Answer;
 mod accepted;
 mod codes;
 mod deployment;
-mod faults;
+mod failures;
 mod rejected;
 mod resource;
 mod transport;
