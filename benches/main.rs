@@ -72,7 +72,7 @@ async fn measure(options: &Options) -> Result<()> {
     let measured = shutdown.run_until_cancelled(run::run(options, &scratch)).await;
     let _ = fs::remove_dir_all(&scratch);
     let results = measured.context("interrupted")??;
-    let judged = soak::judge(&results);
+    let judged = results.judge(options);
     report::write(&machine, options, &results, &directory)?;
     judged
 }

@@ -43,6 +43,9 @@ pub struct Options {
     /// Calls a second of a soak [default: 2000]
     #[arg(long)]
     rate: Option<f64>,
+    /// Fail if any figure is beyond its limit, not only those of a soak
+    #[arg(long)]
+    pub judge: bool,
     /// Passed by cargo; without effect
     #[arg(long, hide = true)]
     bench: bool,

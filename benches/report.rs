@@ -1,5 +1,5 @@
 //! Tables for people, in Markdown, and a file with every sample. Nothing here fails a run: figures are for
-//! people to judge.
+//! people to judge, or for `--judge`.
 
 use std::{
     fs::{self, File},

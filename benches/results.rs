@@ -1,9 +1,11 @@
 //! Samples, and what comes of them: medians over rounds, ratios of the same round, single figures.
 
+use anyhow::{Result, ensure};
 use serde::Serialize;
 
 use crate::{
     cases::{Case, Limit},
+    options::Options,
     protocol::Sample,
 };
 
@@ -61,6 +63,39 @@ impl Series {
 }
 
 impl Results {
+    /// Fails if a figure is beyond its limit: those of a soak, and all with `--judge`. Then each database must have some, so that
+    /// a run which measured nothing does not pass.
+    pub fn judge(&self, options: &Options) -> Result<()> {
+        let judged = |figure: &&Figure| options.judge || figure.what.starts_with("soak:");
+        let limited = self.figures.iter().filter(judged).filter_map(|figure| {
+            let (limit, is_met) = figure.limit?.check(figure.value);
+            Some((figure, limit, is_met))
+        });
+        let limited: Vec<_> = limited.collect();
+        for database in options.database.iter().filter(|_| options.judge) {
+            let has_some = limited.iter().any(|(figure, ..)| figure.database == database);
+            ensure!(has_some, "{database}: nothing with a limit was measured");
+        }
+        let broken = limited.iter().filter(|(_, _, is_met)| !is_met);
+        let broken: Vec<String> = broken
+            .map(
+                |(
+                    Figure {
+                        what,
+                        database,
+                        name,
+                        value,
+                        ..
+                    },
+                    limit,
+                    _,
+                )| { format!("{database}: {what}: {name}: {value:.3}, not {limit}") },
+            )
+            .collect();
+        ensure!(broken.is_empty(), broken.join("; "));
+        Ok(())
+    }
+
     pub fn add(&mut self, case: Case, (database, name): Member, sample: Sample) {
         let (case, name) = (case.name(), name.to_owned());
         let same = |one: &&mut Series| one.case == case && one.database == database && one.name == name;

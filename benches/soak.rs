@@ -10,7 +10,7 @@ use std::{
 };
 
 use accord::clock::{Clock, SystemClock};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use self::storage::Storage;
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
         Limit::{AtLeast, AtMost},
     },
     protocol::{Pace, Slice, Target, Work},
-    results::{Figure, Results, quantile},
+    results::{Results, quantile},
     run::{DeploymentProcess, total},
 };
 
@@ -129,15 +129,4 @@ fn slack(name: &str) -> Option<f64> {
         "bytes" => Some(SLACK_MIB * 1_048_576.0),
         _ => None,
     }
-}
-
-/// Fails if figures of a soak are beyond their limits.
-pub fn judge(results: &Results) -> Result<()> {
-    let is_broken = |figure: &&Figure| figure.limit.is_some_and(|limit| !limit.check(figure.value).1);
-    let figures = results.figures.iter();
-    let of_soak = figures.filter(|figure| figure.what.starts_with("soak:"));
-    let name = |figure: &Figure| format!("{}: {}: {:.3}", figure.database, figure.what, figure.value);
-    let broken: Vec<String> = of_soak.filter(is_broken).map(name).collect();
-    ensure!(broken.is_empty(), broken.join("; "));
-    Ok(())
 }
