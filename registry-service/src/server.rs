@@ -59,8 +59,8 @@ impl Registry {
         random: &dyn Random,
     ) -> anyhow::Result<()> {
         let (url, masters) = (&settings.service.database_url, settings.service.master_keys());
-        run::start_epoch::<Migrator>(url, masters, random, async |tx| {
-            Ok(store::end_links(tx, clock.now()).await?)
+        run::start_epoch::<Migrator>(url, masters, random, async |db| {
+            Ok(store::end_links(db, clock, random).await?)
         })
         .await
     }

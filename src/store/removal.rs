@@ -1,7 +1,7 @@
 //! Deletes rows that are no longer needed, beside other writers.
 
 use sea_orm::{
-    EntityTrait, Iterable, PrimaryKeyToColumn, QueryFilter, QuerySelect, QueryTrait,
+    EntityTrait, Iterable, PrimaryKeyToColumn, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
     sea_query::{Expr, ExprTrait, LockBehavior, LockType, SimpleExpr},
 };
 
@@ -24,6 +24,22 @@ pub async fn delete_where<E: EntityTrait>(db: &Database, condition: SimpleExpr) 
     Ok(all)
 }
 
+/// Deletes every row of a table, [`DELETED_AT_ONCE`] in a transaction, in the order of the primary key: however many were
+/// deleted before, the next ones are found at once. Waits for rows that others have locked.
+pub async fn delete_all<E: EntityTrait>(db: &Database) -> Result<(), StoreError> {
+    let mut deleted = DELETED_AT_ONCE;
+    while deleted == DELETED_AT_ONCE {
+        let tx = db.write().await?;
+        let mut keys = E::find().select_only().limit(DELETED_AT_ONCE);
+        for key in E::PrimaryKey::iter() {
+            keys = keys.column(key.into_column()).order_by_asc(key.into_column());
+        }
+        deleted = delete_keys::<E>(&tx, keys.lock_exclusive()).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
 /// Deletes at most [`DELETED_AT_ONCE`] rows that match the condition. Returns how many there were.
 pub(super) async fn delete_some<E: EntityTrait>(
     tx: &Transaction,
@@ -35,9 +51,14 @@ pub(super) async fn delete_some<E: EntityTrait>(
         .columns(keys.iter().copied())
         .filter(condition)
         .limit(DELETED_AT_ONCE)
-        .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
-        .into_query();
-    let rows = Expr::tuple(keys.iter().map(|key| Expr::col(*key))).in_subquery(rows);
+        .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
+    delete_keys::<E>(tx, rows).await
+}
+
+/// Deletes the rows whose keys a query returns.
+async fn delete_keys<E: EntityTrait>(tx: &Transaction, keys: Select<E>) -> Result<u64, StoreError> {
+    let columns = E::PrimaryKey::iter().map(|key| Expr::col(key.into_column()));
+    let rows = Expr::tuple(columns).in_subquery(keys.into_query());
     let deleted = E::delete_many().filter(rows).exec(tx).await?;
     Ok(deleted.rows_affected)
 }

@@ -82,8 +82,8 @@ impl TokenServer {
         random: &dyn Random,
     ) -> anyhow::Result<()> {
         let (url, masters) = (&settings.service.database_url, settings.service.master_keys());
-        run::start_epoch::<Migrator>(url, masters, random, async |tx| {
-            Ok(store::end_all_before(tx, clock, random).await?)
+        run::start_epoch::<Migrator>(url, masters, random, async |db| {
+            Ok(store::end_all_before(db, clock, random).await?)
         })
         .await
     }

@@ -372,20 +372,6 @@ pub(super) fn linked_secret(key: &DataKey, nonce: &[u8], claim_token: &OpaqueTok
     key.derive(nonce, &[claim_token.expose().as_bytes()])
 }
 
-/// Ends all links that were not opened.
-pub(super) async fn end_open(tx: &Transaction, now: UnixMillis) -> Result<()> {
-    let open = link::Entity::find().filter(unopened());
-    for mut row in open
-        .order_by_asc(link::Column::DeliveryId)
-        .lock_authentic(tx)
-        .await?
-    {
-        end_link(&mut row, now);
-        row.save(tx).await?;
-    }
-    Ok(())
-}
-
 /// Marks a link as ended, and deletes its nonce.
 pub(super) fn end_link(row: &mut link::Model, now: UnixMillis) {
     row.ended_at = Some(now.as_millis());

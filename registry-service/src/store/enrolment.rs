@@ -222,15 +222,10 @@ pub(super) async fn end_all(
     user_id: &UserId,
     now: UnixMillis,
 ) -> Result<()> {
-    let of_user = Condition::all()
-        .add(Column::TenantId.eq(tenant_id.as_str()))
-        .add(Column::UserId.eq(user_id.as_str()));
-    end_open(tx, of_user, now).await
-}
-
-/// Ends the enrolments with this property that were not used.
-pub(super) async fn end_open(tx: &Transaction, which: Condition, now: UnixMillis) -> Result<()> {
-    let open = Entity::find().filter(which).filter(unused());
+    let open = Entity::find()
+        .filter(Column::TenantId.eq(tenant_id.as_str()))
+        .filter(Column::UserId.eq(user_id.as_str()))
+        .filter(unused());
     for mut row in open.order_by_asc(Column::TokenHash).lock_authentic(tx).await? {
         row.ended_at = Some(now.as_millis());
         row.save(tx).await?;

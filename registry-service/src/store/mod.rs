@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use accord::{
-    clock::{SharedClock, UnixMillis},
+    clock::{Clock, SharedClock, UnixMillis},
     position::Position,
-    random::SharedRandom,
+    random::{Random, SharedRandom},
     store::{
         Creation, Database, StoreError, Transaction,
         audit::{self, ActorKind, Event, EventRow, Origin, operator_actions},
@@ -24,7 +24,7 @@ use accord::{
         page::{Page, PageRequest},
     },
 };
-use sea_orm::{Condition, Order, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*};
+use sea_orm::{Order, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*};
 use serde::Serialize;
 
 use crate::{
@@ -262,9 +262,29 @@ pub fn recorded_tables() -> Vec<RowTable> {
 }
 
 /// Ends every one-time link that was not used, for a database restored from a backup.
-pub async fn end_links(tx: &Transaction, now: UnixMillis) -> Result<()> {
-    enrolment::end_open(tx, Condition::all(), now).await?;
-    credentials::end_open(tx, now).await
+pub async fn end_links(db: &Database, clock: &dyn Clock, random: &dyn Random) -> Result<()> {
+    let now = clock.now();
+    let record = async |tx: &Transaction, kind: &'static str, count: usize| {
+        let event = Event::new("epoch.end_links")
+            .detail("kind", kind)
+            .detail("count", count.to_string());
+        audit::record(tx, clock, random, &Origin::system("command-line"), event).await;
+    };
+    rows::change_in_batches::<entity::enrolment::Entity>(
+        db,
+        enrolment::unused(),
+        |row| row.ended_at = Some(now.as_millis()),
+        async |tx, count| record(tx, "enrolment", count).await,
+    )
+    .await?;
+    rows::change_in_batches::<entity::delivery::Entity>(
+        db,
+        credentials::unopened(),
+        |row| credentials::end_link(row, now),
+        async |tx, count| record(tx, "delivery", count).await,
+    )
+    .await?;
+    Ok(())
 }
 
 fn change(kind: &'static str, id: &impl ToString, tenant_id: Option<&TenantId>) -> Change {

@@ -8,10 +8,13 @@ use accord::{
         ClaimDeliveryRequest, ListScopesRequest, provisioning_service_client::ProvisioningServiceClient,
         scope_service_client::ScopeServiceClient,
     },
-    rpc::{auth::Role, run::Listeners},
+    rpc::{
+        auth::Role,
+        run::{self, Listeners},
+    },
     testing::{sqlite, test_clock},
 };
-use registry_service::{permissions::SERVICES, server::Registry};
+use registry_service::{permissions::SERVICES, server::Registry, store::migration::Migrator};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
@@ -66,6 +69,34 @@ async fn migrate_starts_a_new_epoch_on_request() {
         .unwrap();
     let after = harness.registry.store().position().await.unwrap();
     assert!(after.epoch != before.epoch && after.seq == before.seq);
+}
+
+#[tokio::test]
+async fn nothing_serves_from_a_new_epoch_that_was_interrupted() {
+    let harness = Harness::start().await;
+    let (settings, service) = (&harness.settings, &harness.settings.service);
+    let interrupted = run::start_epoch::<Migrator>(
+        &service.database_url,
+        service.master_keys(),
+        &SystemRandom,
+        async |_| Err(anyhow::anyhow!("killed")),
+    );
+    let error = format!("{:#}", interrupted.await.unwrap_err());
+    assert!(error.contains("run `migrate --new-epoch` again"), "{error}");
+    let begun = harness.registry.store().position().await.unwrap();
+
+    let opened = Registry::open(settings, test_clock(), Arc::new(SystemRandom)).await;
+    let error = format!("{:#}", opened.unwrap_err());
+    assert!(error.contains("run `migrate --new-epoch` again"), "{error}");
+    let checked = run::check::<Migrator>(&service.database_url, service.master_keys()).await;
+    let error = format!("{:#}", checked.unwrap_err());
+    assert!(error.contains("run `migrate --new-epoch` again"), "{error}");
+
+    Registry::start_epoch(settings, &*harness.clock, &SystemRandom)
+        .await
+        .unwrap();
+    let registry = Registry::open(settings, test_clock(), Arc::new(SystemRandom)).await;
+    assert_eq!(registry.unwrap().store().position().await.unwrap(), begun);
 }
 
 #[tokio::test]

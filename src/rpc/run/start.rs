@@ -11,7 +11,7 @@ use crate::{
     keys::{MasterKeySource, MasterKeys},
     random::{Random, SystemRandom},
     store::{
-        Database, StoreError, Transaction,
+        Database, StoreError,
         audit::{self, Event, Origin},
         change,
         keyring::{self, SharedKeyring},
@@ -29,23 +29,42 @@ pub async fn migrate<M: MigratorTrait>(database_url: &str) -> anyhow::Result<()>
 }
 
 /// Starts a new epoch of the change feed, for a database restored from a backup. Tokens issued before are rejected from
-/// then on. `end` runs in the same transaction and ends what may have ended after the backup, such as unused links.
+/// then on. `end` ends what may have ended after the backup, such as unused links, in as many transactions as it takes.
+///
+/// The epoch starts first, with a mark that `end` is not done. Until it is, [`open`] refuses the database; a call after an
+/// interrupted one goes on in the same epoch.
 pub async fn start_epoch<M: MigratorTrait>(
     database_url: &str,
     masters: Vec<MasterKeySource>,
     random: &dyn Random,
-    end: impl AsyncFnOnce(&Transaction) -> anyhow::Result<()>,
+    end: impl AsyncFnOnce(&Database) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let (db, _) = Box::pin(open_for_events::<M>(database_url, masters)).await?;
+    let started = begin_epoch(&db, random).await;
+    started.context("starting a new epoch")?;
+    end(&db)
+        .await
+        .context("ending what may have ended after the backup: run `migrate --new-epoch` again")?;
+    let finished = finish_epoch(&db).await;
+    finished.context("finishing the new epoch: run `migrate --new-epoch` again")
+}
+
+async fn begin_epoch(db: &Database, random: &dyn Random) -> Result<(), StoreError> {
     let tx = db.write().await?;
-    let started = change::start_epoch(&tx, random).await;
-    let position = started.context("starting a new epoch")?;
+    if change::is_ending(&tx).await? {
+        return tx.rollback().await;
+    }
+    let position = change::start_epoch(&tx, random).await?;
+    change::begin_ending(&tx).await?;
     let event = Event::new("epoch.start").subject(position.epoch.as_str());
     audit::record(&tx, &SystemClock, random, &Origin::system("command-line"), event).await;
-    end(&tx)
-        .await
-        .context("ending what may have ended after the backup")?;
-    tx.commit().await.context("starting a new epoch")
+    tx.commit().await
+}
+
+async fn finish_epoch(db: &Database) -> Result<(), StoreError> {
+    let tx = db.write().await?;
+    change::finish_ending(&tx).await?;
+    tx.commit().await
 }
 
 /// Opens a migrated database and its keyring.
@@ -57,6 +76,7 @@ pub async fn open<M: MigratorTrait>(
     random: &dyn Random,
 ) -> anyhow::Result<(Database, SharedKeyring)> {
     let (db, masters) = Box::pin(open_with_masters::<M>(database_url, masters)).await?;
+    refuse_unfinished_epoch(&db).await?;
     // Boxed, as the others here: the futures of a start are deep.
     let keyring = Box::pin(SharedKeyring::open(db.clone(), masters, purposes, clock, random)).await;
     Ok((db, keyring.context("opening the keyring")?))
@@ -97,6 +117,7 @@ pub async fn check<M: MigratorTrait>(
 ) -> anyhow::Result<()> {
     let (db, masters) = Box::pin(open_with_masters::<M>(database_url, masters)).await?;
     refuse_development(&db).await?;
+    refuse_unfinished_epoch(&db).await?;
     let checked = Box::pin(keyring::check(&db, &masters)).await;
     checked.context("opening the keyring")
 }
@@ -136,6 +157,15 @@ pub async fn refuse_development(db: &Database) -> anyhow::Result<()> {
     let is_for_development = db.is_for_development().await;
     if is_for_development.context("reading what the database was created for")? {
         bail!("the database is one of `accord dev`, which is for development only");
+    }
+    Ok(())
+}
+
+/// Refuses a restored database that still holds what its new epoch ends.
+async fn refuse_unfinished_epoch(db: &Database) -> anyhow::Result<()> {
+    let is_ending = change::is_ending(db.read()).await;
+    if is_ending.context("reading whether a new epoch is finished")? {
+        bail!("a new epoch of the database was begun and is not finished: run `migrate --new-epoch` again");
     }
     Ok(())
 }

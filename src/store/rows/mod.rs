@@ -20,9 +20,11 @@ use self::{
 };
 use super::{Keyed, Pool, StoreError, Transaction, audit::RowVersion};
 
+mod batches;
 mod mac;
 pub mod version;
 
+pub use batches::{CHANGED_AT_ONCE, change_in_batches};
 pub use mac::{KEYRING_PURPOSE, current, protect};
 
 /// A table whose rows carry a MAC, in a column of bytes: the version of its form, that of the data key (4 bytes), and HMAC-SHA-256 over

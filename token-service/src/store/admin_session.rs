@@ -4,7 +4,7 @@ use accord::{
     clock::UnixMillis,
     position::{Epoch, Position},
     store::{
-        StoreError, Transaction,
+        Transaction,
         audit::{Event, Origin},
         rows::{self, Checked, Locked, ProtectedRows},
     },
@@ -116,12 +116,6 @@ async fn touch(tx: &Transaction, digest: &[u8; 32], now: UnixMillis) -> Result<b
     row.last_used_at = now.as_millis();
     row.save(tx).await?;
     Ok(true)
-}
-
-/// Ends every session by deleting it, also those with a wrong MAC.
-pub(super) async fn end_all(tx: &Transaction) -> Result<(), StoreError> {
-    Entity::delete_many().exec(tx).await?;
-    Ok(())
 }
 
 fn by_digest(digest: &[u8; 32]) -> Select<Entity> {

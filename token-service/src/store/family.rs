@@ -98,13 +98,6 @@ pub(super) async fn end_of_grant(
     Ok(())
 }
 
-/// Ends every family by deleting it, also those with a wrong MAC: for a database that was restored from a backup. Its
-/// tokens are then like those that were never issued.
-pub(super) async fn end_all(tx: &Transaction) -> Result<(), StoreError> {
-    Entity::delete_many().exec(tx).await?;
-    Ok(())
-}
-
 async fn end(
     tx: &Transaction,
     mut row: Locked<Entity>,

@@ -17,6 +17,7 @@ use accord::{
         idempotency::{self, Outcome},
         keyring::SharedKeyring,
         log,
+        removal::delete_all,
         rows::{self, RowTable},
     },
 };
@@ -222,16 +223,15 @@ impl Store {
     }
 }
 
-/// Ends every family and admin session and revokes every signing key, for a database that was restored from a
-/// backup. [`Store::ensure_signing_keys`] then makes new keys.
-pub async fn end_all_before(
-    tx: &Transaction,
-    clock: &dyn Clock,
-    random: &dyn Random,
-) -> Result<(), StoreError> {
-    family::end_all(tx).await?;
-    admin_session::end_all(tx).await?;
-    signing_key::revoke_all(tx, clock, random).await
+/// Ends every family and admin session by deleting it, also those with a wrong MAC, and revokes every signing key, for a
+/// database that was restored from a backup. A family's tokens are then like those that were never issued.
+/// [`Store::ensure_signing_keys`] then makes new keys.
+pub async fn end_all_before(db: &Database, clock: &dyn Clock, random: &dyn Random) -> Result<(), StoreError> {
+    delete_all::<entity::family::Entity>(db).await?;
+    delete_all::<entity::admin_session::Entity>(db).await?;
+    let tx = db.write().await?;
+    signing_key::revoke_all(&tx, clock, random).await?;
+    tx.commit().await
 }
 
 impl From<DbErr> for Error {

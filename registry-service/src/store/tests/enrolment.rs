@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use accord::{random::SystemRandom, testing::databases};
+use accord::{random::SystemRandom, store::audit, testing::databases};
 use uuid::Uuid;
 
 use super::*;
@@ -12,6 +12,7 @@ use crate::{
     authentication::tenant_admin::complete_enrolment,
     model::user::{Completion, Selector, password::Password},
     store::{
+        end_links,
         testing::{count, creation, origin},
         user::tests::{PASSWORD, added, enrolment_row, hashed, row, seeded},
     },
@@ -147,6 +148,47 @@ async fn an_enrolment_and_its_end_race_to_one_outcome() {
                 .unwrap();
             let has_password = round % 2 == 0 && enrolled;
             assert_eq!(left.password.is_some(), has_password, "{database:?} {round}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_restored_database_ends_more_links_than_one_transaction_changes() {
+    for database in databases() {
+        let (store, _) = seeded(&database.url).await;
+        let (_, token) = added(&store, "ada").await;
+        let row = enrolment_row(&store, &token).await;
+        let tx = store.db.write().await.unwrap();
+        let event = Event::new("test.event");
+        audit::record(&tx, &*store.clock, &*store.random, &origin(), event).await;
+        for number in 1..=2 * rows::CHANGED_AT_ONCE {
+            let copy = Model {
+                token_hash: number.to_be_bytes().to_vec(),
+                ..row.clone()
+            };
+            rows::insert::<Entity>(&tx, copy).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        // One of the first transaction's that somebody has edited, and that nothing accepts. It holds up no other.
+        let edited = 7_u64.to_be_bytes().to_vec();
+        let edit = Entity::update_many().col_expr(Column::ExpiresAt, i64::MAX.into());
+        edit.filter(Column::TokenHash.eq(edited.clone()))
+            .exec(store.db.read())
+            .await
+            .unwrap();
+
+        for _ in 0..2 {
+            end_links(&store.db, &*store.clock, &*store.random).await.unwrap();
+            let open = Entity::find()
+                .filter(unused())
+                .all(store.db.read())
+                .await
+                .unwrap();
+            assert!(
+                open.iter().map(|row| &row.token_hash).eq([&edited]),
+                "{database:?}"
+            );
+            assert_eq!(count(&store, "epoch.end_links").await, 3, "{database:?}");
         }
     }
 }

@@ -215,7 +215,7 @@ async fn a_restored_copy_loses_edited_families_and_sessions_too() {
     for database in databases() {
         let (store, _) = store(&database.url).await;
         let (context, read) = (database.label, store.db.read());
-        let (_, family, _) = redeemed(&store).await;
+        redeemed(&store).await;
         let by = session(&store).await;
         entity::family::Entity::update_many()
             .col_expr(entity::family::Column::ExpiresAt, i64::MAX.into())
@@ -228,14 +228,23 @@ async fn a_restored_copy_loses_edited_families_and_sessions_too() {
             .await
             .unwrap();
         store.ensure_signing_keys(Algorithm::EdDsa).await.unwrap();
-        let restore = async || {
-            let tx = store.db.write().await?;
-            end_all_before(&tx, &*store.clock, &*store.random).await?;
-            Ok::<_, Error>(tx.commit().await?)
-        };
+        // More than one transaction deletes.
+        let row = entity::family::Entity::find().one(read).await.unwrap().unwrap();
+        let tx = store.db.write().await.unwrap();
+        for _ in 0..2 * accord::store::removal::DELETED_AT_ONCE {
+            let family_id = FamilyId::generate(&*store.clock, &*store.random).into();
+            let copy = entity::family::Model {
+                family_id,
+                ..row.clone()
+            };
+            rows::insert::<entity::family::Entity>(&tx, copy).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let restore =
+            async || Ok::<_, Error>(end_all_before(&store.db, &*store.clock, &*store.random).await?);
         restore().await.unwrap();
-        let found = store.find_family(&family.tenant_id, &family.family_id).await;
-        assert!(found.unwrap().is_none(), "{context}");
+        let found = entity::family::Entity::find().one(read).await;
+        assert_eq!(found.unwrap(), None, "{context}");
         assert_eq!(
             store.find_admin_session(&by.digest).await.unwrap(),
             None,

@@ -1,0 +1,48 @@
+//! Changes as many rows of a table as there are, some in each transaction.
+
+use sea_orm::{Condition, QueryOrder, QuerySelect, entity::prelude::*};
+
+use super::{Protected, after, authentic_of_locked, locked, version::primary_key};
+use crate::store::{Database, StoreError, Transaction};
+
+/// The most rows that one transaction changes. Its event names each of them.
+pub const CHANGED_AT_ONCE: u64 = 500;
+
+/// Changes the rows that match a condition, [`CHANGED_AT_ONCE`] in a transaction, in the order of their key. `record` gives each
+/// transaction its event, for as many rows as it changed. Leaves out altered rows, which nothing accepts.
+///
+/// A call after an interrupted one goes on if `change` makes rows match no more.
+pub async fn change_in_batches<E: Protected>(
+    db: &Database,
+    which: Condition,
+    change: impl Fn(&mut E::Model),
+    record: impl AsyncFn(&Transaction, usize),
+) -> Result<(), StoreError> {
+    let mut last = None::<E::Model>;
+    loop {
+        let tx = db.write().await?;
+        let mut page = E::find().filter(which.clone()).limit(CHANGED_AT_ONCE);
+        for column in primary_key::<E>() {
+            page = page.order_by_asc(column);
+        }
+        if let Some(last) = &last {
+            page = page.filter(after::<E>(last));
+        }
+        let found = Box::pin(page.lock_exclusive().all(&tx)).await?;
+        if found.is_empty() {
+            return tx.rollback().await;
+        }
+        last = found.last().cloned();
+        let rows = authentic_of_locked::<E>(&tx, found).await?;
+        let count = rows.len();
+        for row in rows {
+            let mut row = locked(row);
+            change(&mut row);
+            row.save(&tx).await?;
+        }
+        if count > 0 {
+            record(&tx, count).await;
+        }
+        tx.commit().await?;
+    }
+}
