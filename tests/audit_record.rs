@@ -31,7 +31,8 @@ tests!(
 const SEALED: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(100);
 
-async fn audit(url: &str, arguments: &[&str]) -> Output {
+/// Runs `accord audit` on a database.
+pub async fn audit(url: &str, arguments: &[&str]) -> Output {
     let mut command = accord();
     command.arg("audit").args(arguments);
     // Not an argument: it may hold a password.
@@ -41,7 +42,7 @@ async fn audit(url: &str, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-async fn output(url: &str, arguments: &[&str]) -> String {
+pub async fn output(url: &str, arguments: &[&str]) -> String {
     let output = audit(url, arguments).await;
     assert!(
         output.status.success(),
@@ -172,7 +173,7 @@ async fn a_record_is_verified_from_outside_and_an_edit_is_named() {
     }
 }
 
-fn said(output: &Output) -> (bool, String) {
+pub fn said(output: &Output) -> (bool, String) {
     let text = [&output.stdout[..], &output.stderr].concat();
     (output.status.success(), String::from_utf8(text).unwrap())
 }

@@ -22,6 +22,7 @@ use serde_json::json;
 
 mod access;
 mod checkpoints;
+mod lost;
 mod progress;
 mod resume;
 mod trace;
@@ -77,6 +78,16 @@ pub enum AuditCommand {
         #[arg(long, value_name = "POSITION")]
         after: Option<LogPosition>,
     },
+    /// Compares a restored database with an export of its record that was kept elsewhere: lists the events that it lacks, first
+    /// those that took something away, with what does each again. Exit status 1 while one of these was not done again.
+    Lost {
+        /// The database.
+        #[command(flatten)]
+        source: Source,
+        /// A file with lines of `export`. Repeatable.
+        #[arg(long, value_name = "FILE", required = true)]
+        record: Vec<PathBuf>,
+    },
     /// Tells where an access token comes from: its grant, the Tenant Admin who granted it, its client, and the operators who
     /// submitted and approved the client's requests.
     Trace {
@@ -113,6 +124,7 @@ pub async fn run(command: &AuditCommand, out: &mut impl Write) -> anyhow::Result
             proof(&source.open().await?, &event_id, out).await
         }
         AuditCommand::Export { source, after } => export(&source.open().await?, *after, out).await,
+        AuditCommand::Lost { source, record } => lost::run(&source.open().await?, record, out).await,
         AuditCommand::Trace { jti, service, json } => trace::run(jti, service, *json, out).await,
         AuditCommand::Resume(command) => resume::run(command, out).await,
         AuditCommand::Checkpoint { source } => {

@@ -42,7 +42,7 @@ pub use list::{
     Cursor, Filter,
     actions::operator_actions,
     export::{Exported, export},
-    find_issued, list,
+    find_issued, known, list,
     position::LogPosition,
 };
 pub use open_log::ensure_log;

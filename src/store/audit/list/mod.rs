@@ -1,6 +1,8 @@
 //! Searches of the audit record. Both shapes of events are read as one list, which is paged by position: an event that is
 //! committed late comes before those that were sealed earlier, whatever its time.
 
+use std::collections::HashSet;
+
 use sea_orm::{
     ConnectionTrait, ExprTrait, Order, QueryOrder, QuerySelect, QueryTrait, Select, entity::prelude::*,
     sea_query::Expr,
@@ -250,6 +252,18 @@ async fn sealed_group(
         leaf_index: leaf.leaf_index,
         index: u32::MAX,
     }))
+}
+
+/// Returns which of these events have rows of their own.
+pub async fn known(conn: &impl ConnectionTrait, ids: &[String]) -> Result<HashSet<String>, StoreError> {
+    let rows = row::Entity::find()
+        .select_only()
+        .column(row::Column::EventId)
+        .filter(row::Column::EventId.is_in(ids))
+        .into_tuple()
+        .all(conn)
+        .await?;
+    Ok(rows.into_iter().collect())
 }
 
 /// Finds the event of an issued token by the token's `jti`, which holds its time, so that few groups are read.

@@ -1,0 +1,399 @@
+//! `accord audit lost`: what a restored database no longer knows, from an export of the record that was kept elsewhere.
+//!
+//! A restore brings back what was taken away after the copy: a consent that was revoked, a client that was suspended. The tables
+//! below say which actions take something away, and what does each again. An action that no table names is listed as if it took
+//! something away.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs::File,
+    io::{BufRead, BufReader, Write},
+    path::PathBuf,
+};
+
+use accord::{
+    clock::UnixMillis,
+    store::{
+        Database,
+        audit::{self, EventRow, Filter, Outcome},
+    },
+    text::{page::PageRequest, validation::Violations},
+};
+use anyhow::{Context, bail};
+use prost_types::Timestamp;
+use serde::Deserialize;
+
+/// How many events are looked up at a time.
+const AT_ONCE: usize = 500;
+/// How many events of a kind are compared with one that is missing, the newest ones.
+const COMPARED: i32 = 50;
+
+/// Actions that take something away, and what does each again.
+const TAKES: &[(&str, &str)] = &[
+    ("client.set_keys", "SetClientKeys"),
+    ("client.suspend", "SuspendClient"),
+    ("client.update", "UpdateClient"),
+    ("client_secret.revoke", "RevokeClientSecret"),
+    ("consent.change_allowed_networks", "ChangeAllowedNetworks"),
+    ("consent.change_designated_user", "ChangeDesignatedUser"),
+    ("consent.deny", "DenySetup"),
+    ("consent.revoke", "RevokeConsent"),
+    // A newer consent has taken its place, and is lost.
+    ("consent.supersede", "RevokeConsent"),
+    ("data_key.rotate", "rotate-data-key"),
+    ("integration_request.reject", "RejectIntegrationRequest"),
+    ("master_key.rotate", "rotate-master-key"),
+    ("operator.revoke", "RevokeOperator"),
+    ("scope.update", "UpdateScope"),
+    ("tenant.suspend", "SuspendTenant"),
+    ("tenant.update", "UpdateTenant"),
+    ("user.deactivate", "DeactivateUser"),
+    // The password of the copy counts.
+    ("user.enrol", "ResetUserPassword"),
+    ("user.reset_password", "ResetUserPassword"),
+    ("workload.revoke", "RevokeWorkload"),
+];
+
+/// Actions that give something, and what does each again.
+const GIVES: &[(&str, &str)] = &[
+    ("client.amend", "AmendClient"),
+    ("client.reinstate", "ReinstateClient"),
+    ("consent.activate", "a new setup"),
+    ("delivery.create", "CreateDelivery"),
+    ("integration_request.approve", "ApproveIntegrationRequest"),
+    ("integration_request.register", "RegisterClient"),
+    ("tenant.reinstate", "ReinstateTenant"),
+    ("user.reactivate", "ReactivateUser"),
+];
+
+/// Actions that create their subject, and what does each again. What was done to it later is lost with it.
+const CREATES: &[(&str, &str)] = &[
+    ("client.register", "RegisterClient"),
+    ("client_secret.create", "CreateClientSecret"),
+    ("consent.approve", "a new setup"),
+    ("integration_request.submit", "SubmitIntegrationRequest"),
+    ("operator.create", "CreateOperator"),
+    ("scope.create", "CreateScope"),
+    ("tenant.create", "CreateTenant"),
+    ("user.register", "RegisterUser"),
+    ("workload.create", "CreateWorkload"),
+];
+
+/// Actions that leave nothing to do: they concern what the new epoch ends, what lasts minutes, or the record itself.
+const NEITHER: &[&str] = &[
+    "admin_session.end",
+    "admin_session.open",
+    "audit_events.delete",
+    "audit_log.request_resume",
+    "audit_log.resume",
+    "authorization_request.push",
+    "code.reopen",
+    "consent.repeat",
+    "delivery.claim",
+    "delivery.end",
+    "delivery.release",
+    "delivery.repeat",
+    "epoch.end_links",
+    "epoch.start",
+    "refresh_token.repeat",
+    "refresh_token.reuse",
+    "secret.show_again",
+    "setup.start",
+    "signing_algorithms.report",
+    "signing_key.create",
+    "signing_key.replace_next",
+    "signing_key.revoke",
+    "signing_key.rotate",
+    "token.issue",
+    "token.revoke",
+    "user.release_enrolment",
+    "user.sign_in",
+];
+
+/// What an event did to what people may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Effect {
+    /// It took something away. With what does it again, unless this version does not know the action.
+    Takes(Option<&'static str>),
+    Gives(&'static str),
+    Creates(&'static str),
+    Neither,
+}
+
+impl Effect {
+    fn of(action: &str) -> Self {
+        let again = |table: &[(&str, &'static str)]| {
+            let found = table.iter().find(|(of, _)| *of == action);
+            found.map(|(_, again)| *again)
+        };
+        match (again(GIVES), again(CREATES)) {
+            (Some(gives), _) => Self::Gives(gives),
+            (None, Some(creates)) => Self::Creates(creates),
+            (None, None) if NEITHER.contains(&action) => Self::Neither,
+            (None, None) => Self::Takes(again(TAKES)),
+        }
+    }
+}
+
+/// An event of an export.
+#[derive(Debug, Deserialize)]
+struct Line {
+    event_id: String,
+    time: String,
+    action: String,
+    outcome: String,
+    actor_kind: String,
+    actor_id: String,
+    tenant_id: Option<String>,
+    client_id: Option<String>,
+    subject: Option<String>,
+    #[serde(default)]
+    detail: BTreeMap<String, String>,
+}
+
+impl Line {
+    fn time(&self) -> anyhow::Result<UnixMillis> {
+        let time: Timestamp = self.time.parse().context("the time of an event")?;
+        UnixMillis::from_timestamp(&time).context("the time of an event")
+    }
+
+    /// Returns whether an event did the same: the same action on the same subject, with the same new values if it has some.
+    fn is_same(&self, event: &EventRow) -> bool {
+        let text = |id: Option<&str>| id.map(str::to_owned);
+        event.action == self.action
+            && event.subject == self.subject
+            && text(event.tenant_id.as_ref().map(|id| id.as_str())) == self.tenant_id
+            && text(event.client_id.as_ref().map(|id| id.as_str())) == self.client_id
+            && new_values(&event.detail) == new_values(&self.detail)
+    }
+
+    fn is_of(&self, created: &HashSet<String>) -> bool {
+        let ids = [&self.tenant_id, &self.client_id, &self.subject];
+        ids.into_iter().flatten().any(|id| created.contains(id))
+    }
+}
+
+/// Returns what an event set: its details without old values, and without why and through whom it was done.
+fn new_values(detail: &BTreeMap<String, String>) -> BTreeMap<&str, String> {
+    let told =
+        |name: &str| name.starts_with("old_") || ["reason", "workload", "force", "altered"].contains(&name);
+    let set = detail.iter().filter(|(name, _)| !told(name));
+    set.map(|(name, value)| {
+        let replaced = serde_json::from_str::<serde_json::Value>(value).ok();
+        let new = replaced.and_then(|value| value.get("new").map(ToString::to_string));
+        (name.as_str(), new.unwrap_or_else(|| value.clone()))
+    })
+    .collect()
+}
+
+/// Writes what the database lacks of the record in the files, first what takes something away.
+///
+/// # Errors
+/// If something that takes away is missing and was not done again since, or the files have a line that can't be read.
+pub async fn run(db: &Database, records: &[PathBuf], out: &mut impl Write) -> anyhow::Result<()> {
+    let deleted_until = deleted_until(db).await?;
+    let (mut batch, mut lost, mut known, mut seen) = (Vec::new(), Vec::new(), 0, HashSet::new());
+    for path in records {
+        let file = File::open(path).with_context(|| path.display().to_string())?;
+        for (number, text) in BufReader::new(file).lines().enumerate() {
+            let at = || format!("{}, line {}", path.display(), number + 1);
+            let Some(line) = line(&text.with_context(at)?).with_context(at)? else {
+                continue;
+            };
+            let is_kept = deleted_until.is_none_or(|until| line.time().is_ok_and(|time| time >= until));
+            // Two exports may overlap.
+            if is_kept && seen.insert(line.event_id.clone()) {
+                batch.push(line);
+            }
+            if batch.len() == AT_ONCE {
+                known += missing(db, std::mem::take(&mut batch), &mut lost).await?;
+            }
+        }
+    }
+    known += missing(db, batch, &mut lost).await?;
+    if known == 0 && !lost.is_empty() {
+        writeln!(
+            out,
+            "the database has none of these events: is the record that of the other service?"
+        )?;
+    }
+    report(db, &lost, out).await
+}
+
+/// Reads a line of an export. `None` for what needs no look-up.
+fn line(text: &str) -> anyhow::Result<Option<Line>> {
+    let value: serde_json::Value = serde_json::from_str(text).context("no line of an export")?;
+    if value.get("removed_leaves").is_some() {
+        return Ok(None);
+    }
+    if value.get("fault").is_some() {
+        bail!("an event could not be read when the record was exported: find out what it was");
+    }
+    let line: Line = serde_json::from_value(value).context("no line of an export")?;
+    line.time()?;
+    let counts = line.outcome == Outcome::Success.as_ref() && Effect::of(&line.action) != Effect::Neither;
+    Ok(counts.then_some(line))
+}
+
+/// Returns up to which time retention may have deleted events. Older ones are not lost.
+async fn deleted_until(db: &Database) -> anyhow::Result<Option<UnixMillis>> {
+    let filter = Filter {
+        action: Some("audit_events.delete".to_owned()),
+        ..Filter::default()
+    };
+    let newest = listed(db, &filter, 1).await?.into_iter().next();
+    let until = newest.and_then(|event| event.detail.get("until")?.parse().ok());
+    Ok(until.and_then(|until: Timestamp| UnixMillis::from_timestamp(&until)))
+}
+
+async fn listed(db: &Database, filter: &Filter, count: i32) -> anyhow::Result<Vec<EventRow>> {
+    let page = PageRequest::parse(&mut Violations::default(), "lost", &[], count, "");
+    let page = page.context("reading the record")?;
+    let (events, _) = audit::list(db.read(), filter, &page).await?.into_parts();
+    Ok(events)
+}
+
+/// Adds the events that the database lacks. Returns how many it has.
+async fn missing(db: &Database, lines: Vec<Line>, lost: &mut Vec<Line>) -> anyhow::Result<usize> {
+    let ids: Vec<_> = lines.iter().map(|line| line.event_id.clone()).collect();
+    let known = audit::known(db.read(), &ids).await?;
+    let before = lost.len();
+    let count = lines.len();
+    lost.extend(lines.into_iter().filter(|line| !known.contains(&line.event_id)));
+    Ok(count - (lost.len() - before))
+}
+
+async fn report(db: &Database, lost: &[Line], out: &mut impl Write) -> anyhow::Result<()> {
+    let creates = |line: &&Line| matches!(Effect::of(&line.action), Effect::Creates(_));
+    let created = lost
+        .iter()
+        .filter(creates)
+        .filter_map(|line| line.subject.clone());
+    let created: HashSet<_> = created.collect();
+    let (mut takes, mut gives, mut done, mut gone) = (Vec::new(), Vec::new(), 0, 0);
+    for line in lost {
+        match Effect::of(&line.action) {
+            Effect::Creates(again) => gives.push((line, again)),
+            _ if line.is_of(&created) => gone += 1,
+            Effect::Gives(again) => gives.push((line, again)),
+            Effect::Takes(_) if is_done_again(db, line).await? => done += 1,
+            Effect::Takes(again) => {
+                takes.push((line, again.unwrap_or("what this version does not know: find out")));
+            }
+            Effect::Neither => {}
+        }
+    }
+    section(out, "took something away. Do each again, from the top", &takes)?;
+    section(out, "gave something. Do again what is still wanted", &gives)?;
+    writeln!(
+        out,
+        "{done} missing events were done again; {gone} were about what is missing itself"
+    )?;
+    match takes.len() {
+        0 => Ok(()),
+        count => bail!("{count} events that took something away are not in the record of this database"),
+    }
+}
+
+fn section(out: &mut impl Write, what: &str, lines: &[(&Line, &str)]) -> anyhow::Result<()> {
+    if !lines.is_empty() {
+        writeln!(out, "{} missing events {what}:", lines.len())?;
+    }
+    for (line, again) in lines {
+        let Line {
+            time,
+            action,
+            event_id,
+            actor_kind,
+            actor_id,
+            ..
+        } = line;
+        write!(out, "{time} {action}: {again}")?;
+        let named = [
+            ("tenant", &line.tenant_id),
+            ("client", &line.client_id),
+            ("subject", &line.subject),
+        ];
+        for (name, id) in named {
+            if let Some(id) = id {
+                write!(out, " {name}={id}")?;
+            }
+        }
+        let detail = serde_json::to_string(&line.detail)?;
+        writeln!(out, " by={actor_kind}/{actor_id} event={event_id} {detail}")?;
+    }
+    Ok(())
+}
+
+/// Returns whether the database has an event that did the same later.
+async fn is_done_again(db: &Database, line: &Line) -> anyhow::Result<bool> {
+    let filter = Filter {
+        action: Some(line.action.clone()),
+        subject: line.subject.clone(),
+        outcome: Some(Outcome::Success),
+        from: Some(line.time()?),
+        ..Filter::default()
+    };
+    let events = listed(db, &filter, COMPARED).await?;
+    Ok(events.iter().any(|event| line.is_same(event)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_action_stands_in_one_table_and_an_unknown_one_takes_away() {
+        let named = [TAKES, GIVES, CREATES]
+            .into_iter()
+            .flatten()
+            .map(|(action, _)| *action);
+        let all: Vec<_> = named.chain(NEITHER.iter().copied()).collect();
+        let different: HashSet<_> = all.iter().collect();
+        assert_eq!(different.len(), all.len());
+        assert_eq!(Effect::of("client.suspend"), Effect::Takes(Some("SuspendClient")));
+        assert_eq!(Effect::of("client.reinstate"), Effect::Gives("ReinstateClient"));
+        assert_eq!(Effect::of("token.issue"), Effect::Neither);
+        assert_eq!(Effect::of("client.of_a_later_version"), Effect::Takes(None));
+    }
+
+    #[test]
+    fn only_new_values_are_compared() {
+        let detail = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            let owned = pairs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            owned.collect()
+        };
+        let first = detail(&[
+            ("scopes", r#"{"new":["a"],"old":["a","b"]}"#),
+            ("reason", "leaked"),
+        ]);
+        let same = detail(&[("scopes", r#"{"new":["a"],"old":["a","b","c"]}"#)]);
+        let other = detail(&[("scopes", r#"{"new":["b"],"old":["a","b"]}"#)]);
+        assert_eq!(new_values(&first), new_values(&same));
+        assert_ne!(new_values(&first), new_values(&other));
+        let user = |new| {
+            detail(&[
+                ("old_user_id", "usr_1"),
+                ("new_user_id", new),
+                ("workload", "wkl_1"),
+            ])
+        };
+        assert_ne!(new_values(&user("usr_2")), new_values(&user("usr_3")));
+    }
+
+    #[test]
+    fn a_line_that_can_not_be_read_is_an_error_and_removed_leaves_are_none() {
+        let removed = r#"{"position":"1/9/4294967295","removed_leaves":{"log":1,"from":0,"through":9}}"#;
+        assert!(line(removed).unwrap().is_none());
+        for bad in [
+            "",
+            "{}",
+            r#"{"position":"1/2/0","fault":"the leaf's row is missing or can't be read"}"#,
+        ] {
+            assert!(line(bad).is_err(), "{bad}");
+        }
+    }
+}
