@@ -1,8 +1,10 @@
 //! Upgrades: the baseline and this build serve the same PostgreSQL, while their replicas are replaced one after the other,
-//! from old to new and back. The baseline is the commit that `tests/upgrade/baseline` names.
+//! from old to new and back. The baseline is the commit that `tests/upgrade/baseline` names. Where it is not there, this build
+//! stands in for the old one, and crosses to the schema of a made-up next version.
 
 mod fleet;
 mod load;
+mod next;
 
 use std::{
     io::Write,
@@ -20,17 +22,14 @@ use crate::harness::process::ACCORD;
 
 tests!(replicas_are_replaced_one_after_the_other_and_no_call_fails,);
 
-/// The binary of the baseline in the directory that `ACCORD_TEST_BASELINE` names. Without it both sides are this build.
-fn baseline() -> PathBuf {
+/// The binary of the baseline in the directory that `ACCORD_TEST_BASELINE` names.
+fn baseline() -> Option<PathBuf> {
     let directory = std::env::var_os("ACCORD_TEST_BASELINE");
-    let (binary, what) = match directory {
-        Some(directory) => (Path::new(&directory).join("accord"), "the baseline"),
-        None => (
-            ACCORD.into(),
-            "this build again, because ACCORD_TEST_BASELINE is not set",
-        ),
-    };
-    say(&format!("from and back to {what}"));
+    let binary = directory.map(|directory| Path::new(&directory).join("accord"));
+    say(match binary {
+        Some(_) => "from and back to the baseline",
+        None => "this build, to a schema one version newer, because ACCORD_TEST_BASELINE is not set",
+    });
     binary
 }
 
@@ -39,13 +38,18 @@ async fn replicas_are_replaced_one_after_the_other_and_no_call_fails() {
     let [Some(registry), Some(token)] = databases else {
         return;
     };
-    let (old, new) = (baseline(), Path::new(ACCORD));
+    let (baseline, new) = (baseline(), Path::new(ACCORD));
+    let old = baseline.clone().unwrap_or_else(|| ACCORD.into());
     let mut fleet = Fleet::start(&old, [registry, token]).await;
     let mut load = Load::start(&fleet).await;
     for replica in &mut fleet.replicas {
         load.goes_on_with(replica).await.unwrap();
     }
-    fleet.migrate(new);
+    match baseline {
+        Some(_) => fleet.migrate(new),
+        // The old replicas serve on.
+        None => next::migrate::<1>(&fleet.databases).await,
+    }
     let all = fleet.replicas.len();
     let upgrade = (0..all).map(|index| (index, new));
     // The last one that was upgraded is the first one that goes back.
@@ -69,6 +73,14 @@ async fn replicas_are_replaced_one_after_the_other_and_no_call_fails() {
     match load.finish().await {
         Ok(counts) => say(&format!("0 failed calls of {counts:?}")),
         Err(failure) => resume_unwind(failure),
+    }
+    if baseline.is_none() {
+        // A release that was skipped.
+        next::migrate::<2>(&fleet.databases).await;
+        for index in [0, all - 1] {
+            let refused = fleet.refused(index, new);
+            assert!(refused.contains("more than one version newer"), "{refused}");
+        }
     }
 }
 

@@ -33,8 +33,8 @@ pub struct Fleet {
     pub world: World,
     /// Those of the registry, then those of token-service.
     pub replicas: Vec<Replica>,
+    pub databases: [TestDatabase; 2],
     directory: TempDir,
-    databases: [TestDatabase; 2],
 }
 
 pub struct Replica {
@@ -129,6 +129,15 @@ impl Fleet {
         assert!(process.wait().success(), "{}", process.stderr());
         let serve = self.setup().serve(build, &self.replicas[index]);
         self.replicas[index].start(serve, self.directory.path());
+    }
+
+    /// Stops a replica, and starts it with a build that refuses to serve. Returns what it says.
+    pub fn refused(&mut self, index: usize, build: &Path) -> String {
+        self.replicas[index].process = None;
+        let serve = self.setup().serve(build, &self.replicas[index]);
+        let mut process = Process::start(serve, self.directory.path(), "refused");
+        assert!(!process.wait().success());
+        process.stderr()
     }
 }
 
