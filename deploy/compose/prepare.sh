@@ -18,12 +18,15 @@ create() { # create NAME COMMAND...: writes the command's output, unless the fil
   "${@:2}" >"secrets/$1.new"
   mv "secrets/$1.new" "secrets/$1"
 }
-configuration() { printf 'database_url = "postgres://%s:%s@127.0.0.1/%s"\n' "$1" "$(cat "secrets/$1-password")" "$1"; }
+configuration() { printf 'database_url = "postgres://%s@127.0.0.1/%s"\n' "$1" "$1"; }
+# What PGPASSFILE names, which a service reads again when the database refuses the password.
+passfile() { printf '*:*:*:%s:%s\n' "$1" "$(cat "secrets/$1-password")"; }
 
 for service in registry token; do
   create "$service.key" openssl rand 32
   create "$service-password" openssl rand -hex 32
   create "$service.toml" configuration "$service"
+  create "$service-pgpass" passfile "$service"
 done
 create postgres-password openssl rand -hex 32
 # Holds the token of token-service once it has one.

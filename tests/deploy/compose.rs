@@ -151,6 +151,12 @@ async fn prepared_files_are_what_the_services_accept() {
     }
     assert_eq!(read("registry.key").len(), 32);
     assert_ne!(read("registry.key"), read("token.key"));
+    let password = String::from_utf8(read("registry-password")).unwrap();
+    let configured = String::from_utf8(read("registry.toml")).unwrap();
+    assert!(
+        !configured.contains(password.trim()),
+        "only what is read again has the password"
+    );
     let envoy = String::from_utf8(read("envoy.yaml")).unwrap();
     assert!(envoy.contains("domains: [\"auth.example\"]") && !envoy.contains("domains: [localhost]"));
     assert!(envoy.contains("address: \"::\", port_value: 8443, ipv4_compat: true"));
@@ -193,6 +199,7 @@ async fn prepared_files_are_what_the_services_accept() {
                 .arg("--master-key-file")
                 .arg(at(&format!("secrets/{service}.key")));
             command.env(settings[0], settings[1]).env("PGPORT", &port);
+            command.env("PGPASSFILE", at(&format!("secrets/{service}-pgpass")));
             command
         };
         run(&mut command("migrate"));
@@ -210,7 +217,8 @@ async fn prepared_files_are_what_the_services_accept() {
             create
                 .arg(at("secrets/registry.toml"))
                 .arg("--master-key-file")
-                .arg(at("secrets/registry.key"));
+                .arg(at("secrets/registry.key"))
+                .env("PGPASSFILE", at("secrets/registry-pgpass"));
             fs::write(at("secrets/registry-token"), run(create.env("PGPORT", &port))).unwrap();
         }
         let mut check = command("check-config");

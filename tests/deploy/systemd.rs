@@ -95,6 +95,7 @@ async fn the_units_restart_reload_and_hand_over_secrets() {
             &format!("LoadCredential=master-key:/etc/accord/{short}.key"),
             &format!("Environment={prefix}_CONFIG=%d/config"),
             &format!("Environment={prefix}_MASTER_KEY_FILE=%d/master-key"),
+            &format!("Environment=PGPASSFILE=/etc/accord/{short}-pgpass"),
         ] {
             assert!(text.lines().any(|found| found == line), "{unit}: {line}");
         }
@@ -126,6 +127,7 @@ async fn users_and_modes_are_those_that_the_units_need() {
         "token.toml",
         "token.env",
         "registry-token",
+        "registry-pgpass",
         "token-tls/tls.key",
     ] {
         write(&at("etc/accord").join(name), "x");
@@ -157,6 +159,7 @@ async fn users_and_modes_are_those_that_the_units_need() {
         ("token.toml", 0, 0o600),
         ("token.env", 0, 0o644),
         ("registry-token", id("accord-token"), 0o640),
+        ("registry-pgpass", id("accord-registry"), 0o640),
         ("token-tls/tls.key", id("accord-token"), 0o640),
     ] {
         let found = fs::metadata(at("etc/accord").join(name)).unwrap();

@@ -57,6 +57,7 @@ pub fn command(service: &str, directory: &Path, arguments: &[&str]) -> Command {
     let mut command = accord();
     command.arg(service).args(arguments);
     command.envs(variables(&directory.join(format!("{service}.env"))));
+    command.env("PGPASSFILE", directory.join(format!("{service}-pgpass")));
     let prefix = format!("ACCORD_{}", service.to_uppercase());
     command.env(
         format!("{prefix}_CONFIG"),

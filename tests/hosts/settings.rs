@@ -38,11 +38,15 @@ pub fn configure(directory: &Path, certs: &Path, keys: &mut [[u8; 32]; 2]) {
         }
         write_private(&directory.join(format!("{service}.key")), key.as_slice());
         let url = format!(
-            "postgres://{service}:{PASSWORD}@db.example/{service}?sslmode=verify-full&sslrootcert={own}/db-ca.pem"
+            "postgres://{service}@db.example/{service}?sslmode=verify-full&sslrootcert={own}/db-ca.pem"
         );
         write_private(
             &directory.join(format!("{service}.toml")),
             format!("database_url = \"{url}\"\n").as_bytes(),
+        );
+        write_private(
+            &directory.join(format!("{service}-pgpass")),
+            format!("*:*:*:{service}:{PASSWORD}\n").as_bytes(),
         );
     }
 }

@@ -43,9 +43,9 @@ pub mod admin;
 pub mod metrics;
 pub(in crate::rpc) mod traces;
 
-/// The filter that applies without `RUST_LOG`.
-const DEFAULT_FILTER: &str =
-    "info,sqlx=warn,sea_orm=warn,sea_orm_migration=warn,hyper=warn,h2=warn,tower=warn";
+/// The filter that applies without `RUST_LOG`. A malformed line of a password file would be in the log with its password.
+const DEFAULT_FILTER: &str = "info,sqlx=warn,sqlx_postgres::options::pgpass=off,sea_orm=warn,sea_orm_migration=warn,\
+    hyper=warn,h2=warn,tower=warn";
 /// The targets that `RUST_LOG` may name.
 const TARGETS: [&str; 20] = [
     "accord",

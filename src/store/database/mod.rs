@@ -25,13 +25,14 @@ use self::{
 use super::StoreError;
 use crate::{
     clock::Clock,
-    keys::Keyring,
+    keys::{KeyError, Keyring},
     metrics::{DATABASE_CONNECTIONS, DATABASE_CONNECTIONS_MAX, DATABASE_WAITING},
 };
 
 mod checkpoint;
 pub(super) mod connection;
 pub(super) mod heartbeat;
+mod passfile;
 pub(super) mod pool;
 pub(super) mod sqlite_files;
 pub(super) mod warnings;
@@ -111,7 +112,7 @@ impl Database {
     }
 
     async fn connect_postgres(url: &str) -> Result<Self, StoreError> {
-        let options = postgres_options(url).map_err(|_| invalid_url())?;
+        let options = postgres_options(url).map_err(invalid_options)?;
         let options = Options::Postgres(options, Arc::new(Zeroizing::new(url.to_owned())));
         let (suspicion, keys) = (Arc::default(), Keys::default());
         let writer = open(POSTGRES_WRITERS, options.clone(), Arc::clone(&suspicion), &keys).await?;
@@ -275,6 +276,16 @@ fn create_private(path: &Path) -> io::Result<()> {
     match options.write(true).create_new(true).mode(0o600).open(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other.map(drop),
+    }
+}
+
+/// The error of what a connection needs. The parser's own errors may hold the URL.
+fn invalid_options(error: SqlxError) -> StoreError {
+    match error {
+        SqlxError::Configuration(source) if source.is::<KeyError>() => {
+            SqlxError::Configuration(format!("the file of PGPASSFILE: {source}").into()).into()
+        }
+        _ => invalid_url(),
     }
 }
 

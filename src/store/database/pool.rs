@@ -26,7 +26,10 @@ use sea_orm::{
 
 use zeroize::Zeroizing;
 
-use super::sqlite_files::{FileId, SqliteFiles, file_id};
+use super::{
+    passfile,
+    sqlite_files::{FileId, SqliteFiles, file_id},
+};
 use crate::keys::Keyring;
 
 /// How long an operation waits for a free connection.
@@ -201,11 +204,18 @@ impl Pool {
 
 /// Reads the URL of a PostgreSQL database, and the password that belongs to it from the file that `PGPASSFILE` names, if
 /// the URL has none.
+///
+/// # Errors
+/// [`SqlxError::Configuration`] with the [`KeyError`] of a password file, and for a malformed URL.
 pub(in crate::store) fn postgres_options(url: &str) -> Result<PgConnectOptions, SqlxError> {
-    let options = PgConnectOptions::from_str(url)?
+    let mut options = PgConnectOptions::from_str(url)?
         .application_name("accord")
         // PgBouncer refuses this parameter at the start of a session. No column is a floating-point number.
         .extra_float_digits(None);
+    let password = passfile::password(url, &options);
+    if let Some(password) = password.map_err(|error| SqlxError::Configuration(Box::new(error)))? {
+        options = options.password(&password);
+    }
     Ok(options.disable_statement_logging())
 }
 
@@ -231,7 +241,13 @@ impl managed::Manager for Opener {
                 let began = Instant::now();
                 let mut conn = match options.connect().await {
                     // The password may have been changed since the service started.
-                    Err(error) if is_wrong_password(&error) => postgres_options(url)?.connect().await?,
+                    Err(error) if is_wrong_password(&error) => match postgres_options(url) {
+                        Ok(options) => options.connect().await?,
+                        Err(unreadable) => {
+                            tracing::warn!(%unreadable, "the file of PGPASSFILE is not read again");
+                            return Err(error);
+                        }
+                    },
                     connected => connected?,
                 };
                 conn.execute(SESSION).await?;

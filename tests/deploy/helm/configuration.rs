@@ -32,8 +32,12 @@ async fn a_migration_runs_before_the_pods_and_not_with_them() {
             *url,
             json!({"name": format!("accord-{service}-database"), "key": "url"})
         );
-        // It gets the database alone: what else it needed would have to exist before the first installation.
-        assert_eq!(list(&pod["containers"][0]["env"]).len(), 1);
+        // It gets the database and its password alone: what else it needed would have to exist before the first installation.
+        assert_eq!(list(&pod["containers"][0]["env"]).len(), 2);
+        assert_eq!(
+            pod["volumes"],
+            json!([password_of(&format!("accord-{service}-database"))])
+        );
     }
     for deployment in of_kind(&plain, "Deployment") {
         let text = deployment.to_string();
@@ -48,13 +52,35 @@ async fn a_migration_runs_before_the_pods_and_not_with_them() {
         pod["containers"][0]["env"][0]["valueFrom"]["secretKeyRef"]["name"].clone()
     };
     assert_eq!(url("accord-registry-migrate"), "ddl");
+    let pod = &named(&other, "Job", "accord-registry-migrate")["spec"]["template"]["spec"];
+    assert!(list(&pod["volumes"]).contains(&password_of("ddl")), "{pod}");
     assert_eq!(url("accord-token-migrate"), "accord-token-database");
     assert!(of_kind(&objects(&["migrate.enabled=false"]), "Job").is_empty());
+}
+
+/// The volume with the password file of a database.
+fn password_of(secret: &str) -> Value {
+    json!({
+        "name": "password",
+        "secret": {
+            "secretName": secret,
+            "defaultMode": 0o400,
+            "optional": true,
+            "items": [{"key": "pgpass", "path": "pgpass"}],
+        },
+    })
 }
 
 async fn secrets_are_mounted_as_the_services_require() {
     for sets in VARIANTS {
         for (name, pod) in pods(&objects(sets)) {
+            for container in containers(pod).filter(|container| container["name"] != "gateway") {
+                let file = variable(container, "PGPASSFILE");
+                assert_eq!(*file, "/etc/accord/password/pgpass", "{name}");
+                let mounts = list(&container["volumeMounts"]);
+                let is_there = |mount: &Value| mount["mountPath"] == "/etc/accord/password";
+                assert!(mounts.iter().any(is_there), "{name}");
+            }
             // Files of root that the group reads: fsGroup adds its right to read.
             assert_eq!(pod["securityContext"]["fsGroup"], 65532, "{name}");
             for volume in list(&pod["volumes"])

@@ -92,14 +92,33 @@ affinity: {{ toYaml . | nindent 2 }}
   {{- /* A number of values.yaml is a float. */}}
   value: {{ (kindIs "float64" $value | ternary ($value | toJson) $value) | quote }}
 {{- end }}
+# Read again when the database refuses the password. A URL with a password of its own needs no such file.
+- name: PGPASSFILE
+  value: /etc/accord/password/pgpass
 {{- if $root.Values.database.caSecret.name }}
 - name: PGSSLROOTCERT
   value: /etc/accord/database/ca.crt
 {{- end }}
 {{- end }}
 
-{{- define "accord.databaseVolume" -}}
-{{- with .Values.database.caSecret }}
+{{- define "accord.databaseMounts" -}}
+- { name: password, mountPath: /etc/accord/password, readOnly: true }
+{{- if .Values.database.caSecret.name }}
+- { name: database, mountPath: /etc/accord/database, readOnly: true }
+{{- end }}
+{{- end }}
+
+{{/* What a pod reads to reach its database. Takes (list $ secret-of-the-URL). */}}
+{{- define "accord.databaseVolumes" -}}
+{{- $root := index . 0 -}}
+{{- $secret := index . 1 -}}
+- name: password
+  secret:
+    secretName: {{ $secret.name }}
+    defaultMode: 0400
+    optional: true
+    items: [{ key: pgpass, path: pgpass }]
+{{- with $root.Values.database.caSecret }}
 {{- if .name }}
 - name: database
   secret:
@@ -163,15 +182,13 @@ spec:
             {{- range $directory, $secret := $volumes }}
             - { name: {{ $directory }}, mountPath: /etc/accord/{{ $directory }}, readOnly: true }
             {{- end }}
-            {{- if $root.Values.database.caSecret.name }}
-            - { name: database, mountPath: /etc/accord/database, readOnly: true }
-            {{- end }}
+            {{- include "accord.databaseMounts" $root | nindent 12 }}
       volumes:
         {{- range $directory, $secret := $volumes }}
         - name: {{ $directory }}
           secret: { secretName: {{ $secret }}, defaultMode: 0400 }
         {{- end }}
-        {{- include "accord.databaseVolume" $root | nindent 8 }}
+        {{- include "accord.databaseVolumes" (list $root $values.databaseUrlSecret) | nindent 8 }}
 ---
 # Headless: callers see every replica, and balance over them.
 apiVersion: v1
