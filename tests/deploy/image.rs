@@ -7,6 +7,7 @@ use std::{
     process::Command,
 };
 
+use accord::testing::HeldPort;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -125,12 +126,14 @@ async fn the_image_serves_from_a_read_only_root_without_rights() {
     for path in [&files, &files.join("master.key")] {
         chown(path, Some(USER), Some(USER)).unwrap();
     }
+    let admin = HeldPort::reserve();
     let registry = |arguments: &[&str]| {
         let mut command = image.command(&files, &[&["registry-service"], arguments].concat());
         command
             .env("ACCORD_REGISTRY_DATABASE_URL", "sqlite:///tmp/registry.db")
             .env("ACCORD_REGISTRY_MASTER_KEY_FILE", "/tmp/master.key")
             .env("ACCORD_REGISTRY_PUBLIC_BASE_URL", "https://auth.example")
+            .env("ACCORD_REGISTRY_ADMIN_LISTEN", admin.address().to_string())
             .env("ACCORD_REGISTRY_LISTEN", "127.0.0.1:0");
         command
     };
@@ -142,11 +145,14 @@ async fn the_image_serves_from_a_read_only_root_without_rights() {
     let version = run(&mut image.command(&files, &["token-service", "--version"]));
     assert!(version.starts_with("token-service "), "{version}");
 
+    // What the health check of compose.yaml runs, in the container.
+    assert!(!registry(&["health"]).output().unwrap().status.success());
     let mut serving = Process::start(registry(&["serve"]), image.directory.path(), "registry");
     let address = serving.listening("--listen");
     serving.wait_for("readiness", |process| {
         process.stderr().contains("\"message\":\"ready\"").then_some(())
     });
+    run(&mut registry(&["health"]));
     let channel = accord_cli::call::open(&address).unwrap();
     let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
     let checked = health
