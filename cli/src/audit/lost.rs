@@ -54,6 +54,12 @@ const TAKES: &[(&str, &str)] = &[
     ("workload.revoke", "RevokeWorkload"),
 ];
 
+/// Actions of the table above that another one does again.
+const DONE_BY_ANOTHER: &[(&str, &str)] = &[
+    ("consent.supersede", "consent.revoke"),
+    ("user.enrol", "user.reset_password"),
+];
+
 /// Actions that give something, and what does each again.
 const GIVES: &[(&str, &str)] = &[
     ("client.amend", "AmendClient"),
@@ -79,6 +85,9 @@ const CREATES: &[(&str, &str)] = &[
     ("workload.create", "CreateWorkload"),
 ];
 
+/// The action that creates a setup, which ends within the hour: nothing to do again, nor was what was decided on it.
+const BEGINS: &str = "setup.start";
+
 /// Actions that leave nothing to do: they concern what the new epoch ends, what lasts minutes, or the record itself.
 const NEITHER: &[&str] = &[
     "admin_session.end",
@@ -98,7 +107,6 @@ const NEITHER: &[&str] = &[
     "refresh_token.repeat",
     "refresh_token.reuse",
     "secret.show_again",
-    "setup.start",
     "signing_algorithms.report",
     "signing_key.create",
     "signing_key.replace_next",
@@ -117,6 +125,7 @@ enum Effect {
     Takes(Option<&'static str>),
     Gives(&'static str),
     Creates(&'static str),
+    Begins,
     Neither,
 }
 
@@ -129,6 +138,7 @@ impl Effect {
         match (again(GIVES), again(CREATES)) {
             (Some(gives), _) => Self::Gives(gives),
             (None, Some(creates)) => Self::Creates(creates),
+            (None, None) if action == BEGINS => Self::Begins,
             (None, None) if NEITHER.contains(&action) => Self::Neither,
             (None, None) => Self::Takes(again(TAKES)),
         }
@@ -157,14 +167,19 @@ impl Line {
         UnixMillis::from_timestamp(&time).context("the time of an event")
     }
 
-    /// Returns whether an event did the same: the same action on the same subject, with the same new values if it has some.
-    fn is_same(&self, event: &EventRow) -> bool {
-        let text = |id: Option<&str>| id.map(str::to_owned);
-        event.action == self.action
+    /// Returns the action that does this one again.
+    fn again(&self) -> &str {
+        let other = DONE_BY_ANOTHER.iter().find(|(of, _)| *of == self.action);
+        other.map_or(&self.action, |(_, other)| other)
+    }
+
+    /// Returns whether an event does this one again: on the same subject, with the same new values if the action is the same.
+    fn is_done_by(&self, event: &EventRow) -> bool {
+        let tenant_id = event.tenant_id.as_ref().map(|id| id.as_str());
+        event.action == self.again()
             && event.subject == self.subject
-            && text(event.tenant_id.as_ref().map(|id| id.as_str())) == self.tenant_id
-            && text(event.client_id.as_ref().map(|id| id.as_str())) == self.client_id
-            && new_values(&event.detail) == new_values(&self.detail)
+            && tenant_id == self.tenant_id.as_deref()
+            && (event.action != self.action || new_values(&event.detail) == new_values(&self.detail))
     }
 
     fn is_of(&self, created: &HashSet<String>) -> bool {
@@ -264,7 +279,7 @@ async fn missing(db: &Database, lines: Vec<Line>, lost: &mut Vec<Line>) -> anyho
 }
 
 async fn report(db: &Database, lost: &[Line], out: &mut impl Write) -> anyhow::Result<()> {
-    let creates = |line: &&Line| matches!(Effect::of(&line.action), Effect::Creates(_));
+    let creates = |line: &&Line| matches!(Effect::of(&line.action), Effect::Creates(_) | Effect::Begins);
     let created = lost
         .iter()
         .filter(creates)
@@ -280,7 +295,7 @@ async fn report(db: &Database, lost: &[Line], out: &mut impl Write) -> anyhow::R
             Effect::Takes(again) => {
                 takes.push((line, again.unwrap_or("what this version does not know: find out")));
             }
-            Effect::Neither => {}
+            Effect::Begins | Effect::Neither => {}
         }
     }
     section(out, "took something away. Do each again, from the top", &takes)?;
@@ -328,14 +343,14 @@ fn section(out: &mut impl Write, what: &str, lines: &[(&Line, &str)]) -> anyhow:
 /// Returns whether the database has an event that did the same later.
 async fn is_done_again(db: &Database, line: &Line) -> anyhow::Result<bool> {
     let filter = Filter {
-        action: Some(line.action.clone()),
+        action: Some(line.again().to_owned()),
         subject: line.subject.clone(),
         outcome: Some(Outcome::Success),
         from: Some(line.time()?),
         ..Filter::default()
     };
     let events = listed(db, &filter, COMPARED).await?;
-    Ok(events.iter().any(|event| line.is_same(event)))
+    Ok(events.iter().any(|event| line.is_done_by(event)))
 }
 
 #[cfg(test)]
@@ -352,9 +367,14 @@ mod tests {
         let all: Vec<_> = named.chain(NEITHER.iter().copied()).collect();
         let different: HashSet<_> = all.iter().collect();
         assert_eq!(different.len(), all.len());
+        for (action, again) in DONE_BY_ANOTHER {
+            assert!(matches!(Effect::of(action), Effect::Takes(Some(_))), "{action}");
+            assert!(matches!(Effect::of(again), Effect::Takes(Some(_))), "{again}");
+        }
         assert_eq!(Effect::of("client.suspend"), Effect::Takes(Some("SuspendClient")));
         assert_eq!(Effect::of("client.reinstate"), Effect::Gives("ReinstateClient"));
         assert_eq!(Effect::of("token.issue"), Effect::Neither);
+        assert_eq!(Effect::of(BEGINS), Effect::Begins);
         assert_eq!(Effect::of("client.of_a_later_version"), Effect::Takes(None));
     }
 
