@@ -75,10 +75,8 @@ mod entry {
     }
 }
 
-/// The id of the counter's row.
+/// The id of the counter's only row.
 pub(super) const COUNTER: i32 = 1;
-/// The id of the row beside it, which is there while a new epoch still ends what a copy holds.
-const UNFINISHED: i32 = 2;
 /// The most rows in one insert. Each has six parameters, and SQLite allows 32,766 in a statement.
 const ROWS_PER_INSERT: usize = 1_000;
 /// How often the log repeats that a change was edited: readers poll.
@@ -339,30 +337,6 @@ pub async fn start_epoch(tx: &Transaction, random: &dyn Random) -> Result<Positi
     position_of(&counter)
 }
 
-/// Marks the new epoch as one that has not ended yet what the copy holds: it takes several transactions, and nothing may serve
-/// in between.
-pub async fn begin_ending(tx: &Transaction) -> Result<(), StoreError> {
-    let counter = read_counter(tx).await?.ok_or(MISSING_COUNTER)?;
-    let marker = counter::Model {
-        id: UNFINISHED,
-        ..counter.into_row()
-    };
-    rows::insert::<counter::Entity>(tx, marker).await?;
-    Ok(())
-}
-
-/// Returns whether a new epoch was begun that has not ended all that the copy holds. A mark that somebody has edited counts.
-pub async fn is_ending(conn: &impl ConnectionTrait) -> Result<bool, StoreError> {
-    let marker = counter::Entity::find_by_id(UNFINISHED).one(conn).await?;
-    Ok(marker.is_some())
-}
-
-/// Removes the mark of [`begin_ending`].
-pub async fn finish_ending(tx: &Transaction) -> Result<(), StoreError> {
-    counter::Entity::delete_by_id(UNFINISHED).exec(tx).await?;
-    Ok(())
-}
-
 /// Puts a new counter in the place of one that no holder of the keys has written, in a new epoch. Both of its numbers go on
 /// behind `reached`, which must be beyond all that was counted: then no event and no change gets the number of an earlier one.
 pub(super) async fn replace_counter(
@@ -370,7 +344,7 @@ pub(super) async fn replace_counter(
     random: &dyn Random,
     reached: i64,
 ) -> Result<Position, StoreError> {
-    counter::Entity::delete_by_id(COUNTER).exec(tx).await?;
+    counter::Entity::delete_many().exec(tx).await?;
     let row = counter::Model {
         id: COUNTER,
         epoch: Epoch::generate(random).into(),

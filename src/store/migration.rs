@@ -14,9 +14,13 @@ use sea_orm_migration::{
     schema::integer,
 };
 
-use super::{Database, StoreError};
+use super::{Database, StoreError, Transaction};
 
 const LOCK_TABLE: &str = "migration_lock";
+/// The row that is locked.
+const LOCK: i32 = 1;
+/// The row that is there while a new epoch still ends what a restored copy holds.
+const UNFINISHED_EPOCH: i32 = 2;
 /// A table that every service has, whatever its migrations are called.
 pub(super) const COUNTER_TABLE: &str = "change_counter";
 /// How many versions a schema may be newer than the program that serves from it. Its version is the number of applied
@@ -55,7 +59,7 @@ impl Database {
         let lock = Query::select()
             .column("id")
             .from(LOCK_TABLE)
-            .and_where(Expr::col("id").eq(1))
+            .and_where(Expr::col("id").eq(LOCK))
             .lock_exclusive()
             .to_owned();
         let locked = tx.query_one(&lock).await?;
@@ -119,15 +123,47 @@ impl Database {
             .col(integer("id").primary_key())
             .to_owned();
         tx.execute(&table).await?;
-        let row = Query::insert()
-            .into_table(LOCK_TABLE)
-            .columns(["id"])
-            .values_panic([1.into()])
-            .on_conflict(OnConflict::column("id").do_nothing().to_owned())
-            .to_owned();
-        tx.execute(&row).await?;
+        insert_row(&tx, LOCK).await?;
         tx.commit().await
     }
+}
+
+/// Inserts a row, unless it is there.
+async fn insert_row(tx: &Transaction, id: i32) -> Result<(), StoreError> {
+    let row = Query::insert()
+        .into_table(LOCK_TABLE)
+        .columns(["id"])
+        .values_panic([id.into()])
+        .on_conflict(OnConflict::column("id").do_nothing().to_owned())
+        .to_owned();
+    tx.execute(&row).await?;
+    Ok(())
+}
+
+/// Marks a new epoch as one that has not ended yet what the copy holds: that takes several transactions, and nothing may serve in
+/// between.
+pub async fn mark_epoch_unfinished(tx: &Transaction) -> Result<(), StoreError> {
+    insert_row(tx, UNFINISHED_EPOCH).await
+}
+
+/// Returns whether a new epoch was begun that has not ended all that the copy holds.
+pub async fn is_epoch_unfinished(conn: &impl ConnectionTrait) -> Result<bool, StoreError> {
+    let mark = Query::select()
+        .column("id")
+        .from(LOCK_TABLE)
+        .and_where(Expr::col("id").eq(UNFINISHED_EPOCH))
+        .to_owned();
+    Ok(conn.query_one(&mark).await?.is_some())
+}
+
+/// Removes the mark of [`mark_epoch_unfinished`].
+pub async fn mark_epoch_finished(tx: &Transaction) -> Result<(), StoreError> {
+    let mark = Query::delete()
+        .from_table(LOCK_TABLE)
+        .and_where(Expr::col("id").eq(UNFINISHED_EPOCH))
+        .to_owned();
+    tx.execute(&mark).await?;
+    Ok(())
 }
 
 /// The first statement of a migration's transaction takes the write lock of SQLite.

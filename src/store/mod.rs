@@ -25,7 +25,10 @@ pub use database::{
 };
 pub use error::StoreError;
 pub use idempotency::Creation;
-pub use migration::{create_index, create_index_beside_writers, create_table, create_unique_index};
+pub use migration::{
+    create_index, create_index_beside_writers, create_table, create_unique_index, is_epoch_unfinished,
+    mark_epoch_finished, mark_epoch_unfinished,
+};
 pub use tables::create_tables;
 
 #[cfg(test)]

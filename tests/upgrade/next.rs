@@ -4,7 +4,7 @@
 use std::marker::PhantomData;
 
 use accord::{
-    store::{Database, migration::create_index_beside_writers},
+    store::{Database, create_index_beside_writers},
     testing::TestDatabase,
 };
 use sea_orm::{ConnectionTrait, Statement};

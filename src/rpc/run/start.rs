@@ -13,9 +13,9 @@ use crate::{
     store::{
         Database, StoreError,
         audit::{self, Event, Origin},
-        change,
+        change, is_epoch_unfinished,
         keyring::{self, SharedKeyring},
-        origin, rows,
+        mark_epoch_finished, mark_epoch_unfinished, origin, rows,
     },
 };
 
@@ -51,11 +51,11 @@ pub async fn start_epoch<M: MigratorTrait>(
 
 async fn begin_epoch(db: &Database, random: &dyn Random) -> Result<(), StoreError> {
     let tx = db.write().await?;
-    if change::is_ending(&tx).await? {
+    if is_epoch_unfinished(&tx).await? {
         return tx.rollback().await;
     }
     let position = change::start_epoch(&tx, random).await?;
-    change::begin_ending(&tx).await?;
+    mark_epoch_unfinished(&tx).await?;
     let event = Event::new("epoch.start").subject(position.epoch.as_str());
     audit::record(&tx, &SystemClock, random, &Origin::system("command-line"), event).await;
     tx.commit().await
@@ -63,7 +63,7 @@ async fn begin_epoch(db: &Database, random: &dyn Random) -> Result<(), StoreErro
 
 async fn finish_epoch(db: &Database) -> Result<(), StoreError> {
     let tx = db.write().await?;
-    change::finish_ending(&tx).await?;
+    mark_epoch_finished(&tx).await?;
     tx.commit().await
 }
 
@@ -163,8 +163,8 @@ pub async fn refuse_development(db: &Database) -> anyhow::Result<()> {
 
 /// Refuses a restored database that still holds what its new epoch ends.
 async fn refuse_unfinished_epoch(db: &Database) -> anyhow::Result<()> {
-    let is_ending = change::is_ending(db.read()).await;
-    if is_ending.context("reading whether a new epoch is finished")? {
+    let is_unfinished = is_epoch_unfinished(db.read()).await;
+    if is_unfinished.context("reading whether a new epoch is finished")? {
         bail!("a new epoch of the database was begun and is not finished: run `migrate --new-epoch` again");
     }
     Ok(())
