@@ -308,7 +308,7 @@ async fn what_was_taken_away_after_the_copy_is_named_until_it_is_done_again() {
     let lost = ["lost", "--record", &of_registry];
     let (is_done, told) = said(&audit(&new_registry.url, &lost).await);
     assert!(!is_done, "{told}");
-    assert_eq!(to_do_again(&told), [last.clone()], "{told}");
+    assert_eq!(to_do_again(&told), std::slice::from_ref(&last), "{told}");
     do_again(&world, &[last]).await;
     for (url, record) in [(&new_registry.url, &of_registry), (&new_token.url, &of_token)] {
         output(url, &["lost", "--record", record]).await;

@@ -74,7 +74,7 @@ fn password_of(secret: &str) -> Value {
 async fn secrets_are_mounted_as_the_services_require() {
     for sets in VARIANTS {
         for (name, pod) in pods(&objects(sets)) {
-            for container in containers(pod).filter(|container| container["name"] != "gateway") {
+            for container in containers(pod).filter(|_| name != "accord-gateway") {
                 let file = variable(container, "PGPASSFILE");
                 assert_eq!(*file, "/etc/accord/password/pgpass", "{name}");
                 let mounts = list(&container["volumeMounts"]);
