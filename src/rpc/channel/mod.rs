@@ -37,6 +37,7 @@ use crate::{
     tls,
 };
 
+mod lookup;
 mod peers;
 mod target;
 mod token;

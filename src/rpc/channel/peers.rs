@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 use tonic::transport::Channel;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -22,6 +25,8 @@ use super::target::{Place, Target};
 
 /// How often names are resolved and the files of TLS are read, while there are calls.
 const REFRESH_PERIOD: Duration = Duration::from_secs(2);
+/// The shortest time between two refreshes, while calls fail.
+const SHORTEST_REFRESH_PERIOD: Duration = Duration::from_millis(100);
 /// How often a replica out of the rotation is asked for its health.
 const PROBE_PERIOD: Duration = Duration::from_millis(500);
 /// How long a replica may take to say that it serves.
@@ -32,7 +37,6 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct Peers {
     target: Target,
     state: Mutex<State>,
-    refreshing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -40,9 +44,38 @@ struct State {
     peers: Vec<Arc<Peer>>,
     /// The generation of the TLS files that the channels were opened with.
     generation: u64,
-    refreshed_at: Option<Instant>,
+    /// The newest refresh.
+    refresh: Option<Refresh>,
+    /// Whether a call has failed since it began.
+    is_doubtful: bool,
     /// Makes calls take turns among replicas with as many calls.
     turn: usize,
+}
+
+/// A refresh of the replicas, in a task of its own: it goes on when the caller that began it goes away. There is one at a
+/// time, so that none replaces the list of a newer one.
+#[derive(Debug)]
+struct Refresh {
+    began: Instant,
+    /// Its result, and `None` before there is one.
+    result: watch::Receiver<Option<Result<(), String>>>,
+}
+
+impl State {
+    /// Returns whether a refresh must begin.
+    fn is_refresh_due(&self) -> bool {
+        let is_urgent = self.is_doubtful || self.peers.is_empty();
+        let period = if is_urgent {
+            SHORTEST_REFRESH_PERIOD
+        } else {
+            REFRESH_PERIOD
+        };
+        self.refresh.as_ref().is_none_or(|refresh| {
+            // Its task has dropped the sender.
+            let has_ended = refresh.result.has_changed().is_err();
+            has_ended && refresh.began.elapsed() >= period
+        })
+    }
 }
 
 /// A replica.
@@ -75,7 +108,6 @@ impl Peers {
         Self {
             target,
             state: Mutex::default(),
-            refreshing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -84,20 +116,17 @@ impl Peers {
     /// # Errors
     /// Why no name can be resolved.
     pub(super) async fn choose(self: &Arc<Self>, failed: Option<&Peer>) -> Result<CallGuard, String> {
-        let is_due = self.state(|state| {
-            let is_due = state.refreshed_at.is_none_or(|at| at.elapsed() >= REFRESH_PERIOD);
-            if is_due && !state.peers.is_empty() {
-                state.refreshed_at = Some(Instant::now());
-                let peers = self.clone();
-                tokio::spawn(async move { peers.refresh().await });
+        let first = self.state(|state| {
+            if state.is_refresh_due() {
+                state.is_doubtful = false;
+                state.refresh = Some(self.clone().begin_refresh());
             }
-            state.peers.is_empty()
+            let refresh = state.refresh.as_ref().filter(|_| state.peers.is_empty());
+            refresh.map(|refresh| refresh.result.clone())
         });
-        if is_due {
-            let _refreshing = self.refreshing.lock().await;
-            if self.state(|state| state.peers.is_empty()) {
-                self.refresh().await?;
-            }
+        if let Some(mut first) = first {
+            let ended = first.wait_for(Option::is_some).await;
+            ended.ok().and_then(|result| result.clone()).transpose()?;
         }
         self.state(|state| {
             state.turn = state.turn.wrapping_add(1);
@@ -128,7 +157,7 @@ impl Peers {
     /// soon.
     pub(super) fn eject(&self, peer: &Arc<Peer>) {
         let is_alone = self.state(|state| {
-            state.refreshed_at = None;
+            state.is_doubtful = true;
             state.peers.len() < 2
         });
         if is_alone || peer.is_set_aside.swap(true, Ordering::Relaxed) {
@@ -155,21 +184,28 @@ impl Peers {
         });
     }
 
+    fn begin_refresh(self: Arc<Self>) -> Refresh {
+        let (sender, result) = watch::channel(None);
+        tokio::spawn(async move {
+            let refreshed = self.refresh().await;
+            sender.send_replace(Some(refreshed));
+        });
+        let began = Instant::now();
+        Refresh { began, result }
+    }
+
     /// Resolves names and reads the files of TLS. Keeps the channels of addresses that stay, unless the files changed.
     async fn refresh(&self) -> Result<(), String> {
         let generation = self.target.reload().await;
-        let resolved = self.target.resolve().await;
-        let places = match resolved {
-            Ok(places) => places,
-            Err(error) => {
-                let error = error.to_string();
-                // What was resolved before may still answer.
-                return match self.state(|state| state.peers.is_empty()) {
-                    true => Err(format!("its name can't be resolved: {error}")),
-                    false => Ok(()),
-                };
-            }
-        };
+        let known = self.state(|state| {
+            state
+                .peers
+                .iter()
+                .map(|peer| peer.place.clone())
+                .collect::<Vec<_>>()
+        });
+        let resolved = self.target.resolve(&known).await;
+        let places = resolved.map_err(|error| format!("its name can't be resolved: {error}"))?;
         let mut known: HashMap<_, _> = self.state(|state| {
             let is_same = state.generation == generation;
             let peers = state.peers.iter().filter(|_| is_same);
@@ -190,7 +226,6 @@ impl Peers {
         self.state(|state| {
             state.peers = peers;
             state.generation = generation;
-            state.refreshed_at = Some(Instant::now());
         });
         Ok(())
     }

@@ -6,12 +6,17 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use http::Uri;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::transport::{Channel, Endpoint};
 use url::{Host, Url};
 
-use crate::tls::{ClientTls, Connector, Destination};
+use super::lookup::{Lookup, Resolver, system_resolver};
+use crate::{
+    log_limit::LogLimit,
+    tls::{ClientTls, Connector, Destination, TlsFileError},
+};
 
 /// How long a connection may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -74,10 +79,22 @@ fn has_more(url: &Url) -> bool {
 }
 
 /// A service's addresses with the TLS of its connections.
-#[derive(Clone, Debug)]
+#[derive(derive_more::Debug)]
 pub struct Target {
-    addresses: Addresses,
+    hosts: Vec<NamedHost>,
     tls: Option<ClientTls>,
+    /// Reads the files of TLS.
+    reading: Lookup<Result<(), TlsFileError>>,
+    #[debug(skip)]
+    pub(super) resolver: Resolver,
+}
+
+/// A host of a service, with the look-up of its addresses.
+#[derive(Debug)]
+struct NamedHost {
+    name: String,
+    port: u16,
+    lookup: Lookup<io::Result<Vec<SocketAddr>>>,
 }
 
 /// One address of a service, found by resolving a host.
@@ -94,22 +111,46 @@ impl Target {
     /// If only one of them is for TLS.
     pub fn new(addresses: Addresses, tls: Option<ClientTls>) -> Result<Self, &'static str> {
         match (addresses.has_tls, tls.is_some()) {
-            (true, false) => Err("has https:// but no authorities to verify it by"),
-            (false, true) => Err("has http:// but files for TLS"),
-            _ => Ok(Self { addresses, tls }),
+            (true, false) => return Err("has https:// but no authorities to verify it by"),
+            (false, true) => return Err("has http:// but files for TLS"),
+            _ => {}
         }
+        let hosts = addresses.hosts.into_iter().map(|(name, port)| NamedHost {
+            name,
+            port,
+            lookup: Lookup::default(),
+        });
+        Ok(Self {
+            hosts: hosts.collect(),
+            tls,
+            reading: Lookup::default(),
+            resolver: system_resolver(),
+        })
     }
 
-    /// Resolves every host. Succeeds if one host has an address.
-    pub(super) async fn resolve(&self) -> io::Result<Vec<Place>> {
+    /// Resolves every host, and keeps the places in `known` of a host that fails to resolve: they may still answer.
+    ///
+    /// # Errors
+    /// Why a host fails to resolve, if there is no place at all.
+    pub(super) async fn resolve(&self, known: &[Place]) -> io::Result<Vec<Place>> {
+        let looking = self.hosts.iter().map(|host| {
+            let look_up = || tokio::spawn((self.resolver)(host.name.clone(), host.port));
+            host.lookup.result(look_up)
+        });
         let (mut places, mut failure) = (Vec::new(), None);
-        for (host, port) in &self.addresses.hosts {
-            match tokio::net::lookup_host((host.as_str(), *port)).await {
-                Ok(addresses) => places.extend(addresses.map(|address| Place {
-                    host: host.clone(),
+        for (host, found) in self.hosts.iter().zip(join_all(looking).await) {
+            match found.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into())) {
+                Ok(addresses) => places.extend(addresses.into_iter().map(|address| Place {
+                    host: host.name.clone(),
                     address,
                 })),
-                Err(error) => failure = Some(error),
+                Err(error) => {
+                    super::log(&format!("the name can't be resolved: {error}"), &host.name);
+                    let is_its =
+                        |place: &&Place| place.host == host.name && place.address.port() == host.port;
+                    places.extend(known.iter().filter(is_its).cloned());
+                    failure = Some(error);
+                }
             }
         }
         places.sort_by_key(|place| place.address);
@@ -122,16 +163,27 @@ impl Target {
 
     /// Looks whether the files of TLS have changed. Returns how often they have, so far.
     pub(super) async fn reload(&self) -> u64 {
-        let Some(tls) = self.tls.clone() else {
+        let Some(tls) = &self.tls else {
             return 0;
         };
-        let looked = tokio::task::spawn_blocking({
+        let reading = self.reading.result(|| {
             let tls = tls.clone();
-            move || tls.reload()
+            tokio::task::spawn_blocking(move || tls.reload())
         });
-        if let Ok(Err(error)) = looked.await {
-            let file = error.file;
-            tracing::warn!(?file, %error, "the files for TLS to the registry can't be used, and the old ones count");
+        let problem = match reading.await {
+            Some(Ok(())) => None,
+            Some(Err(error)) => Some(format!("{:?} {error}", error.file)),
+            None => Some("they can't be read in time".to_owned()),
+        };
+        static LIMIT: LogLimit = LogLimit::new(super::LOG_PERIOD);
+        if let Some(problem) = problem
+            && let Some(unlogged) = LIMIT.check(&problem)
+        {
+            tracing::warn!(
+                problem,
+                unlogged,
+                "the files for TLS to the registry can't be used, and the old ones count"
+            );
         }
         tls.generation()
     }
@@ -168,6 +220,8 @@ impl Target {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -212,8 +266,37 @@ mod tests {
     #[tokio::test]
     async fn several_addresses_of_hosts_are_several_places() {
         let addresses = Addresses::parse("http://127.0.0.1:1,http://127.0.0.2:1,http://127.0.0.1:1").unwrap();
-        let places = Target::new(addresses, None).unwrap().resolve().await.unwrap();
+        let places = Target::new(addresses, None).unwrap().resolve(&[]).await.unwrap();
         let places: Vec<_> = places.iter().map(|place| place.address.to_string()).collect();
         assert_eq!(places, ["127.0.0.1:1", "127.0.0.2:1"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_that_fails_or_hangs_keeps_its_places_and_the_others_change() {
+        let addresses = Addresses::parse("http://127.0.0.1:1,http://127.0.0.2:1,http://127.0.0.3:1").unwrap();
+        let mut target = Target::new(addresses, None).unwrap();
+        let resolve = async |target: &Target, known: &[Place]| {
+            let places = target.resolve(known).await.unwrap();
+            let texts = places
+                .iter()
+                .map(|place| place.address.to_string())
+                .collect::<Vec<_>>();
+            (places, texts)
+        };
+        let (known, texts) = resolve(&target, &[]).await;
+        assert_eq!(texts, ["127.0.0.1:1", "127.0.0.2:1", "127.0.0.3:1"]);
+        target.resolver = Arc::new(|host, port| {
+            Box::pin(async move {
+                match host.as_str() {
+                    "127.0.0.1" => Err(io::Error::other("no such name")),
+                    "127.0.0.2" => std::future::pending().await,
+                    _ => Ok(vec![SocketAddr::from(([127, 0, 0, 9], port))]),
+                }
+            })
+        });
+        for _ in 0..2 {
+            let (_, texts) = resolve(&target, &known).await;
+            assert_eq!(texts, ["127.0.0.1:1", "127.0.0.2:1", "127.0.0.9:1"]);
+        }
     }
 }

@@ -1,6 +1,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{io::Write, net::SocketAddr, os::unix::fs::OpenOptionsExt, path::Path, sync::Mutex};
+use std::{
+    io::Write,
+    net::SocketAddr,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use http_body_util::StreamBody;
 use hyper::body::Frame;
@@ -357,6 +366,52 @@ async fn the_deadline_is_kept_across_the_retry() {
     let (first, second) = (micros(&a), micros(&b));
     let (first, second) = (first.max(second), first.min(second));
     assert!(first <= 900_000 && second <= 500_000, "{first} {second}");
+}
+
+/// A channel to an address that nobody serves. `later` resolves its name from the second look-up on. Returns how many
+/// look-ups have begun, too.
+async fn channel_to_nobody(later: fn(SocketAddr) -> Option<SocketAddr>) -> (HopChannel, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let mut target = Target::new(Addresses::parse(&format!("http://{address}")).unwrap(), None).unwrap();
+    let lookups = Arc::new(AtomicUsize::new(0));
+    let counted = lookups.clone();
+    target.resolver = Arc::new(move |_, _| {
+        let is_first = counted.fetch_add(1, Ordering::SeqCst) == 0;
+        let answer = if is_first { Some(address) } else { later(address) };
+        Box::pin(async move {
+            match answer {
+                Some(address) => Ok(vec![address]),
+                None => std::future::pending().await,
+            }
+        })
+    });
+    (HopChannel::new(target, None), lookups)
+}
+
+#[tokio::test]
+async fn failing_calls_begin_one_look_up_at_a_time_and_few_of_them() {
+    let (hanging, lookups) = channel_to_nobody(|_| None).await;
+    while lookups.load(Ordering::SeqCst) < 2 {
+        assert_eq!(create_tenant(&hanging).await, Err(Code::Unavailable));
+    }
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    for _ in 0..300 {
+        assert_eq!(create_tenant(&hanging).await, Err(Code::Unavailable));
+    }
+    assert_eq!(lookups.load(Ordering::SeqCst), 2, "the second one has not ended");
+    assert!(tasks() <= before + 3, "{} after {before}", tasks());
+
+    let (failing, lookups) = channel_to_nobody(Some).await;
+    let started = Instant::now();
+    for _ in 0..300 {
+        assert_eq!(create_tenant(&failing).await, Err(Code::Unavailable));
+    }
+    let most = 1 + started.elapsed().as_millis() / 100;
+    let begun = lookups.load(Ordering::SeqCst);
+    assert!(begun as u128 <= most, "{begun} look-ups, {most} at most");
 }
 
 #[tokio::test]

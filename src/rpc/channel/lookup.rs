@@ -1,0 +1,46 @@
+//! Work of the system that nobody can end: resolving a name, reading a file.
+//!
+//! Each such work holds a thread for as long as it takes. Whoever waits for it gives up after a while. It is not begun again
+//! before it has ended, so that a DNS server or a disk that does not answer holds one thread and not all of them.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+use tokio::{sync::Mutex, task::JoinHandle, time::timeout};
+
+/// How long a refresh waits for the work. Its result counts in a later refresh.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Resolves a host and a port to addresses.
+pub(super) type Resolver =
+    Arc<dyn Fn(String, u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>;
+
+/// Returns the resolver of the system.
+pub(super) fn system_resolver() -> Resolver {
+    Arc::new(|host, port| {
+        Box::pin(async move {
+            let addresses = tokio::net::lookup_host((host.as_str(), port)).await?;
+            Ok(addresses.collect())
+        })
+    })
+}
+
+/// Work that runs once at a time.
+#[derive(Debug)]
+pub(super) struct Lookup<T>(Mutex<Option<JoinHandle<T>>>);
+
+impl<T> Default for Lookup<T> {
+    fn default() -> Self {
+        Self(Mutex::new(None))
+    }
+}
+
+impl<T> Lookup<T> {
+    /// Waits for the work that runs, or else starts it. Returns `None` if it does not end in time, and when it panicked.
+    pub(super) async fn result(&self, start: impl FnOnce() -> JoinHandle<T>) -> Option<T> {
+        let mut running = self.0.lock().await;
+        let ended = timeout(PATIENCE, running.get_or_insert_with(start)).await.ok()?;
+        *running = None;
+        ended.ok()
+    }
+}
