@@ -22,7 +22,7 @@ use crate::{
     error::{Error, Result},
     model::{
         family::{Family, is_genuine},
-        grant::{Grant, GrantState},
+        grant::Grant,
         tenant::Tenant,
         user::User,
         watermark::{ATTEMPTS, Watermark},
@@ -254,7 +254,9 @@ impl Introspection<'_> {
         let names = revocation_names(&claims, &kid);
         let revoked = oauth.cache.last_revocation_after(rev.token_seq, &names).await?;
         let is_revoked = parties.watermark.own(revoked)?.is_some();
-        let is_active = grant.state_with(now, Some(&**parties.client), true) == GrantState::Active;
+        let is_active = grant
+            .state_with(now, Some(&**parties.client), true)
+            .yields_tokens();
         if is_revoked || !is_active || !grant.covers(&claims, now) {
             return Err(Rejection::Inactive);
         }
@@ -309,7 +311,7 @@ impl Introspection<'_> {
             return Err(Rejection::Changed);
         }
         let state = grant.state_with(oauth.store.now(), Some(&**parties.client), parties.are_active());
-        let is_live = state == GrantState::Active
+        let is_live = state.yields_tokens()
             && family.registry.epoch == parties.watermark.registry.position.epoch
             && family.registry.seq >= parties.client.families_ended_seq
             && self.may_see(family.client_id.as_str());

@@ -66,6 +66,15 @@ impl GrantState {
         self.into()
     }
 
+    /// Returns whether tokens are issued under a grant in this state, and those that were issued are active. A PENDING grant
+    /// yields nothing: only its code activates it.
+    pub fn yields_tokens(self) -> bool {
+        match self {
+            Self::Active => true,
+            Self::Pending | Self::Suspended | Self::Revoked | Self::Expired | Self::Superseded => false,
+        }
+    }
+
     /// Returns the error for a step that a consent in this state does not allow.
     pub fn refusal(self) -> Error {
         Error::WrongState {
@@ -393,6 +402,16 @@ mod tests {
             assert_eq!((state.as_ref(), name.parse()), (name, Ok(state)));
         }
         assert!("PENDING".parse::<StoredState>().is_err());
+        let yielding = [
+            GrantState::Pending,
+            GrantState::Active,
+            GrantState::Suspended,
+            GrantState::Revoked,
+            GrantState::Expired,
+            GrantState::Superseded,
+        ]
+        .map(GrantState::yields_tokens);
+        assert_eq!(yielding, [false, true, false, false, false, false]);
         assert_eq!(GrantState::Superseded.contract_name(), "SUPERSEDED");
     }
 }

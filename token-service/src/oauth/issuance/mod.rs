@@ -265,7 +265,7 @@ impl<'a> Issuance<'a> {
     }
 
     /// Returns the active grant to issue under: the family's, or the client's current grant without a family. Fails if
-    /// the grant is in any other state. In particular a PENDING grant yields no token: only its code activates it.
+    /// the grant yields no tokens, such as a PENDING one.
     async fn active_grant(&mut self, family: Option<&Family>) -> Result<Arc<Cached<Grant>>> {
         let is_for_family = |grant: &Grant| family.is_none_or(|family| family.grant_id == grant.grant_id);
         let (grant, user_is_active) = match self.entry.take().filter(|entry| is_for_family(&entry.grant)) {
@@ -273,16 +273,15 @@ impl<'a> Issuance<'a> {
             None => Box::pin(self.read_grant(family)).await?,
         };
         let others_active = self.tenant.active && user_is_active;
-        match grant.state_with(self.oauth.store.now(), Some(&**self.client), others_active) {
-            GrantState::Active => {
-                check_network(&grant.allowed_networks)?;
-                Ok(grant)
-            }
-            state if family.is_none() || state == GrantState::Suspended => {
-                Err(Error::ConsentRequired(Some(state.contract_name())))
-            }
-            _ => Err(Error::InvalidGrant),
+        let state = grant.state_with(self.oauth.store.now(), Some(&**self.client), others_active);
+        if state.yields_tokens() {
+            check_network(&grant.allowed_networks)?;
+            return Ok(grant);
         }
+        Err(match family {
+            Some(_) if state != GrantState::Suspended => Error::InvalidGrant,
+            _ => Error::ConsentRequired(Some(state.contract_name())),
+        })
     }
 
     /// Reads the grant, and whether its designated user is active.
