@@ -349,6 +349,8 @@ fn hand_written_sql_fails_outside_its_folder() {
         "const ASK: &str = r#\"WITH asked AS (SELECT 1) DELETE FROM codes\"#;",
         "const PUT: &str = concat!(\"INSERT INTO codes\", \" VALUES (1)\");",
         "fn f() { sqlx::query(\"DELETE FROM codes\") }",
+        "const EMPTY: &str = \"TRUNCATE codes\";",
+        "const LOCK: &str = \"LOCK TABLE codes\";",
     ];
     let beside = [
         ("src/store/mod.rs", "mod lock; mod batch;"),

@@ -213,7 +213,7 @@ fn circles(modules: &Modules, arrows: &[Arrow]) -> Vec<Violation> {
     found
 }
 
-/// Hand-written SQL, which belongs to `store/batch/`; migrations, PRAGMAs and the clock probe apart.
+/// Hand-written SQL, which belongs to `store/batch/`; migrations, PRAGMAs, settings of a session and the clock probe apart.
 fn statements(modules: &Modules, file: &str, module: usize, source: &Source) -> Vec<Violation> {
     let home = below(file, layer(file).0).unwrap_or_default();
     if home.starts_with("store/batch/") || home.starts_with("store/migrat") {
@@ -266,6 +266,10 @@ fn is_sql(text: &str) -> bool {
         ("DELETE FROM ", ""),
         ("UPDATE ", " SET "),
         ("WITH ", " AS "),
+        ("MERGE INTO ", ""),
+        ("REPLACE INTO ", ""),
+        ("TRUNCATE ", ""),
+        ("LOCK TABLE ", ""),
     ];
     starts
         .iter()
