@@ -1,7 +1,8 @@
 //! The client of the registry, and the only code that calls it: `DirectoryService`, and for one-time [`links`] the two
 //! methods that whoever holds a link may call.
 //!
-//! Every answer carries the position of the registry's change feed at which it was read.
+//! Every answer carries the position of the registry's change feed at which it was read. What happens to tokens while the
+//! registry does not answer is decided in [`cache`](crate::cache): its lease ends after 700 ms, and calls are UNAVAILABLE.
 
 use std::{collections::HashSet, sync::Arc};
 
