@@ -17,6 +17,7 @@ use accord::{
         audit_service::AuditApi,
         auth::{Authorizer, Caller, CallerDirectory, Credential, Permissions},
         grpc::MAX_MESSAGE_BYTES,
+        middleware::limits::AddressLimit,
         run::{self, AuditLog, Listeners, Service, Signals, run, witness::Witness},
         telemetry::admin::Readiness,
     },
@@ -39,6 +40,7 @@ use crate::{
 pub struct Registry {
     store: Store,
     public_base_url: Arc<str>,
+    address_limit: Arc<AddressLimit>,
     trusted_hops: usize,
     audit_retention: Option<Duration>,
     audit_witness: Option<Witness>,
@@ -73,6 +75,7 @@ impl Registry {
         Ok(Self {
             store: Store::new(db, keyring, clock, random, settings.second_operator),
             public_base_url: settings.public_base_url.as_str().into(),
+            address_limit: Arc::new(AddressLimit::new(settings.service.address_calls_per_second)),
             trusted_hops: settings.service.trusted_hops.into(),
             audit_retention: settings.service.audit_retention(),
             audit_witness: settings.service.audit_witness(),
@@ -125,6 +128,10 @@ impl Service for Registry {
 
     fn audit_retention(&self) -> Option<Duration> {
         self.audit_retention
+    }
+
+    fn address_limit(&self) -> Arc<AddressLimit> {
+        self.address_limit.clone()
     }
 
     fn trusted_hops(&self) -> usize {

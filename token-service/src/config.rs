@@ -76,8 +76,6 @@ pub struct Settings {
     pub registry_stale_max: u64,
     /// How many calls a client may make in a second; 0 means any number.
     pub client_calls_per_second: u32,
-    /// How many calls may come from one address in a second; 0 means any number.
-    pub address_calls_per_second: u32,
     /// Whether DPoP proofs must have a nonce.
     pub dpop_nonce: NoncePolicy,
     /// The product's name on pages.
@@ -294,7 +292,6 @@ impl Default for Settings {
             family_idle_days: days(lifetimes.family_idle),
             registry_stale_max: 0,
             client_calls_per_second: 5000,
-            address_calls_per_second: 5000,
             dpop_nonce: NoncePolicy::default(),
             product_name: "Accord".to_owned(),
             signing_algorithm: Algorithm::default(),

@@ -147,7 +147,7 @@ impl TokenServer {
                 dpop: Arc::new(Dpop::new(settings.dpop_nonce)),
                 algorithm_report: Arc::default(),
             },
-            address_limit: Arc::new(AddressLimit::new(settings.address_calls_per_second)),
+            address_limit: Arc::new(AddressLimit::new(settings.service.address_calls_per_second)),
             trusted_hops: settings.service.trusted_hops.into(),
             audit_retention: settings.service.audit_retention(),
             audit_witness: settings.service.audit_witness(),

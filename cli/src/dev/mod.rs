@@ -94,10 +94,13 @@ impl Dev {
 
         let registry_settings = registry_service::config::Settings {
             listen: registry_listener.local_addr()?,
-            service: ServiceSettings::new(
-                sqlite(&args.data_dir, "registry.db")?,
-                master_key(&args.data_dir, "registry.key", &random)?,
-            ),
+            service: ServiceSettings {
+                address_calls_per_second: 0,
+                ..ServiceSettings::new(
+                    sqlite(&args.data_dir, "registry.db")?,
+                    master_key(&args.data_dir, "registry.key", &random)?,
+                )
+            },
             public_base_url: args.public_base_url.clone().unwrap_or_else(|| http_url.clone()),
             // One person tries Accord, so nobody could be the second operator.
             second_operator: false,
@@ -117,7 +120,7 @@ impl Dev {
         // Switches rate limits off, so that throughput can be tried.
         (
             token_settings.client_calls_per_second,
-            token_settings.address_calls_per_second,
+            token_settings.service.address_calls_per_second,
         ) = (0, 0);
         let token_settings = token_settings.checked(Needs::Database)?;
         TokenServer::migrate(&token_settings).await?;

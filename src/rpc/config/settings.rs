@@ -64,6 +64,10 @@ pub struct ServiceFlags {
     /// 16 at most [default: 1]
     #[arg(long, value_name = "NUMBER")]
     pub trusted_hops: Option<String>,
+    /// How many calls may come from one address in a second, as the gateway forwards it; 0 means any number
+    /// [default: 5000]
+    #[arg(long, value_name = "CALLS")]
+    pub address_calls_per_second: Option<String>,
     /// How many days the audit record keeps events; 0 means for ever [default: 400]
     #[arg(long, value_name = "DAYS")]
     pub audit_days: Option<String>,
@@ -104,6 +108,8 @@ pub struct ServiceSettings {
     pub drain_delay: u64,
     /// How many gateways a call from outside passes.
     pub trusted_hops: u8,
+    /// How many calls may come from one address in a second; 0 means any number.
+    pub address_calls_per_second: u32,
     /// How many days the audit record keeps events; 0 means for ever.
     pub audit_days: u32,
     /// Where signed heads of the audit record's log are pushed.
@@ -124,6 +130,7 @@ impl Default for ServiceSettings {
             tls_min_version: DEFAULT_MIN_VERSION.to_owned(),
             drain_delay: DEFAULT_DRAIN_DELAY,
             trusted_hops: 1,
+            address_calls_per_second: 5000,
             audit_days: 400,
             audit_witness: String::new(),
         }

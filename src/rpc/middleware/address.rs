@@ -82,6 +82,22 @@ impl Gateways {
     }
 }
 
+/// Returns the address that a call is limited by, of which [`Gateways::address`] has returned `found`.
+///
+/// While it can't be told whether the peer is a gateway, as when the registry is away, its callers are limited all the same: by
+/// the address that it forwards, which then counts for nothing else.
+pub(in crate::rpc) fn limited_address(
+    kind: PeerKind,
+    found: Option<CallerAddress>,
+    headers: &HeaderMap,
+    hops: usize,
+) -> Option<IpAddr> {
+    match kind {
+        PeerKind::Unknown => forwarded_address(headers, hops),
+        _ => found.and_then(CallerAddress::forwarded),
+    }
+}
+
 /// Returns the element of `X-Forwarded-For` that the outermost of `hops` gateways wrote: so many from the right.
 ///
 /// Skips empty elements (RFC 9110 §5.6.1). The caller wrote what comes before it; it can be any bytes. Returns `None` for too few
@@ -193,6 +209,9 @@ mod tests {
             };
             let address = gateways.address(kind, Some(peer), &headers(values));
             assert_eq!(address, expected, "{kind:?} {values:?}");
+            let limited = limited_address(kind, address, &headers(values), 1);
+            let is_limited = values == ["203.0.113.7"] && kind != Other;
+            assert_eq!(limited, is_limited.then_some(caller), "{kind:?} {values:?}");
             let expected = if has_tls { Other } else { Local };
             assert_eq!(gateways.without_certificate(), expected);
         }

@@ -4,6 +4,7 @@ use std::{
     hash::Hash,
     net::{IpAddr, Ipv6Addr},
     num::NonZero,
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -23,6 +24,10 @@ const BURST_SECONDS: u32 = 2;
 const FINE_BUCKETS: usize = 100_000;
 /// How many there are before all addresses share one.
 const MAX_BUCKETS: usize = 200_000;
+
+/// How many calls pass between two looks at how many buckets there are. Counting them locks every shard of the map for a
+/// moment.
+const CALLS_BETWEEN_LOOKS: u64 = 1024;
 
 /// At most so many calls a second for each key, and the calls of two seconds at once.
 ///
@@ -68,12 +73,21 @@ impl<K: Hash + Eq + Clone, C: Clock> RateLimit<K, C> {
 /// The limit on calls from one address, as a gateway forwards it. Calls that no gateway forwarded are not limited: they
 /// come from the deployment's own services, or through a balancer behind which all callers have one address.
 #[derive(Debug)]
-pub struct AddressLimit(Option<RateLimit<IpAddr>>);
+pub struct AddressLimit {
+    limit: Option<RateLimit<IpAddr>>,
+    calls: AtomicU64,
+    /// How many there were at the last look.
+    buckets: AtomicUsize,
+}
 
 impl AddressLimit {
     /// Creates a limit; 0 calls a second mean none.
     pub fn new(calls_per_second: u32) -> Self {
-        Self(RateLimit::new(calls_per_second))
+        Self {
+            limit: RateLimit::new(calls_per_second),
+            calls: AtomicU64::new(0),
+            buckets: AtomicUsize::new(0),
+        }
     }
 
     /// Counts a call that a gateway forwarded from this address.
@@ -81,11 +95,15 @@ impl AddressLimit {
     /// # Errors
     /// RESOURCE_EXHAUSTED with RetryInfo.
     pub(super) fn check(&self, forwarded: Option<IpAddr>) -> Result<(), Problem> {
-        let Some((limit, address)) = self.0.as_ref().zip(forwarded) else {
+        let Some((limit, address)) = self.limit.as_ref().zip(forwarded) else {
             return Ok(());
         };
+        let calls = self.calls.fetch_add(1, Ordering::Relaxed);
+        if calls.is_multiple_of(CALLS_BETWEEN_LOOKS) {
+            self.buckets.store(limit.buckets.len(), Ordering::Relaxed);
+        }
         limit
-            .check(&network(address, limit.buckets.len()))
+            .check(&network(address, self.buckets.load(Ordering::Relaxed)))
             .map_err(|wait| {
                 let message = "too many calls from this address; try again later";
                 Problem::new(Code::ResourceExhausted, ErrorReason::ResourceExhausted, message)
@@ -95,8 +113,9 @@ impl AddressLimit {
 
     /// Forgets the addresses that may call as often as any.
     pub fn forget_idle(&self) {
-        if let Some(limit) = &self.0 {
+        if let Some(limit) = &self.limit {
             limit.forget_idle();
+            self.buckets.store(limit.buckets.len(), Ordering::Relaxed);
         }
     }
 }
@@ -174,6 +193,20 @@ mod tests {
             assert!(limit.check(None).is_ok() && is_taken("unknown"));
             AddressLimit::new(0).check(forwarded("192.0.2.1")).unwrap();
         }
+    }
+
+    #[test]
+    fn the_number_of_buckets_is_looked_at_now_and_then() {
+        let limit = AddressLimit::new(1000);
+        let call = |number: u64| {
+            let address = Ipv6Addr::from_bits(u128::from(number) << 64).into();
+            limit.check(Some(address)).unwrap();
+        };
+        (0..CALLS_BETWEEN_LOOKS).for_each(call);
+        assert_eq!(limit.buckets.load(Ordering::Relaxed), 0);
+        call(CALLS_BETWEEN_LOOKS);
+        let seen = limit.buckets.load(Ordering::Relaxed);
+        assert_eq!(seen as u64, CALLS_BETWEEN_LOOKS);
     }
 
     #[test]

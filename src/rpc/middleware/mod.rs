@@ -29,7 +29,7 @@ use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_http::sensitive_headers::{SetSensitiveRequestHeadersLayer, SetSensitiveResponseHeadersLayer};
 
 use self::{
-    address::{Gateways, PeerAddress, PeerKind},
+    address::{Gateways, PeerAddress, PeerKind, limited_address},
     limits::AddressLimit,
     rejected_calls::{RejectedCall, RejectedCalls},
 };
@@ -44,7 +44,6 @@ use crate::{
         },
         tls::peer::PeerCertificate,
     },
-    store::audit::CallerAddress,
     text::validation,
 };
 
@@ -278,11 +277,11 @@ async fn serve<P: Protocol>(
     };
     let peer = request.extensions().get().map(|PeerAddress(ip)| *ip);
     context.address = gateways.address(kind, peer, request.headers());
-    let forwarded = context.address.and_then(CallerAddress::forwarded);
+    let limited_by = limited_address(kind, context.address, request.headers(), gateways.trusted_hops);
 
     let call = async move {
         let answer = async {
-            let limited = limit.check(forwarded);
+            let limited = limit.check(limited_by);
             limited.map_err(|problem| protocol.error(problem.into()))?;
             record.caller = protocol.admit(&mut request).await?;
             let Ok(response) = routes.oneshot(request).await;

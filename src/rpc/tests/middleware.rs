@@ -140,7 +140,10 @@ async fn a_certificate_is_looked_up_once_for_each_call() {
     let method = service_fn(async |request: Request<Body>| {
         let principal = request.extensions().get::<Principal>();
         assert!(matches!(principal, Some(Principal::Caller(..))), "{principal:?}");
-        assert!(matches!(context::address(), Some(CallerAddress::Forwarded(_))));
+        assert!(matches!(
+            context::address(),
+            Some(crate::store::audit::CallerAddress::Forwarded(_))
+        ));
         let header = ClientCertificates::new(Some(CertificateHeader::Xfcc));
         let malformed = header.find(request.extensions(), request.headers());
         assert_eq!(malformed.unwrap_err().code(), Code::InvalidArgument);

@@ -109,10 +109,6 @@ pub struct Flags {
     /// How many calls a client may make in a second, after it is authenticated; 0 means any number [default: 5000]
     #[arg(long, value_name = "CALLS")]
     pub client_calls_per_second: Option<String>,
-    /// How many calls may come from one address in a second, as the gateway forwards it; 0 means any number
-    /// [default: 5000]
-    #[arg(long, value_name = "CALLS")]
-    pub address_calls_per_second: Option<String>,
     /// Whether DPoP proofs must have a nonce of this service: required or optional. Required costs each client a second call
     /// now and then, and no proof can be made in advance [default: optional]
     #[arg(long, value_name = "POLICY")]

@@ -109,7 +109,8 @@ async fn a_limited_call_can_be_repeated_with_its_assertion_and_its_proof() {
 
 #[tokio::test]
 async fn an_address_that_calls_too_often_is_limited_on_both_faces() {
-    let world = World::start_with(|settings| settings.address_calls_per_second = CALLS_PER_SECOND).await;
+    let world =
+        World::start_with(|settings| settings.service.address_calls_per_second = CALLS_PER_SECOND).await;
     let metadata = async |address: &str| {
         let path = "/acme/.well-known/openid-configuration";
         Request::get(path)
