@@ -120,7 +120,8 @@ metrics! {
     SIGNING_KEY_CREATED = "accord_signing_key_created_timestamp_seconds", Kind::Gauge;
     /// When the newest data key of each purpose was created.
     DATA_KEY_CREATED = "accord_data_key_created_timestamp_seconds", Kind::Gauge;
-    /// When a certificate expires that this process presents, by use.
+    /// When a certificate expires, by use: `listeners` and `registry-client` are those that this process presents,
+    /// `client-ca` and `registry-ca` the first one to expire of the authorities that it verifies others by.
     CERTIFICATE_EXPIRY = "accord_certificate_expiry_timestamp_seconds", Kind::Gauge;
 
     /// When this process started.

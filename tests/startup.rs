@@ -34,6 +34,11 @@ impl Place {
         authority
             .issue(&Subject::localhost())
             .write(directory.path(), "other");
+        let for_servers = Subject {
+            is_for_clients: false,
+            ..Subject::localhost()
+        };
+        authority.issue(&for_servers).write(directory.path(), "public");
         let spiffe = Subject::spiffe("spiffe://accord.example/token-service");
         authority.issue(&spiffe).write(directory.path(), "spiffe");
         authority.write(directory.path(), "ca.pem");
@@ -226,6 +231,20 @@ const BOTH: &[(&[(&str, &str)], &str)] = &[
         "_DATABASE~URL must have sslmode=verify-full",
     ),
     (
+        &[(
+            "DATABASE_URL",
+            "postgres://u:sup3rs3cret@db.example/accord?sslmode=require",
+        )],
+        "_DATABASE~URL must have sslmode=verify-full",
+    ),
+    (
+        &[(
+            "DATABASE_URL",
+            "postgres://u:sup3rs3cret@db.example/accord?sslmode=verify-ca",
+        )],
+        "_DATABASE~URL must have sslmode=verify-full",
+    ),
+    (
         &[("DATABASE_URL", "sqlite://no/such/file.db")],
         "the database does not exist: run `migrate` first",
     ),
@@ -289,8 +308,83 @@ async fn each_rule_of_token_service_is_reported_by_the_name_of_its_setting() {
     ] {
         place.refuses(&[(key, value)], expected);
     }
+    for (changes, expected) in TO_REGISTRY {
+        place.refuses(changes, expected);
+    }
+    place.accepts(&[
+        HTTPS,
+        REGISTRY_CA,
+        ("REGISTRY_CLIENT_CERTIFICATE", "@spiffe.pem"),
+        ("REGISTRY_CLIENT_KEY", "@spiffe-key.pem"),
+    ]);
     accepted(&place);
 }
+
+const HTTPS: (&str, &str) = ("REGISTRY_URL", "https://registry.example:50051");
+const REGISTRY_CA: (&str, &str) = ("REGISTRY_CA", "@ca.pem");
+
+/// The way of token-service to the registry.
+const TO_REGISTRY: &[(&[(&str, &str)], &str)] = &[
+    (
+        &[HTTPS],
+        "--registry-ca (_REGISTRY~CA) is missing: https:// in --registry-url needs it",
+    ),
+    (&[REGISTRY_CA], "_REGISTRY~CA needs https:// in --registry-url"),
+    (
+        &[
+            ("REGISTRY_CLIENT_CERTIFICATE", "@spiffe.pem"),
+            ("REGISTRY_CLIENT_KEY", "@spiffe-key.pem"),
+        ],
+        "_REGISTRY~CLIENT~CERTIFICATE needs https:// in --registry-url",
+    ),
+    (
+        &[HTTPS, ("REGISTRY_CA", "@garbage.pem")],
+        "_REGISTRY~CA must hold certificates in PEM form",
+    ),
+    (
+        &[HTTPS, ("REGISTRY_CA", "@missing.pem")],
+        "_REGISTRY~CA can't be read: entity not found",
+    ),
+    (
+        &[HTTPS, REGISTRY_CA, ("REGISTRY_CLIENT_CERTIFICATE", "@spiffe.pem")],
+        "--registry-client-key (_REGISTRY~CLIENT~KEY) is missing: --registry-client-certificate needs it",
+    ),
+    (
+        &[HTTPS, REGISTRY_CA, ("REGISTRY_CLIENT_KEY", "@spiffe-key.pem")],
+        "--registry-client-certificate (_REGISTRY~CLIENT~CERTIFICATE) is missing: --registry-client-key needs it",
+    ),
+    (
+        &[
+            HTTPS,
+            REGISTRY_CA,
+            ("REGISTRY_CLIENT_CERTIFICATE", "@spiffe.pem"),
+            ("REGISTRY_CLIENT_KEY", "@other-key.pem"),
+        ],
+        "_REGISTRY~CLIENT~KEY is not the key of the certificate",
+    ),
+    (
+        &[
+            HTTPS,
+            REGISTRY_CA,
+            ("REGISTRY_CLIENT_CERTIFICATE", "@spiffe.pem"),
+            ("REGISTRY_CLIENT_KEY", "@open.key"),
+        ],
+        "_REGISTRY~CLIENT~KEY must be readable only by its owner",
+    ),
+    (
+        &[
+            HTTPS,
+            REGISTRY_CA,
+            ("REGISTRY_CLIENT_CERTIFICATE", "@public.pem"),
+            ("REGISTRY_CLIENT_KEY", "@public-key.pem"),
+        ],
+        "_REGISTRY~CLIENT~CERTIFICATE has a certificate whose extended key usage is not for clients (clientAuth)",
+    ),
+    (
+        &[("REGISTRY_TOKEN_FILE", "")],
+        "--registry-token-file (_REGISTRY~TOKEN~FILE) is missing",
+    ),
+];
 
 /// What looks wrong, and is not.
 fn accepted(place: &Place) {

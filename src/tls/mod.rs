@@ -25,7 +25,9 @@ use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
     rustls::{
-        self, CertificateError, ClientConfig, crypto::aws_lc_rs::default_provider, pki_types::ServerName,
+        self, CertificateError, ClientConfig,
+        crypto::aws_lc_rs::default_provider,
+        pki_types::{CertificateDer, ServerName},
     },
 };
 use tonic::transport::Endpoint;
@@ -93,12 +95,22 @@ pub struct ClientTls {
 
 struct Current {
     config: Arc<ClientConfig>,
+    certificates: Certificates,
     /// Of the files that `config` is from.
     digest: [u8; 32],
     /// Of the files that the last look found.
     last: [u8; 32],
     /// How often the files have changed.
     generation: u64,
+}
+
+/// The certificates in the files of a client of TLS.
+#[derive(Clone, Debug)]
+pub struct Certificates {
+    /// The client's own, without its chain; `None` if it presents none.
+    pub own: Option<CertificateDer<'static>>,
+    /// Those of the authorities that may have signed the server's.
+    pub authorities: Arc<[CertificateDer<'static>]>,
 }
 
 impl fmt::Debug for ClientTls {
@@ -117,6 +129,7 @@ impl ClientTls {
         let digest = contents.digest();
         let current = Current {
             config: Arc::new(contents.config()?),
+            certificates: contents.certificates()?,
             digest,
             last: digest,
             generation: 0,
@@ -139,7 +152,9 @@ impl ClientTls {
         let is_settled = current.last == digest;
         current.last = digest;
         if is_settled && current.digest != digest {
+            let certificates = contents.certificates()?;
             current.config = Arc::new(contents.config()?);
+            current.certificates = certificates;
             current.digest = digest;
             current.generation += 1;
         }
@@ -150,6 +165,12 @@ impl ClientTls {
     pub fn generation(&self) -> u64 {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         current.generation
+    }
+
+    /// Returns the certificates that new connections use.
+    pub fn certificates(&self) -> Certificates {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.certificates.clone()
     }
 
     fn config(&self) -> Arc<ClientConfig> {
@@ -187,6 +208,16 @@ impl Contents {
         let mut digest = [0; 32];
         digest.copy_from_slice(context.finish().as_ref());
         digest
+    }
+
+    fn certificates(&self) -> Result<Certificates, TlsFileError> {
+        let read = |file, pem| pem::certificates(pem).map_err(|error| problem(file, error));
+        let own = self.identity.as_ref();
+        let own = own.map(|(certificate, _)| read(TlsFile::Certificate, certificate));
+        Ok(Certificates {
+            own: own.transpose()?.and_then(|chain| chain.into_iter().next()),
+            authorities: read(TlsFile::Authorities, &self.authorities)?.into(),
+        })
     }
 
     fn config(&self) -> Result<ClientConfig, TlsFileError> {
@@ -346,13 +377,12 @@ fn alert_cause(alert: &str) -> String {
         "CertificateRequired" => "it requires a client certificate",
         "CertificateExpired" => "it says that the client certificate has expired",
         // A certificate of another authority of the same name is a wrong signature.
-        "UnknownCA"
-        | "BadCertificate"
-        | "CertificateUnknown"
-        | "CertificateRevoked"
-        | "UnsupportedCertificate"
-        | "DecryptError"
+        "UnknownCA" | "BadCertificate" | "CertificateUnknown" | "CertificateRevoked" | "DecryptError"
         | "AccessDenied" => "it does not accept the client certificate",
+        // What a server of rustls says of a wrong extended key usage.
+        "UnsupportedCertificate" => {
+            "it does not accept the client certificate, which must be for clients (clientAuth)"
+        }
         "NoApplicationProtocol" => "it does not speak HTTP/2 (ALPN)",
         alert => return format!("it ended the connection: {alert}"),
     };

@@ -17,7 +17,7 @@ use accord::{
             AdminListen, ConfigError, MISSING, Problems, load,
             settings::{Needs, ServiceSettings},
         },
-        tls::TlsProblem,
+        tls::{TlsProblem, certificate::problem_of_client},
     },
     text::validation::Violations,
     tls::{ClientTls, TlsFile, TlsFileError, TlsFiles},
@@ -211,13 +211,20 @@ impl Settings {
         {
             problems.add("registry_client_key", &error.to_string());
         }
-        if let Err(error) = self.registry_tls() {
-            let key = match error.file {
-                TlsFile::Authorities => "registry_ca",
-                TlsFile::Certificate => "registry_client_certificate",
-                TlsFile::PrivateKey => "registry_client_key",
-            };
-            problems.add(key, &error.to_string());
+        match self.registry_tls() {
+            Ok(tls) => {
+                if let Some(problem) = tls.as_ref().and_then(problem_of_client) {
+                    problems.add("registry_client_certificate", problem);
+                }
+            }
+            Err(error) => {
+                let key = match error.file {
+                    TlsFile::Authorities => "registry_ca",
+                    TlsFile::Certificate => "registry_client_certificate",
+                    TlsFile::PrivateKey => "registry_client_key",
+                };
+                problems.add(key, &error.to_string());
+            }
         }
     }
 

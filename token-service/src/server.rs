@@ -19,9 +19,11 @@ use accord::{
         },
         run::{self, AuditLog, Listeners, Service, Signals, run, witness::Witness},
         telemetry::admin::Readiness,
+        tls::certificate::record_registry_expiry,
     },
     store::{Database, audit::Rollup},
     text::opaque::OpaqueToken,
+    tls::ClientTls,
     token::v1::{
         consent_service_server::ConsentServiceServer, setup_service_server::SetupServiceServer,
         signing_key_service_server::SigningKeyServiceServer, token_service_server::TokenServiceServer,
@@ -60,6 +62,8 @@ pub struct TokenServer {
     oauth: OAuth,
     consents: Consents,
     product_name: Arc<str>,
+    /// Of the way to the registry.
+    registry_tls: Option<ClientTls>,
     address_limit: Arc<AddressLimit>,
     trusted_hops: usize,
     audit_retention: Option<Duration>,
@@ -114,7 +118,9 @@ impl TokenServer {
         let opened = run::open::<Migrator>(url, masters, store::PURPOSES, clock.clone(), &*random);
         let (db, keyring) = opened.await?;
         let sign_in_delays = SignInDelays::new(&*random);
-        let registry = Registry::new(HopChannel::new(settings.registry_target()?, token));
+        let target = settings.registry_target()?;
+        let registry_tls = target.tls().cloned();
+        let registry = Registry::new(HopChannel::new(target, token));
         let store = Store::new(db, keyring, clock, random.clone());
         let created = signing_keys::ensure(&registry, &store, settings.signing_algorithm).await;
         created.context("creating signing keys")?;
@@ -147,6 +153,7 @@ impl TokenServer {
                 dpop: Arc::new(Dpop::new(settings.dpop_nonce)),
                 algorithm_report: Arc::default(),
             },
+            registry_tls,
             address_limit: Arc::new(AddressLimit::new(settings.service.address_calls_per_second)),
             trusted_hops: settings.service.trusted_hops.into(),
             audit_retention: settings.service.audit_retention(),
@@ -204,6 +211,9 @@ impl Service for TokenServer {
     async fn record_gauges(&self) {
         self.oauth.store.record_gauges();
         self.oauth.cache.record_gauges();
+        if let Some(tls) = &self.registry_tls {
+            record_registry_expiry(tls);
+        }
         if let Ok(keys) = self.oauth.cache.keys().await {
             for (state, created_at) in keys.value.newest_by_state() {
                 let created = gauge!(SIGNING_KEY_CREATED, "state" => state);

@@ -128,6 +128,11 @@ impl Target {
         })
     }
 
+    /// Returns the TLS of the connections, if they have any.
+    pub fn tls(&self) -> Option<&ClientTls> {
+        self.tls.as_ref()
+    }
+
     /// Resolves every host, and keeps the places in `known` of a host that fails to resolve: they may still answer.
     ///
     /// # Errors

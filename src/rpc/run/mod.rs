@@ -1,10 +1,6 @@
 //! The lifecycle of a service: start, serve, become ready, drain.
 
-use std::{
-    future::Future,
-    sync::Arc,
-    time::{Duration, UNIX_EPOCH},
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
 use futures_util::future::BoxFuture;
@@ -34,7 +30,7 @@ use crate::{
         middleware::{
             self, Cutoff, Shared, address::Gateways, limits::AddressLimit, rejected_calls::RejectedCalls,
         },
-        telemetry::{self, admin::Readiness, metrics::certificate_expires},
+        telemetry::{self, admin::Readiness},
         tls::server::ServerTls,
     },
     store::{
@@ -325,8 +321,7 @@ async fn report_readiness(
             health.set_serving(is_ready).await;
             service.database().record_gauges();
             if let Some(tls) = tls {
-                let expires = UNIX_EPOCH + Duration::from_millis(tls.not_after().as_millis().unsigned_abs());
-                certificate_expires("listeners", expires);
+                tls.record_expiry();
             }
             if last.as_ref() != Some(&problem) {
                 match &problem {

@@ -1,8 +1,15 @@
 //! What Accord reads in a certificate (RFC 5280 section 4). Verifies nothing: rustls does that.
 
+use std::time::{Duration, UNIX_EPOCH};
+
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use crate::clock::UnixMillis;
+use crate::{
+    clock::UnixMillis,
+    rpc::telemetry::metrics::certificate_expires,
+    tls::{Certificates, ClientTls},
+};
 
 /// The parts of a certificate that Accord reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +22,8 @@ pub(in crate::rpc) struct Certificate {
     pub(super) has_address: bool,
     /// Whether a server may present it.
     pub(super) is_for_servers: bool,
+    /// Whether a client may present it.
+    is_for_clients: bool,
     pub(super) not_before: UnixMillis,
     pub(super) not_after: UnixMillis,
 }
@@ -39,7 +48,10 @@ impl Certificate {
         }
         // Without the extension, a certificate is for every use.
         let usage = certificate.extended_key_usage().ok()?;
-        let is_for_servers = usage.is_none_or(|usage| usage.value.server_auth || usage.value.any);
+        let is_for_servers = usage
+            .as_ref()
+            .is_none_or(|usage| usage.value.server_auth || usage.value.any);
+        let is_for_clients = usage.is_none_or(|usage| usage.value.client_auth);
         let seconds = |seconds: i64| UnixMillis::from_millis(seconds.saturating_mul(1000));
         let validity = certificate.validity();
         Some(Self {
@@ -47,8 +59,41 @@ impl Certificate {
             uris,
             has_address,
             is_for_servers,
+            is_for_clients,
             not_before: seconds(validity.not_before.timestamp()),
             not_after: seconds(validity.not_after.timestamp()),
         })
+    }
+}
+
+/// Returns why servers would reject the client certificate of these files, if there is one.
+pub fn problem_of_client(tls: &ClientTls) -> Option<&'static str> {
+    match Certificate::read(&tls.certificates().own?) {
+        None => Some("holds a certificate that can't be read"),
+        Some(certificate) if !certificate.is_for_clients => {
+            Some("has a certificate whose extended key usage is not for clients (clientAuth)")
+        }
+        Some(_) => None,
+    }
+}
+
+/// Returns the last second of the validity of the certificate that expires first. Skips those that can't be read.
+pub(super) fn first_expiry(certificates: &[CertificateDer<'_>]) -> Option<UnixMillis> {
+    let read = certificates.iter().filter_map(|der| Certificate::read(der));
+    read.map(|certificate| certificate.not_after).min()
+}
+
+/// Records when the certificates of the way to the registry expire.
+pub fn record_registry_expiry(tls: &ClientTls) {
+    let Certificates { own, authorities } = tls.certificates();
+    record_expiry("registry-client", first_expiry(own.as_slice()));
+    record_expiry("registry-ca", first_expiry(&authorities));
+}
+
+/// Records when a certificate of this use expires, if there is one.
+pub(in crate::rpc) fn record_expiry(name: &'static str, not_after: Option<UnixMillis>) {
+    if let Some(not_after) = not_after {
+        let since = Duration::from_millis(not_after.as_millis().unsigned_abs());
+        certificate_expires(name, UNIX_EPOCH + since);
     }
 }

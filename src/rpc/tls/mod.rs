@@ -3,7 +3,7 @@
 //! rustls with aws-lc-rs: TLS 1.3, and 1.2 by choice with ECDHE and AES-GCM alone.
 
 pub(super) mod acceptor;
-pub(super) mod certificate;
+pub mod certificate;
 mod files;
 pub(super) mod handshake;
 pub mod partner;

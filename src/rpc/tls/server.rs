@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     TlsProblem,
     acceptor::{Acceptor, AnyCertificate},
-    certificate::Certificate,
+    certificate::{Certificate, first_expiry, record_expiry},
     files::{Content, Digest},
     provider,
     settings::{CERTIFICATE, CLIENT_CA, MIN_VERSION, PRIVATE_KEY, PartnerCertificates, TlsSettings},
@@ -45,6 +45,8 @@ pub(in crate::rpc) struct Current {
     pub(in crate::rpc) retired: CancellationToken,
     /// The last second of the certificate's validity.
     pub(super) not_after: UnixMillis,
+    /// The same of the first one to expire of the client authorities.
+    client_ca_not_after: Option<UnixMillis>,
     /// Of the files of certificate, private key and authorities.
     pub(super) digests: Digests,
 }
@@ -85,6 +87,13 @@ impl ServerTls {
     /// Returns the last second of the validity of the certificate that new connections get.
     pub fn not_after(&self) -> UnixMillis {
         self.current.borrow().not_after
+    }
+
+    /// Records when the certificates expire that count for new connections.
+    pub(in crate::rpc) fn record_expiry(&self) {
+        let current = self.current();
+        record_expiry("listeners", Some(current.not_after));
+        record_expiry("client-ca", current.client_ca_not_after);
     }
 }
 
@@ -151,6 +160,7 @@ impl Files {
             }
             None => None,
         };
+        let client_cas = self.client_ca.as_ref().map(Content::certificates).transpose()?;
         let versions = versions(&settings.min_version);
         let unknown = || TlsProblem::new(MIN_VERSION, "must be 1.2 or 1.3");
         let versions = versions.ok_or_else(unknown)?;
@@ -202,6 +212,7 @@ impl Files {
             ),
             retired: CancellationToken::new(),
             not_after: facts.not_after,
+            client_ca_not_after: client_cas.and_then(|certificates| first_expiry(&certificates)),
             digests: self.digests(),
         })
     }
