@@ -10,6 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use accord::{
+    random::SystemRandom,
+    testing::certificates::Authority,
+    text::opaque::{OpaqueToken, TokenKind},
+};
 use accord_cli::dev_file::DevFile;
 
 use crate::harness::process::{Process, accord};
@@ -24,6 +29,7 @@ tests!(
     a_closed_log_pipe_stops_nothing,
     a_full_log_pipe_stops_nothing,
     a_service_waits_for_a_database_that_starts_later,
+    a_first_key_for_rs256_waits_for_a_registry_that_starts_later,
 );
 
 /// Runs a command that must fail. Returns what it says.
@@ -306,6 +312,70 @@ async fn a_service_waits_for_a_database_that_starts_later() {
     process.signal("TERM");
     assert!(process.wait().success(), "{}", process.stderr());
     forwarding.abort();
+}
+
+/// The name of its registry does not resolve, and then nobody serves at its address.
+async fn a_first_key_for_rs256_waits_for_a_registry_that_starts_later() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    write(&at("key"), &std::array::from_fn::<_, 32, _>(|n| n as u8), 0o600);
+    let token = OpaqueToken::generate(TokenKind::Workload, &SystemRandom);
+    write(&at("token"), token.expose().as_bytes(), 0o600);
+    let ca = Authority::new("test").write(directory.path(), "ca.pem");
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = format!("http://{}", free.local_addr().unwrap());
+    drop(free);
+    let command = |command: &str, url: &str, algorithm: &str| {
+        let mut service = accord();
+        service
+            .args([
+                "token",
+                command,
+                "--listen",
+                "127.0.0.1:0",
+                "--http-listen",
+                "127.0.0.1:0",
+            ])
+            .args([
+                "--drain-delay",
+                "0",
+                "--registry-url",
+                url,
+                "--signing-algorithm",
+                algorithm,
+            ])
+            .args([
+                "--database-url",
+                &format!("sqlite://{}", at("token.db").display()),
+            ])
+            .arg("--master-key-file")
+            .arg(at("key"))
+            .arg("--registry-token-file")
+            .arg(at("token"));
+        if url.starts_with("https") {
+            service.arg("--registry-ca").arg(&ca);
+        }
+        service
+    };
+    assert!(command("migrate", &nobody, "RS256").status().unwrap().success());
+    for url in ["https://registry.invalid:50051", &nobody] {
+        let mut waiting = Process::start(command("serve", url, "RS256"), directory.path(), "token");
+        let tries = |process: &Process| {
+            process
+                .stderr()
+                .contains("no answer from the registry")
+                .then_some(())
+        };
+        waiting.wait_for("a line about the registry", tries);
+        waiting.signal("TERM");
+        assert!(waiting.wait().success(), "{}", waiting.stderr());
+    }
+    // Any other algorithm needs nobody's consent.
+    let unknown = "https://registry.invalid:50051";
+    let mut serving = Process::start(command("serve", unknown, "EdDSA"), directory.path(), "token");
+    serving.listening("--listen");
+    serving.signal("TERM");
+    assert!(serving.wait().success(), "{}", serving.stderr());
 }
 
 /// A running `accord dev`, whose standard error is the test's.

@@ -17,7 +17,7 @@ use accord::{
             client_certificate::ClientCertificates,
             limits::{AddressLimit, RateLimit},
         },
-        run::{self, AuditLog, Listeners, Service, Signals, run, witness::Witness},
+        run::{self, AuditLog, Listeners, Outage, Service, Signals, run, witness::Witness},
         telemetry::admin::Readiness,
         tls::certificate::record_registry_expiry,
     },
@@ -38,6 +38,7 @@ use crate::{
     cache::Cache,
     config::Settings,
     consent::{Consents, sign_in_delay::SignInDelays},
+    error::Error,
     http::{self, HttpState},
     oauth::{
         OAuth,
@@ -122,8 +123,13 @@ impl TokenServer {
         let registry_tls = target.tls().cloned();
         let registry = Registry::new(HopChannel::new(target, token));
         let store = Store::new(db, keyring, clock, random.clone());
-        let created = signing_keys::ensure(&registry, &store, settings.signing_algorithm).await;
-        created.context("creating signing keys")?;
+        match signing_keys::ensure(&registry, &store, settings.signing_algorithm).await {
+            Err(Error::RegistryUnavailable) => {
+                return Err(Error::RegistryUnavailable)
+                    .context(Outage("the registry, which must agree to RS256"));
+            }
+            created => created.context("creating signing keys")?,
+        }
         let stale_max = settings.registry_stale_max();
         let cache = Cache::new(registry.clone(), store.clone(), &*random, stale_max);
         let cache = Arc::new(cache);

@@ -15,7 +15,7 @@ use tonic::service::RoutesBuilder;
 pub use self::{
     keys::{Key, rotate},
     signals::{Signals, exit, print_line, service_signals, shutdown_signal},
-    start::{check, migrate, open, refuse_development, start_epoch, when_reachable},
+    start::{Outage, check, migrate, open, refuse_development, start_epoch, when_reachable},
 };
 use crate::{
     clock::Clock,

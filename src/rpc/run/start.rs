@@ -82,11 +82,16 @@ pub async fn open<M: MigratorTrait>(
     Ok((db, keyring.context("opening the keyring")?))
 }
 
+/// What a service needs for its start, and does not answer: the context of an error.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} does not answer")]
+pub struct Outage(pub &'static str);
+
 /// Opens a service with a PostgreSQL server that may not be there yet, as after a reboot: tries again while the server, or
-/// its name in the DNS, does not answer. A supervisor that counts failed starts would give up.
+/// its name in the DNS, does not answer, and during an [`Outage`]. A supervisor that counts failed starts would give up.
 ///
 /// # Errors
-/// Those of `open` that waiting does not mend, and all with SQLite.
+/// Those of `open` that waiting does not mend. With SQLite all but an [`Outage`].
 pub async fn when_reachable<T>(
     database_url: &str,
     open: impl AsyncFn() -> anyhow::Result<T>,
@@ -94,7 +99,8 @@ pub async fn when_reachable<T>(
     loop {
         // Boxed, or the compiler gives up on the depth of the future.
         match Box::pin(open()).await {
-            // The store has logged the reason, once in some seconds.
+            // Store and channel have logged the reason, once in some seconds.
+            Err(error) if error.downcast_ref::<Outage>().is_some() => sleep(START_PAUSE).await,
             Err(error) if is_outage(&error) && !database_url.starts_with("sqlite:") => {
                 sleep(START_PAUSE).await;
             }
@@ -129,8 +135,10 @@ async fn open_with_masters<M: MigratorTrait>(
 ) -> anyhow::Result<(Database, MasterKeys)> {
     let db = connect_existing(database_url).await?;
     require_migrated::<M>(&db).await?;
-    let masters = MasterKeys::open(masters).await;
-    Ok((db, masters.context("the master key")?))
+    let masters = MasterKeys::open(masters).await.context("the master key")?;
+    // The table that no other service has.
+    let service = M::migration_table_name().to_string();
+    Ok((db, masters.for_service(service)))
 }
 
 /// Does the same for a command that records events: opens the keys that protect them.
