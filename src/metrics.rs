@@ -63,6 +63,8 @@ metrics! {
 
     /// Open connections by protocol.
     CONNECTIONS_OPEN = "accord_connections_open", Kind::Gauge;
+    /// The most connections of a listener, by protocol.
+    CONNECTIONS_MAX = "accord_connections_max", Kind::Gauge;
     /// Calls under way by protocol.
     CALLS_IN_FLIGHT = "accord_calls_in_flight", Kind::Gauge;
     /// How long calls took, by protocol and method. Calls of unknown methods share one.

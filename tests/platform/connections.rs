@@ -13,12 +13,16 @@ use accord_cli::call::open;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use super::{Environment, wait_for};
-use crate::harness::process::accord;
+use crate::{
+    harness::process::{Process, accord},
+    observability::scrape::fetch,
+};
 
 tests!(
     without_file_descriptors_open_connections_are_served,
     connections_that_say_nothing_keep_nobody_out,
     a_flood_of_frames_ends_with_a_line_and_others_are_served,
+    a_low_soft_limit_on_files_is_raised_and_bounds_the_connections,
 );
 
 /// How many threads open connections.
@@ -83,8 +87,15 @@ async fn connections_that_say_nothing_keep_nobody_out() {
         ..limit
     };
     setrlimit(Resource::Nofile, raised).unwrap();
-    // A listener of 500 places, and one of as many as it ever has. Opening 10,000 may take longer than they last.
-    for (files, count) in [("2000", 600), ("hard", 10_000)] {
+    // The preface of HTTP/2 and empty SETTINGS (RFC 9113 sections 3.4 and 6.5).
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    // A listener of 500 places, also for clients that begin and make no call, and one of as many as it ever has. Opening 10,000
+    // may take longer than they last.
+    for (files, count, begin) in [
+        ("2000", 600, &b""[..]),
+        ("2000", 600, preface),
+        ("hard", 10_000, b""),
+    ] {
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("log");
         let accord = accord();
@@ -103,7 +114,11 @@ async fn connections_that_say_nothing_keep_nobody_out() {
         let openers: Vec<_> = (0..OPENERS)
             .map(|_| {
                 let address = address.clone();
-                let open = move |_| TcpStream::connect(&address).ok();
+                let open = move |_| {
+                    let mut connection = TcpStream::connect(&address).ok()?;
+                    connection.write_all(begin).ok()?;
+                    Some(connection)
+                };
                 std::thread::spawn(move || (0..count / OPENERS).map_while(open).collect::<Vec<_>>())
             })
             .collect();
@@ -159,4 +174,64 @@ async fn a_flood_of_frames_ends_with_a_line_and_others_are_served() {
     let used = environment.memory();
     assert!(used < idle + 32 * 1024, "{idle} KiB, then {used} KiB");
     environment.stop();
+}
+
+async fn a_low_soft_limit_on_files_is_raised_and_bounds_the_connections() {
+    for (limits, files, connections) in [
+        ("ulimit -H -n 4096; ulimit -S -n 1024", 4096, 1024),
+        ("ulimit -n 2000", 2000, 500),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let key = directory.path().join("key");
+        super::write(&key, &std::array::from_fn::<_, 32, _>(|n| n as u8), 0o600);
+        let database = format!("sqlite://{}", directory.path().join("registry.db").display());
+        let command = |command: &str| {
+            let accord = accord();
+            let mut limited = Command::new("sh");
+            limited
+                .args(["-c", &format!("{limits}; exec \"$0\" \"$@\"")])
+                .arg(accord.get_program())
+                .args([
+                    "registry",
+                    command,
+                    "--listen",
+                    "127.0.0.1:0",
+                    "--drain-delay",
+                    "0",
+                ])
+                .args([
+                    "--admin-listen",
+                    "127.0.0.1:0",
+                    "--public-base-url",
+                    "https://auth.example",
+                ])
+                .args(["--database-url", &database, "--master-key-file"])
+                .arg(&key);
+            for (name, value) in accord.get_envs() {
+                match value {
+                    Some(value) => limited.env(name, value),
+                    None => limited.env_remove(name),
+                };
+            }
+            limited
+        };
+        assert!(command("migrate").status().unwrap().success());
+        let mut serving = Process::start(command("serve"), directory.path(), "registry");
+        serving.listening("--listen");
+        // The gauge of the listener is there once it accepts.
+        let scrape = loop {
+            let (_, scrape) = fetch(&mut serving, "/metrics").await;
+            if scrape.contains("\naccord_connections_max{") {
+                break scrape;
+            }
+        };
+        for line in [
+            format!("process_max_fds {files}"),
+            format!("accord_connections_max{{protocol=\"grpc\"}} {connections}"),
+        ] {
+            assert!(scrape.lines().any(|scraped| scraped == line), "{line}: {scrape}");
+        }
+        serving.signal("TERM");
+        assert!(serving.wait().success(), "{}", serving.stderr());
+    }
 }

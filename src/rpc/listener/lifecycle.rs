@@ -1,18 +1,7 @@
 //! Serves an accepted connection. Drops it if the client does not begin in time, and shuts it down gracefully when it is
 //! idle or too old, or when the authority that admitted its client is gone.
 
-use std::{
-    convert::Infallible,
-    error::Error,
-    iter,
-    net::SocketAddr,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, error::Error, iter, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::Request};
 use http_body_util::BodyExt;
@@ -29,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::{pending::PendingConnections, stream::Stream};
+use super::{idle::OpenConnections, pending::PendingConnections, stream::Stream};
 use crate::{
     log_limit::LogLimit,
     rpc::{
@@ -51,12 +40,8 @@ const MAX_AGE: Duration = Duration::from_secs(3600);
 /// together are not closed together.
 const MAX_SPREAD_SECONDS: u16 = 360;
 
-/// The calls of a connection.
-#[derive(Default)]
-struct Calls {
-    /// How many have begun.
-    begun: AtomicU64,
-}
+/// How long a client without a call may take to leave when the listener is full.
+const NOTICE: Duration = Duration::from_millis(100);
 
 /// An accepted connection, and what it may cost.
 pub(super) struct Accepted {
@@ -66,6 +51,8 @@ pub(super) struct Accepted {
     pub(super) tls: Option<(Arc<Acceptor>, CancellationToken)>,
     /// The connections that have not begun.
     pub(super) pending: Arc<PendingConnections>,
+    /// Those that have.
+    pub(super) begun: Arc<OpenConnections>,
 }
 
 /// Serves a connection until its client or `drain` ends it, or it exceeds a limit.
@@ -83,6 +70,7 @@ pub(super) async fn serve<IO>(
         address,
         tls,
         pending,
+        begun: connections,
     } = accepted;
     let (acceptor, retired) = tls.unzip();
     let beginning = Stream::begin(stream, acceptor, Instant::now() + BEGIN_TIMEOUT);
@@ -105,7 +93,8 @@ pub(super) async fn serve<IO>(
     // The client's port stands in for a random number: it differs between connections.
     let spread = address.port() % MAX_SPREAD_SECONDS;
     let age = MAX_AGE + Duration::from_secs(spread.into());
-    let calls = Arc::new(Calls::default());
+    let open = connections.add();
+    let calls = open.calls.clone();
     let counted = calls.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         let extensions = request.extensions_mut();
@@ -119,12 +108,11 @@ pub(super) async fn serve<IO>(
             }
             None => {}
         }
-        let call = counted.clone();
-        call.begun.fetch_add(1, Ordering::Relaxed);
+        let call = counted.begin();
         let response = routes.clone().oneshot(request.map(Body::new));
         async move {
             let Ok(response) = response.await;
-            // The body holds the reference, so the call counts as running until its response is sent.
+            // The body holds the guard, so the call counts as running until its response is sent.
             Ok::<_, Infallible>(response.map(|body| {
                 body.map_frame(move |frame| {
                     let _ = &call;
@@ -138,13 +126,13 @@ pub(super) async fn serve<IO>(
         let mut begun = 0;
         loop {
             sleep(IDLE).await;
-            let before = std::mem::replace(&mut begun, calls.begun.load(Ordering::Relaxed));
-            // This function and the service hold one reference each, and each running call holds one more.
-            if before == begun && Arc::strong_count(&calls) == 2 {
+            let before = std::mem::replace(&mut begun, calls.begun());
+            if before == begun && calls.is_idle() {
                 return;
             }
         }
     };
+    let mut is_in_the_way = false;
     tokio::select! {
         ended = connection.as_mut() => {
             if let Err(error) = ended {
@@ -156,8 +144,13 @@ pub(super) async fn serve<IO>(
         () = sleep(age) => {}
         () = retired.cancelled() => {}
         () = drain.cancelled() => {}
+        () = calls.must_leave() => is_in_the_way = true,
     }
     connection.as_mut().graceful_shutdown();
+    // A client that says nothing might keep its place for as long as a call.
+    if is_in_the_way && (timeout(NOTICE, connection.as_mut()).await.is_ok() || calls.is_idle()) {
+        return;
+    }
     let _ = timeout(MAX_CALL_TIME, connection).await;
 }
 

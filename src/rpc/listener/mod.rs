@@ -7,7 +7,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
     server::conn::auto,
 };
-use metrics::{Gauge, gauge};
+use metrics::gauge;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -17,9 +17,12 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{connection::Connection, lifecycle::Accepted, pending::PendingConnections, stream::Stream};
+use self::{
+    connection::Connection, idle::OpenConnections, lifecycle::Accepted, pending::PendingConnections,
+    stream::Stream,
+};
 use crate::{
-    metrics::CONNECTIONS_OPEN,
+    metrics::{CONNECTIONS_MAX, CONNECTIONS_OPEN},
     rpc::{
         config::require_loopback,
         middleware::{Cutoff, Routes},
@@ -31,6 +34,7 @@ use crate::{
 };
 
 mod connection;
+mod idle;
 mod lifecycle;
 mod pending;
 mod stream;
@@ -107,7 +111,7 @@ pub(super) async fn serve_grpc(
         (server().http2_only(), Connection::new),
         routes,
         drain,
-        gauge!(CONNECTIONS_OPEN, "protocol" => "grpc"),
+        "grpc",
     )
     .await;
 }
@@ -120,8 +124,7 @@ pub(super) async fn serve_http(
     drain: &Drain,
 ) {
     let tls = tls.map(|tls| (tls, (|current| current.http.clone()) as Select));
-    let open = gauge!(CONNECTIONS_OPEN, "protocol" => "http");
-    serve(listener, tls, (server(), |stream| stream), routes, drain, open).await;
+    serve(listener, tls, (server(), |stream| stream), routes, drain, "http").await;
 }
 
 /// Selects the acceptor of a listener's protocol.
@@ -153,14 +156,18 @@ async fn serve<IO>(
     (server, wrap): (auto::Builder<TokioExecutor>, fn(Stream) -> IO),
     routes: impl Routes,
     drain: &Drain,
-    open: Gauge,
+    protocol: &'static str,
 ) where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let connections = TaskTracker::new();
     let closing = CancellationToken::new();
-    let slots = Arc::new(Semaphore::new(max_connections()));
+    let most = max_connections();
+    let slots = Arc::new(Semaphore::new(most));
+    let open = gauge!(CONNECTIONS_OPEN, "protocol" => protocol);
+    gauge!(CONNECTIONS_MAX, "protocol" => protocol).set(most as f64);
     let pending = Arc::new(PendingConnections::default());
+    let begun = Arc::new(OpenConnections::default());
     let (mut limit_logged, mut failure_logged) = (None, None);
     let accepting = async {
         loop {
@@ -184,7 +191,9 @@ async fn serve<IO>(
                     tracing::warn!("the connection limit is reached, so new connections wait");
                 }
                 // Clients that say nothing must not keep out those that do.
-                pending.make_room();
+                if !pending.make_room() {
+                    begun.make_room();
+                }
                 // The semaphore is never closed.
                 if let Ok(Ok(slot)) = timeout(ROOM_PAUSE, slots.clone().acquire_owned()).await {
                     break slot;
@@ -200,6 +209,7 @@ async fn serve<IO>(
                     (select(&current), current.retired.clone())
                 }),
                 pending: pending.clone(),
+                begun: begun.clone(),
             };
             let (server, routes, closing) = (server.clone(), routes.clone(), closing.clone());
             let open = open.clone();

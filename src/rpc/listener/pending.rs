@@ -37,11 +37,13 @@ impl PendingConnections {
         }
     }
 
-    /// Ends the connection that has waited longest, if there is one.
-    pub(super) fn make_room(&self) {
-        if self.waiting.load(Ordering::Relaxed) > 0 {
+    /// Ends the connection that has waited longest. Returns whether there is one.
+    pub(super) fn make_room(&self) -> bool {
+        let is_waiting = self.waiting.load(Ordering::Relaxed) > 0;
+        if is_waiting {
             self.leave.notify_one();
         }
+        is_waiting
     }
 }
 
@@ -67,17 +69,17 @@ mod tests {
     async fn the_one_that_has_waited_longest_makes_room() {
         let connections = PendingConnections::default();
         // Nobody waits, and nobody leaves for it later.
-        connections.make_room();
+        assert!(!connections.make_room());
         let mut oldest = Box::pin(connections.wait_for_start(pending::<()>()));
         let mut newest = Box::pin(connections.wait_for_start(pending::<()>()));
         assert_eq!((&mut oldest).now_or_never(), None);
         assert_eq!((&mut newest).now_or_never(), None);
-        connections.make_room();
+        assert!(!connections.make_room());
         assert_eq!((&mut oldest).now_or_never(), None, "it may still begin");
         advance(GRACE).await;
         assert_eq!((&mut oldest).now_or_never(), None);
         assert_eq!((&mut newest).now_or_never(), None);
-        connections.make_room();
+        assert!(connections.make_room());
         assert_eq!((&mut newest).now_or_never(), None);
         assert_eq!((&mut oldest).now_or_never(), Some(None));
         assert_eq!(
