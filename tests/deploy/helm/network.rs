@@ -8,6 +8,7 @@ tests!(
     listeners_and_services_have_both_families_unless_told_otherwise,
     every_pod_may_ask_dns,
     only_those_who_are_named_reach_the_services,
+    token_service_alone_reaches_the_keys_of_clients,
     an_external_gateway_takes_the_place_of_envoy,
 );
 
@@ -108,6 +109,41 @@ async fn only_those_who_are_named_reach_the_services() {
     for name in ["registry", "token", "migrate"] {
         let policy = named(&full, "NetworkPolicy", &format!("accord-{name}"));
         assert!(list(&policy["spec"]["egress"]).contains(&database), "{policy}");
+    }
+}
+
+async fn token_service_alone_reaches_the_keys_of_clients() {
+    /// The blocks of addresses that a policy lets out to port 443.
+    fn https(policy: &Value) -> Vec<String> {
+        let port = json!([{"protocol": "TCP", "port": 443}]);
+        let rules = list(&policy["spec"]["egress"]).iter();
+        let rules = rules.filter(|rule| rule["ports"] == port);
+        let peers = rules.flat_map(|rule| list(&rule["to"]));
+        peers
+            .map(|peer| peer["ipBlock"]["cidr"].as_str().unwrap().to_owned())
+            .collect()
+    }
+    let own = "networkPolicy.clientKeys[0].ipBlock.cidr=203.0.113.0/24";
+    let none = "networkPolicy.clientKeys=null";
+    for (sets, expected) in [
+        (&[][..], &["0.0.0.0/0", "2000::/3"][..]),
+        (&[own], &["203.0.113.0/24"]),
+        (&[none], &[]),
+    ] {
+        let objects = objects(sets);
+        for policy in of_kind(&objects, "NetworkPolicy") {
+            let expected = if policy["metadata"]["name"] == "accord-token" {
+                expected
+            } else {
+                &[]
+            };
+            assert_eq!(https(policy), expected, "{sets:?} {policy}");
+        }
+    }
+    let plain = objects(&[]);
+    let policy = named(&plain, "NetworkPolicy", "accord-token").to_string();
+    for private in ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"] {
+        assert!(policy.contains(private), "{policy}");
     }
 }
 
