@@ -34,6 +34,7 @@ impl Storage {
         let registry = Database::connect(&plan.registry_url).await?;
         let masters = vec![MasterKeySource::File(plan.directory.join("registry.key"))];
         let masters = MasterKeys::open(masters).await?;
+        let masters = masters.for_service("registry_service_migrations");
         let purposes = [audit::KEYRING_PURPOSE, rows::KEYRING_PURPOSE];
         keyring::open(&registry, &masters, &purposes, &SystemClock, &SystemRandom).await?;
         let (token, token_store) = token_store(plan).await?;

@@ -63,6 +63,8 @@ impl MasterKeySource {
 /// wrapped by either.
 #[derive(Debug)]
 pub struct MasterKeys {
+    /// Whose data keys they wrap; empty before [`Self::for_service`].
+    service: String,
     sources: Vec<MasterKeySource>,
     keys: ArcSwap<Vec<Arc<dyn MasterKey>>>,
 }
@@ -75,9 +77,21 @@ impl MasterKeys {
     pub async fn open(sources: Vec<MasterKeySource>) -> Result<Self, KeyError> {
         let keys = open_all(&sources).await?;
         Ok(Self {
+            service: String::new(),
             sources,
             keys: ArcSwap::from_pointee(keys),
         })
+    }
+
+    /// Binds what the keys wrap to a service: a data key of another one does not open, even if both have the same master key.
+    pub fn for_service(self, service: impl Into<String>) -> Self {
+        let service = service.into();
+        Self { service, ..self }
+    }
+
+    /// Returns the service whose data keys they wrap.
+    pub(crate) fn service(&self) -> &str {
+        &self.service
     }
 
     /// Opens the keys again, because somebody may have replaced a file. Keeps the open ones after an error.
@@ -123,6 +137,7 @@ impl<K: MasterKey + 'static> From<K> for MasterKeys {
     fn from(key: K) -> Self {
         let key: Arc<dyn MasterKey> = Arc::new(key);
         Self {
+            service: String::new(),
             sources: Vec::new(),
             keys: ArcSwap::from_pointee(vec![key]),
         }

@@ -73,7 +73,9 @@ pub async fn open(
         let master = wrapping(masters, &rows)?;
         let (now, mut new) = (clock.now(), Vec::new());
         for purpose in missing {
-            new.push(new_row(&*master, purpose, 1, now, now, random).await?);
+            let context = context(masters, purpose, 1);
+            let wrapped = wrap_new(&*master, &context, random).await?;
+            new.push(new_row((purpose, 1), wrapped, master.id(), (now, now)));
         }
         let tx = db.write().await?;
         let key = [row::Column::Purpose, row::Column::Version];
@@ -141,7 +143,10 @@ pub async fn add_version(
         .await?;
     let version = rows.last().map_or(1, |row| row.version + 1);
     let (now, master) = (clock.now(), wrapping(masters, &rows)?);
-    let row = new_row(&*master, purpose, version, now, now.plus(DISTRIBUTION), random).await?;
+    let context = context(masters, purpose, version);
+    let wrapped = wrap_new(&*master, &context, random).await?;
+    let times = (now, now.plus(DISTRIBUTION));
+    let row = new_row((purpose, version), wrapped, master.id(), times);
     let tx = db.write().await?;
     row::Entity::insert(row).exec_without_returning(&tx).await?;
     let event = Event::new("data_key.rotate")
@@ -178,7 +183,7 @@ pub async fn rewrap(
     for row in &rows {
         let (key, context) = (
             unwrap_row(masters, row).await?,
-            context(&row.purpose, row.version),
+            context(masters, &row.purpose, row.version),
         );
         let wrapped = new.wrap(random, &key, &context).await?;
         if new.unwrap(&wrapped, &context).await? != key {
@@ -227,36 +232,42 @@ fn is_active(row: &row::Model, now: UnixMillis) -> bool {
     UnixMillis::from_millis(row.activate_at) <= now
 }
 
-async fn new_row(
-    master: &dyn MasterKey,
-    purpose: &str,
-    version: i32,
-    now: UnixMillis,
-    activate_at: UnixMillis,
-    random: &dyn Random,
-) -> Result<row::ActiveModel, KeyError> {
+/// Makes a random data key, and wraps it.
+async fn wrap_new(master: &dyn MasterKey, context: &[u8], random: &dyn Random) -> Result<Vec<u8>, KeyError> {
     let mut key = Zeroizing::new([0; KEY_LENGTH]);
     random.fill(key.as_mut_slice());
-    let context = context(purpose, version);
-    let wrapped = master.wrap(random, key.as_slice(), &context);
-    Ok(row::ActiveModel {
+    master.wrap(random, key.as_slice(), context).await
+}
+
+fn new_row(
+    (purpose, version): (&str, i32),
+    wrapped: Vec<u8>,
+    master_key_id: String,
+    (created_at, activate_at): (UnixMillis, UnixMillis),
+) -> row::ActiveModel {
+    row::ActiveModel {
         purpose: Set(purpose.to_owned()),
         version: Set(version),
-        wrapped: Set(wrapped.await?),
-        master_key_id: Set(master.id()),
-        created_at: Set(now.as_millis()),
+        wrapped: Set(wrapped),
+        master_key_id: Set(master_key_id),
+        created_at: Set(created_at.as_millis()),
         activate_at: Set(activate_at.as_millis()),
-    })
+    }
 }
 
 async fn unwrap_row(masters: &MasterKeys, row: &row::Model) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-    let context = context(&row.purpose, row.version);
+    let context = context(masters, &row.purpose, row.version);
     masters.unwrap(&row.master_key_id, &row.wrapped, &context).await
 }
 
-/// Returns the context that binds a wrapped key to its row, so that it does not open in another row.
-fn context(purpose: &str, version: i32) -> Vec<u8> {
-    [b"accord keyring", &version.to_be_bytes()[..], purpose.as_bytes()].concat()
+/// Returns the context that binds a wrapped key to its row and service, so that it opens in no other row, and in no row of
+/// another service's database.
+fn context(masters: &MasterKeys, purpose: &str, version: i32) -> Vec<u8> {
+    let service = masters.service().as_bytes();
+    let length = (service.len() as u64).to_be_bytes();
+    let version = version.to_be_bytes();
+    let label: &[u8] = b"accord keyring";
+    [label, &version, &length, service, purpose.as_bytes()].concat()
 }
 
 #[cfg(test)]

@@ -71,6 +71,25 @@ async fn a_reopened_keyring_has_the_same_keys() {
     }
 }
 
+#[tokio::test]
+async fn data_keys_of_one_service_open_at_no_other_even_under_the_same_master_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("master.key");
+    FileMasterKey::create(&path, &SeededRandom::new(1)).unwrap();
+    let of = |service: &str| MasterKeys::from(FileMasterKey::load(&path).unwrap()).for_service(service);
+    for (place, db) in migrated().await {
+        open(&db, &of("registry")).await.unwrap();
+        check(&db, &of("registry")).await.unwrap();
+        for other in ["token", ""] {
+            let refused = open(&db, &of(other)).await.unwrap_err();
+            assert!(
+                matches!(refused, StoreError::Key(KeyError::Sealed)),
+                "{place:?} {refused:?}"
+            );
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn racing_replicas_agree_on_the_keys() {
     let (_dir, master) = master_key(1);
