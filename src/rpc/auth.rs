@@ -118,12 +118,48 @@ impl Access {
 
 /// A service's permissions by method path (`/package.Service/Method`).
 #[derive(Clone, Debug)]
-pub struct Permissions(HashMap<&'static str, Access>);
+pub struct Permissions {
+    rows: HashMap<&'static str, Access>,
+    /// The methods that end with their caller although their names do not say that they only read.
+    end_with_caller: &'static [&'static str],
+}
 
 impl Permissions {
     /// Creates the table from its rows.
     pub fn new(rows: &[(&'static str, Access)]) -> Self {
-        Self(rows.iter().copied().collect())
+        Self {
+            rows: rows.iter().copied().collect(),
+            end_with_caller: &[],
+        }
+    }
+
+    /// The same, with methods that end when their caller disconnects or stops waiting, because they complete by themselves what
+    /// must be completed.
+    #[must_use]
+    pub fn ending_with_caller(self, end_with_caller: &'static [&'static str]) -> Self {
+        Self {
+            end_with_caller,
+            ..self
+        }
+    }
+
+    /// Returns whether a call of the method at `path` goes on although its caller disconnects: whether it does more than to read.
+    pub fn outlives_caller(&self, path: &str) -> bool {
+        const READ: [&str; 10] = [
+            "Get",
+            "List",
+            "Find",
+            "Resolve",
+            "Verify",
+            "Trace",
+            "Introspect",
+            // Health and reflection.
+            "Check",
+            "Watch",
+            "ServerReflectionInfo",
+        ];
+        let method = path.rsplit('/').next().unwrap_or_default();
+        !READ.iter().any(|verb| method.starts_with(verb)) && !self.end_with_caller.contains(&path)
     }
 
     /// Returns who may call the method at `path`; `None` for a path that is not served.
@@ -140,7 +176,7 @@ impl Permissions {
             "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
         ];
         let row = self
-            .0
+            .rows
             .get_key_value(path)
             .map(|(method, access)| (*method, *access));
         row.or_else(|| Some((*OPEN.iter().find(|open| **open == path)?, Access::Anyone)))
@@ -238,6 +274,11 @@ impl Authorizer {
     /// Returns the path of the method at `path`; `None` if there is none.
     pub fn method(&self, path: &str) -> Option<&'static str> {
         self.permissions.row(path).map(|(method, _)| method)
+    }
+
+    /// As [`Permissions::outlives_caller`].
+    pub(super) fn outlives_caller(&self, path: &str) -> bool {
+        self.permissions.outlives_caller(path)
     }
 
     /// Authenticates the caller of the method at `path`, and checks its permission. A bearer token decides if there is

@@ -148,6 +148,10 @@ impl Protocol for Grpc {
         Ok(id)
     }
 
+    fn outlives_caller(&self, request: &Request<Body>) -> bool {
+        self.authorizer.outlives_caller(request.uri().path())
+    }
+
     fn complete(&self, mut response: Response<Body>) -> Response<Body> {
         add_details(response.headers_mut());
         response

@@ -36,6 +36,8 @@ type MatchedRoute = Arc<OnceLock<Matched>>;
 pub struct Http {
     /// The routes.
     pub router: Router,
+    /// The ends of the paths whose POST requests end with their caller, because they only read, or complete what must be.
+    pub ends_with_caller: &'static [&'static str],
     /// Converts a status of the middleware to a response.
     pub error: fn(Status) -> Response<Body>,
 }
@@ -69,6 +71,12 @@ impl Protocol for Http {
             return Err(self.error(problem.into()));
         }
         Ok(String::new())
+    }
+
+    /// Safe methods only read (RFC 9110 §9.2.1).
+    fn outlives_caller(&self, request: &Request<Body>) -> bool {
+        let path = request.uri().path();
+        !request.method().is_safe() && !self.ends_with_caller.iter().any(|end| path.ends_with(end))
     }
 
     fn failure(&self, response: &Response<Body>) -> Option<String> {
@@ -125,6 +133,7 @@ mod tests {
     #[tokio::test]
     async fn a_request_of_http_1_1_names_one_host() {
         let http = Http {
+            ends_with_caller: &[],
             router: Router::new(),
             error: |_| Response::default(),
         };
@@ -150,10 +159,32 @@ mod tests {
         }
     }
 
+    #[test]
+    fn requests_end_with_their_caller_if_their_method_is_safe_or_their_path_is_named() {
+        let http = Http {
+            ends_with_caller: &["/oauth2/token"],
+            router: Router::new(),
+            error: |_| Response::default(),
+        };
+        for (method, path, outlives) in [
+            ("GET", "/firm/oauth2/revoke", false),
+            ("HEAD", "/firm/oauth2/revoke", false),
+            ("POST", "/firm/oauth2/token", false),
+            ("POST", "/firm/oauth2/token/", true),
+            ("POST", "/firm/oauth2/revoke", true),
+            ("DELETE", "/firm/oauth2/revoke", true),
+        ] {
+            let request = Request::builder().method(method).uri(path);
+            let request = request.body(Body::empty()).unwrap();
+            assert_eq!(http.outlives_caller(&request), outlives, "{method} {path}");
+        }
+    }
+
     #[tokio::test]
     async fn the_log_and_labels_name_the_route_and_no_other_part_of_a_path() {
         let page = || get(async || ());
         let http = Http {
+            ends_with_caller: &[],
             router: Router::new()
                 .route("/claim/{token}", page())
                 .route("/{tenant}/enrol/{token}", page())

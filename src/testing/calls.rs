@@ -1,6 +1,10 @@
 //! gRPC calls of tests, with or without a bearer token, and assertions about their responses.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    fmt::Debug,
+    time::{Duration, Instant},
+};
 
 use prost::Message;
 use tonic::{
@@ -108,6 +112,40 @@ pub fn ok<T>(result: Result<Response<T>, Status>) -> T {
         Ok(response) => response.into_inner(),
         Err(status) => panic!("{status:?}"),
     }
+}
+
+/// How long a database makes writers wait for its lock, at least.
+const LOCK_WAIT: Duration = Duration::from_secs(3);
+
+/// Begins a call that waits for a lock, hangs up once its server works on it, and releases the lock. Does so again if the machine was so
+/// slow that the call may have stopped to wait.
+pub async fn hang_up_before_lock<T: Debug, L>(
+    lock: impl AsyncFn() -> L,
+    call: impl AsyncFn() -> T,
+    other: impl AsyncFn(),
+) {
+    loop {
+        let held = lock().await;
+        let began = Instant::now();
+        hang_up_during(call(), &other).await;
+        drop(held);
+        if began.elapsed() < LOCK_WAIT {
+            return;
+        }
+    }
+}
+
+/// Begins a call that can't end yet, and hangs up once its server works on it. `other` makes a further call over the same connection:
+/// its answer says that the server has read what was sent before.
+async fn hang_up_during<T: Debug>(call: impl Future<Output = T>, other: impl AsyncFn()) {
+    let mut call = Box::pin(call);
+    tokio::select! {
+        biased;
+        answer = &mut call => panic!("{answer:?}"),
+        () = other() => {}
+    }
+    drop(call);
+    other().await;
 }
 
 /// Asserts the code, the reason and the domain of a status. Returns its metadata.

@@ -24,6 +24,15 @@ pub const SERVICES: &[&str] = &[
     "accord.audit.v1.AuditService",
 ];
 
+/// Methods that end with their caller, as [`Permissions::ending_with_caller`] says. Issuing may end before its commit, and completes
+/// by itself what it decides. A sign-in does so too, and forgets failures only when its answer arrives.
+///
+/// [`Permissions::ending_with_caller`]: accord::rpc::auth::Permissions::ending_with_caller
+pub const END_WITH_CALLER: &[&str] = &[
+    "/accord.token.v1.TokenService/IssueToken",
+    "/accord.token.v1.SetupService/SignInTenantAdmin",
+];
+
 /// Every method and who may call it. A method that is missing here can't be reached.
 #[rustfmt::skip]
 pub const TABLE: &[(&str, Access)] = &[

@@ -47,7 +47,7 @@ use crate::{
         mutual_tls::MutualTls,
         signing_keys,
     },
-    permissions::{SERVICES, TABLE},
+    permissions::{END_WITH_CALLER, SERVICES, TABLE},
     registry::Registry,
     store::{self, Store, migration::Migrator},
 };
@@ -238,7 +238,8 @@ impl Service for TokenServer {
 
     fn authorizer(&self) -> Authorizer {
         let clock = self.oauth.store.clock.clone();
-        Authorizer::new(Permissions::new(TABLE), self.oauth.cache.clone(), clock)
+        let permissions = Permissions::new(TABLE).ending_with_caller(END_WITH_CALLER);
+        Authorizer::new(permissions, self.oauth.cache.clone(), clock)
     }
 
     fn routes(&self) -> RoutesBuilder {

@@ -6,7 +6,6 @@ use accord::{
 };
 use zeroize::Zeroizing;
 
-use super::complete;
 use crate::{
     error::{Error, Result},
     model::{
@@ -31,38 +30,34 @@ pub async fn sign_in(
     account_name: Option<AccountName>,
     password: Zeroizing<String>,
 ) -> Result<User> {
-    let store = store.clone();
-    complete(async move {
-        let user = match account_name.map(Selector::AccountName) {
-            Some(selector) => store.find_user(&tenant_id, &selector).await?,
-            None => None,
-        };
-        let tenant = store.find_tenant(&tenant_id).await?;
-        let mut event = Event::new("user.sign_in");
-        if tenant.is_some() {
-            event = event.tenant(&tenant_id);
-        }
-        if let Some(user) = &user {
-            event = event.subject(user.user_id.as_str());
-        }
+    let user = match account_name.map(Selector::AccountName) {
+        Some(selector) => store.find_user(&tenant_id, &selector).await?,
+        None => None,
+    };
+    let tenant = store.find_tenant(&tenant_id).await?;
+    let mut event = Event::new("user.sign_in");
+    if tenant.is_some() {
+        event = event.tenant(&tenant_id);
+    }
+    if let Some(user) = &user {
+        event = event.subject(user.user_id.as_str());
+    }
 
-        let tenant_is_active = tenant.is_some_and(|tenant| tenant.state == tenant::State::Active);
-        let admin =
-            user.filter(|user| tenant_is_active && user.tenant_admin && user.state == user::State::Active);
-        let stored = admin.as_ref().and_then(|admin| {
-            let hash = admin.password.as_ref()?;
-            Some((admin.user_id.as_str(), hash))
-        });
-        // Runs argon2 for a malformed password too, so that its time tells nothing about the account.
-        let password = Password::parse(&password).map(|password| password.bytes());
-        let password = password.unwrap_or_default();
-        let is_right = store.hasher.verify_password(password, stored).await?;
-        let admin = admin.filter(|_| is_right);
-        let event = if admin.is_some() { event } else { event.refused() };
-        store.record(&origin, event).await?;
-        admin.ok_or(Error::SignInFailed)
-    })
-    .await
+    let tenant_is_active = tenant.is_some_and(|tenant| tenant.state == tenant::State::Active);
+    let admin =
+        user.filter(|user| tenant_is_active && user.tenant_admin && user.state == user::State::Active);
+    let stored = admin.as_ref().and_then(|admin| {
+        let hash = admin.password.as_ref()?;
+        Some((admin.user_id.as_str(), hash))
+    });
+    // Runs argon2 for a malformed password too, so that its time tells nothing about the account.
+    let password = Password::parse(&password).map(|password| password.bytes());
+    let password = password.unwrap_or_default();
+    let is_right = store.hasher.verify_password(password, stored).await?;
+    let admin = admin.filter(|_| is_right);
+    let event = if admin.is_some() { event } else { event.refused() };
+    store.record(&origin, event).await?;
+    admin.ok_or(Error::SignInFailed)
 }
 
 /// Sets the password that a Tenant Admin chose. The enrolment token works once; a refused password leaves it open. Within a
@@ -74,54 +69,50 @@ pub async fn sign_in(
 /// the right release code; [`Error::Invalid`] for a
 /// password that is too easy to guess; [`Error::Busy`].
 pub async fn complete_enrolment(store: &Store, origin: Origin, completion: Completion) -> Result<TenantId> {
-    let store = store.clone();
-    complete(async move {
-        let Completion {
-            token,
-            release_code,
-            mut password,
-            request_id,
-        } = completion;
-        let used_by = request_id.map(|id| link::use_mac(&token, id));
-        let find = async || store.find_enrolment(&token).await?.ok_or(Error::LinkInvalid);
-        // Rejects a guessed token, and a guessed release code, without an argon2 run.
-        let enrolment = find().await?;
-        if enrolment.needs_code {
-            let checked = store.check_enrolment_code(&origin, &token, release_code.as_ref());
-            checked.await?;
+    let Completion {
+        token,
+        release_code,
+        mut password,
+        request_id,
+    } = completion;
+    let used_by = request_id.map(|id| link::use_mac(&token, id));
+    let find = async || store.find_enrolment(&token).await?.ok_or(Error::LinkInvalid);
+    // Rejects a guessed token, and a guessed release code, without an argon2 run.
+    let enrolment = find().await?;
+    if enrolment.needs_code {
+        let checked = store.check_enrolment_code(&origin, &token, release_code.as_ref());
+        checked.await?;
+    }
+    if enrolment.is_open(store.now()) {
+        let admin = store.find_enrolling_user(&enrolment).await?;
+        password = require_strong(store, &admin, password).await?;
+        let hashed = store.hasher.hash(&admin.user_id, password.bytes()).await?;
+        match store.use_enrolment(&origin, &token, used_by, hashed).await {
+            // The enrolment was used, ended or expired since it was read.
+            Err(Error::LinkInvalid) => {}
+            result => return result,
         }
-        if enrolment.is_open(store.now()) {
-            let admin = store.find_enrolling_user(&enrolment).await?;
-            password = require_strong(&store, &admin, password).await?;
-            let hashed = store.hasher.hash(&admin.user_id, password.bytes()).await?;
-            match store.use_enrolment(&origin, &token, used_by, hashed).await {
-                // The enrolment was used, ended or expired since it was read.
-                Err(Error::LinkInvalid) => {}
-                result => return result,
-            }
+    }
+    let enrolment = find().await?;
+    let (tenant_id, user_id) = (enrolment.tenant_id, enrolment.user_id);
+    let (used_at, first_used_by) = (enrolment.used_at, enrolment.used_by);
+    if link::is_repeat(used_at, first_used_by.as_deref(), used_by, store.now()) {
+        let user = store
+            .find_user(&tenant_id, &Selector::Id(user_id.clone()))
+            .await?;
+        let stored = user.and_then(|user| user.password);
+        let stored = stored.as_ref().map(|hash| (user_id.as_str(), hash));
+        if store.hasher.verify_password(password.bytes(), stored).await? {
+            return Ok(tenant_id);
         }
-        let enrolment = find().await?;
-        let (tenant_id, user_id) = (enrolment.tenant_id, enrolment.user_id);
-        let (used_at, first_used_by) = (enrolment.used_at, enrolment.used_by);
-        if link::is_repeat(used_at, first_used_by.as_deref(), used_by, store.now()) {
-            let user = store
-                .find_user(&tenant_id, &Selector::Id(user_id.clone()))
-                .await?;
-            let stored = user.and_then(|user| user.password);
-            let stored = stored.as_ref().map(|hash| (user_id.as_str(), hash));
-            if store.hasher.verify_password(password.bytes(), stored).await? {
-                return Ok(tenant_id);
-            }
-        }
-        let why = used_at.map_or("ended", |_| "used before");
-        let event = Event::new("user.enrol")
-            .tenant(&tenant_id)
-            .subject(user_id.as_str());
-        let event = event.detail("refused", why).refused();
-        store.record(&origin, event).await?;
-        Err(used_at.map_or(Error::LinkInvalid, |used_at| Error::EnrolmentUsed { used_at }))
-    })
-    .await
+    }
+    let why = used_at.map_or("ended", |_| "used before");
+    let event = Event::new("user.enrol")
+        .tenant(&tenant_id)
+        .subject(user_id.as_str());
+    let event = event.detail("refused", why).refused();
+    store.record(&origin, event).await?;
+    Err(used_at.map_or(Error::LinkInvalid, |used_at| Error::EnrolmentUsed { used_at }))
 }
 
 /// Rejects a password that is too easy to guess for this user; returns any other. Checks it on a blocking thread, since

@@ -12,7 +12,6 @@ use super::{
     convert::{client as convert, only_field},
     creation, parts,
 };
-use crate::authentication::complete;
 
 #[tonic::async_trait]
 impl ProvisioningService for Api {
@@ -44,12 +43,10 @@ impl ProvisioningService for Api {
     async fn claim_delivery(&self, call: Request<ClaimDeliveryRequest>) -> Reply<ClaimDeliveryResponse> {
         let (origin, message) = parts(call);
         let (token, request_id, code) = convert::claim(message)?;
-        let store = self.store.clone();
-        let claim = async move {
-            let claim = store.claim_delivery(&origin, &token, request_id, code.as_ref());
-            claim.await
-        };
-        let bundle = complete(claim).await?;
+        let claim = self
+            .store
+            .claim_delivery(&origin, &token, request_id, code.as_ref());
+        let bundle = claim.await?;
         let bundle = Some(convert::bundle(bundle, &self.public_base_url));
         Ok(Response::new(ClaimDeliveryResponse { bundle }))
     }

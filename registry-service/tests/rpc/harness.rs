@@ -26,7 +26,7 @@ use registry_service::{
     model::caller::{Authority, NewCaller},
     server::Registry,
 };
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, DatabaseTransaction, TransactionTrait};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -156,6 +156,16 @@ impl Harness {
     /// Calls without a credential.
     pub fn anonymous(&self) -> CallerChannel {
         authorized(&self.channel, "")
+    }
+
+    /// Takes the lock of the SQLite database. What writes waits until the transaction is dropped.
+    pub async fn hold_writes(&self) -> DatabaseTransaction {
+        let database = sea_orm::Database::connect(&self.database.url).await.unwrap();
+        let held = database.begin().await.unwrap();
+        held.execute_unprepared("DELETE FROM changes WHERE seq < 0")
+            .await
+            .unwrap();
+        held
     }
 
     /// Runs statements as somebody who can write the database and holds no key.

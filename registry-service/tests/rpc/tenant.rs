@@ -1,8 +1,11 @@
 //! `TenantService`.
 
+use std::time::{Duration, Instant};
+
 use accord::{
     registry::v1::{self as pb, TenantState, tenant_service_client::TenantServiceClient},
     rpc::auth::Role,
+    testing::calls::hang_up_before_lock,
 };
 use prost_types::FieldMask;
 use tonic::Code;
@@ -233,4 +236,18 @@ async fn only_an_admin_moves_a_tenants_cloud_api() {
         .update_tenant(update("acme", &["cloud_api_url"]))
         .await;
     assert_ne!(ok(moved).tenant.unwrap().cloud_api_url, created.cloud_api_url);
+}
+
+#[tokio::test]
+async fn a_suspension_is_completed_although_its_caller_hangs_up() {
+    let harness = Harness::start().await;
+    harness.tenant("acme").await;
+    let call = async || suspend(&harness, "acme").await;
+    let read = async || drop(get(&harness, "acme").await);
+    hang_up_before_lock(async || harness.hold_writes().await, call, read).await;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while get(&harness, "acme").await.state() != TenantState::Suspended {
+        assert!(Instant::now() < deadline, "the suspension ended with its caller");
+    }
+    assert_eq!(harness.audit_events("tenant.suspend").await.len(), 1);
 }

@@ -25,7 +25,7 @@ use crate::{
     metrics::{CONNECTIONS_MAX, CONNECTIONS_OPEN},
     rpc::{
         config::require_loopback,
-        middleware::{Cutoff, Routes},
+        middleware::{Cutoff, Routes, detached_calls::DetachedCalls},
         tls::{
             acceptor::Acceptor,
             server::{Current, ServerTls},
@@ -95,6 +95,8 @@ pub(super) struct Drain {
     pub(super) stop: CancellationToken,
     /// Ends the calls that last longer.
     pub(super) cutoff: Cutoff,
+    /// The calls that last longer than their connections.
+    pub(super) detached: DetachedCalls,
 }
 
 /// Serves gRPC, then drains. Combines the writes of concurrent calls.
@@ -226,7 +228,11 @@ async fn serve<IO>(
     drop(listener);
     closing.cancel();
     connections.close();
-    if timeout(DRAIN, connections.wait()).await.is_err() {
+    let finished = async {
+        connections.wait().await;
+        drain.detached.finished().await;
+    };
+    if timeout(DRAIN, finished).await.is_err() {
         drain.cutoff.end_calls();
         let _ = timeout(LAST_RESPONSES, connections.wait()).await;
     }

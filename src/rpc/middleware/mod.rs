@@ -30,6 +30,7 @@ use tower_http::sensitive_headers::{SetSensitiveRequestHeadersLayer, SetSensitiv
 
 use self::{
     address::{Gateways, PeerAddress, PeerKind, limited_address},
+    detached_calls::{Detached, DetachedCalls},
     limits::AddressLimit,
     rejected_calls::{RejectedCall, RejectedCalls},
 };
@@ -49,6 +50,7 @@ use crate::{
 
 pub mod address;
 pub mod client_certificate;
+pub(in crate::rpc) mod detached_calls;
 pub mod limits;
 pub(in crate::rpc) mod rejected_calls;
 
@@ -123,6 +125,9 @@ pub(super) trait Protocol: Clone + Send + Sync + 'static {
         async { Ok(String::new()) }
     }
 
+    /// Returns whether the call goes on although its caller disconnects, or stops waiting: whether it does more than to read.
+    fn outlives_caller(&self, request: &Request<Body>) -> bool;
+
     /// Completes the response of the routes.
     fn complete(&self, response: Response<Body>) -> Response<Body> {
         response
@@ -184,6 +189,7 @@ pub(super) struct Shared {
     pub(super) limit: Arc<AddressLimit>,
     pub(super) gateways: Gateways,
     pub(super) cutoff: Cutoff,
+    pub(super) detached: DetachedCalls,
     /// `None` without a database.
     pub(super) rejected: Option<RejectedCalls>,
 }
@@ -206,6 +212,7 @@ impl Shared {
                 trusted_hops: 1,
             },
             cutoff,
+            detached: DetachedCalls::default(),
             rejected: None,
         }
     }
@@ -239,6 +246,7 @@ async fn serve<P: Protocol>(
         limit,
         gateways,
         cutoff,
+        detached,
         rejected,
     } = shared;
     let started = Instant::now();
@@ -280,12 +288,25 @@ async fn serve<P: Protocol>(
     let limited_by = limited_address(kind, context.address, request.headers(), gateways.trusted_hops);
 
     let call = async move {
+        let mut records_itself = false;
         let answer = async {
             let limited = limit.check(limited_by);
             limited.map_err(|problem| protocol.error(problem.into()))?;
             record.caller = protocol.admit(&mut request).await?;
+            if protocol.outlives_caller(&request)
+                && let Some(context) = context::current()
+            {
+                records_itself = true;
+                let call = Detached {
+                    protocol: protocol.clone(),
+                    method: record.method.clone(),
+                    route: record.route.clone(),
+                    rejected: rejected.clone(),
+                };
+                return Ok(detached.call(call, context, routes, request).await);
+            }
             let Ok(response) = routes.oneshot(request).await;
-            Ok(response)
+            Ok(protocol.complete(response))
         };
         let answer = AssertUnwindSafe(timeout_at(deadline, answer)).catch_unwind();
         let answer = tokio::select! {
@@ -294,8 +315,7 @@ async fn serve<P: Protocol>(
             () = cutoff.reached.cancelled() => None,
         };
         let mut response = match answer {
-            Some(Ok(Ok(Ok(response)))) => protocol.complete(response),
-            Some(Ok(Ok(Err(rejection)))) => rejection,
+            Some(Ok(Ok(Ok(response)) | Ok(Err(response)))) => response,
             Some(Ok(Err(_elapsed))) => protocol.error(Problem::deadline_exceeded().into()),
             // The panic hook has already logged the panic and its place.
             Some(Err(_panic)) => protocol.error(Problem::internal(&Panicked).into()),
@@ -308,8 +328,8 @@ async fn serve<P: Protocol>(
             response.headers_mut().insert(REQUEST_ID, value);
         }
         let failure = protocol.failure(&response);
-        if let Some(rejected) = &rejected
-            && let Some(call) = rejected_call(&protocol, &record, &response)
+        if let Some(rejected) = rejected.filter(|_| !records_itself)
+            && let Some(call) = rejected_call(&protocol, (&record.method, &record.route), &response)
         {
             rejected.record(call).await;
         }
@@ -322,15 +342,14 @@ async fn serve<P: Protocol>(
 /// Returns what the audit record says of a rejected call of somebody whom [`context`] has noted.
 fn rejected_call<P: Protocol>(
     protocol: &P,
-    record: &CallRecord,
+    (method, route): (&Method, &Route),
     response: &Response<Body>,
 ) -> Option<RejectedCall> {
     let reason = protocol.rejection(response)?;
     let caller = context::noted_caller()?;
-    let route = record.route.label();
     Some(RejectedCall {
         caller,
-        method: protocol.method(&record.method, route),
+        method: protocol.method(method, route.label()),
         reason: reason_name(reason),
     })
 }

@@ -28,7 +28,8 @@ use crate::{
         http::Http,
         listener::{self, Drain},
         middleware::{
-            self, Cutoff, Shared, address::Gateways, limits::AddressLimit, rejected_calls::RejectedCalls,
+            self, Cutoff, Shared, address::Gateways, detached_calls::DetachedCalls, limits::AddressLimit,
+            rejected_calls::RejectedCalls,
         },
         telemetry::{self, admin::Readiness},
         tls::server::ServerTls,
@@ -219,6 +220,7 @@ pub async fn run<S: Service>(
             trusted_hops: service.trusted_hops(),
         },
         cutoff: drain.cutoff.clone(),
+        detached: drain.detached.clone(),
         rejected: Some(rejected.clone()),
     };
     let serving_http = async {
@@ -290,6 +292,7 @@ pub(crate) async fn in_process<S: Service>(
             trusted_hops: service.trusted_hops(),
         },
         cutoff: Cutoff::default(),
+        detached: DetachedCalls::default(),
         rejected: Some(RejectedCalls::new(service.database().clone(), authorizer.clock())),
     };
     Ok(middleware::stack(Grpc { authorizer }, shared, routes))

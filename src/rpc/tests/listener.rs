@@ -294,6 +294,7 @@ async fn a_connection_during_the_drain_is_refused_and_a_long_call_ends_with_a_st
     let address = listener.local_addr().unwrap();
     let drain = Drain::default();
     let http = Http {
+        ends_with_caller: &[],
         router: Router::new().route("/for-ever", get(std::future::pending::<()>)),
         error: |status| {
             let mut response = axum::http::Response::new(Body::from(format!("{:?}", status.code())));

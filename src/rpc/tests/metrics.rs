@@ -31,6 +31,7 @@ fn call(times: &[(&str, Duration)]) {
         sleep(Duration::from_micros(text.parse().unwrap_or_default())).await;
     };
     let routes = Http {
+        ends_with_caller: &[],
         router: Router::new()
             .route("/{tenant}/oauth2/token", any(took))
             .route("/claim/{token}", any(took)),

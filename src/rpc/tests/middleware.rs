@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use tokio::sync::{Semaphore, mpsc::unbounded_channel};
 use tonic::Code;
 
 use super::*;
@@ -30,7 +31,20 @@ async fn call<F>(headers: HeaderMap, work: impl Fn() -> F + Clone + Send + 'stat
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let permissions = Permissions::new(&[("/a.A/Open", Access::Anyone)]);
+    call_at("/a.A/Open", headers, work).await
+}
+
+async fn call_at<F>(
+    path: &str,
+    headers: HeaderMap,
+    work: impl Fn() -> F + Clone + Send + 'static,
+) -> Response<Body>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let paths = ["/a.A/Open", "/a.A/GetThing", "/a.A/Issue"];
+    let permissions = Permissions::new(&paths.map(|path| (path, Access::Anyone)));
+    let permissions = permissions.ending_with_caller(&["/a.A/Issue"]);
     let authorizer = Authorizer::new(permissions, Arc::new(NoCallers), test_clock());
     let method = service_fn(move |_: Request<Body>| {
         let work = work();
@@ -40,7 +54,7 @@ where
         }
     });
     let mut request = Request::new(Body::empty());
-    *request.uri_mut() = "/a.A/Open".parse().unwrap();
+    *request.uri_mut() = path.parse().unwrap();
     *request.method_mut() = Method::POST;
     *request.headers_mut() = headers;
     let content_type = HeaderValue::from_static("application/grpc");
@@ -104,6 +118,29 @@ async fn a_call_whose_caller_hangs_up_has_a_log_line() {
         text.contains("/a.A/Open") && text.contains("the caller hung up"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn a_call_that_does_more_than_to_read_is_completed_although_its_caller_hangs_up() {
+    let (completed, mut completions) = unbounded_channel();
+    let hung_up = Arc::new(Semaphore::new(0));
+    for path in ["/a.A/GetThing", "/a.A/Issue", "/a.A/Open"] {
+        let (hung_up, completed) = (hung_up.clone(), completed.clone());
+        let work = move || {
+            let (hung_up, completed) = (hung_up.clone(), completed.clone());
+            async move {
+                let _ = hung_up.acquire().await.unwrap();
+                completed.send((path, context::request_id())).unwrap();
+            }
+        };
+        let mut call = Box::pin(call_at(path, with(REQUEST_ID, "of-the-caller"), work));
+        assert!(call.as_mut().now_or_never().is_none());
+    }
+    drop(completed);
+    hung_up.add_permits(1);
+    let expected = ("/a.A/Open", "of-the-caller".to_owned());
+    assert_eq!(completions.recv().await, Some(expected));
+    assert_eq!(completions.recv().await, None, "the other calls ended");
 }
 
 #[test]

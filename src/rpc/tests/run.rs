@@ -114,6 +114,7 @@ impl Service for Panics {
             panic!("boom")
         }
         Some(Http {
+            ends_with_caller: &[],
             router: Router::new()
                 .route("/panic", get(page))
                 .route("/ok", get(async || "fine")),

@@ -38,6 +38,10 @@ pub(crate) struct HttpState {
     pub(crate) product_name: Arc<str>,
 }
 
+/// The ends of the paths whose POST requests end with their caller. Introspection only reads. Issuing may end before its commit, and
+/// completes by itself what it decides. A sign-in does so too, and forgets failures only when its answer arrives.
+const ENDS_WITH_CALLER: &[&str] = &["/oauth2/token", "/oauth2/introspect", "/sign-in"];
+
 /// Every route, in one place.
 pub(crate) fn routes(http: HttpState) -> Http {
     let http = Arc::new(http);
@@ -59,6 +63,7 @@ pub(crate) fn routes(http: HttpState) -> Http {
         .route("/healthz", get(discovery::healthz));
     Http {
         router: router.with_state(http),
+        ends_with_caller: ENDS_WITH_CALLER,
         error: |status| HttpError::from(status).into_response(),
     }
 }

@@ -30,7 +30,7 @@ use accord::{
         signing_key_service_client::SigningKeyServiceClient, token_service_client::TokenServiceClient,
     },
 };
-use sea_orm::{ConnectionTrait, Statement};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, Statement, TransactionTrait};
 use tempfile::TempDir;
 use token_service::{cache::Cache, config::Settings, server::TokenServer, store::Store};
 use tokio::{net::TcpListener, time::sleep};
@@ -198,6 +198,16 @@ impl Harness {
     /// Renames the table of the audit record, so that whatever reads or writes it fails.
     pub async fn hide_audit_record(&self) {
         self.edit("ALTER TABLE audit_events RENAME TO hidden").await;
+    }
+
+    /// Takes the lock of the SQLite database. What writes waits until the transaction is dropped.
+    pub async fn hold_writes(&self) -> DatabaseTransaction {
+        let database = sea_orm::Database::connect(&self.database.url).await.unwrap();
+        let held = database.begin().await.unwrap();
+        held.execute_unprepared("DELETE FROM changes WHERE seq < 0")
+            .await
+            .unwrap();
+        held
     }
 
     /// Executes a statement in the database, as somebody who can write it.

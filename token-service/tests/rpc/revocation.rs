@@ -1,8 +1,12 @@
 //! `TokenService.RevokeToken`: how a client ends its tokens.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use accord::token::v1::{self as pb, revoke_token_request::ClientAuthentication as RevokeProof};
+use accord::{
+    rpc::auth::Role,
+    testing::calls::hang_up_before_lock,
+    token::v1::{self as pb, ConsentState, revoke_token_request::ClientAuthentication as RevokeProof},
+};
 use tonic::{Code, Status};
 
 use crate::{
@@ -125,4 +129,47 @@ async fn a_revocation_needs_the_clients_proof_and_every_field() {
         "INVALID_CLIENT",
     );
     assert!(world.is_active(&token).await);
+}
+
+/// Waits until the record has an event.
+async fn recorded(world: &World, action: &str) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while world.audit_events(action).await.is_empty() {
+        assert!(
+            Instant::now() < deadline,
+            "{action}: the call ended with its caller"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_revocation_is_completed_although_its_caller_hangs_up() {
+    let world = World::start().await;
+    let tokens = world.first_tokens().await;
+    let read = async || drop(world.consent(&tokens.grant_id).await);
+
+    let lock = async || world.harness().hold_writes().await;
+    let revoke = async || world.revoke(&tokens.refresh_token).await;
+    hang_up_before_lock(lock, revoke, read).await;
+    recorded(&world, "token.revoke").await;
+    assert!(!world.is_active(&tokens.access_token).await);
+    let refused = world.refresh(&tokens.refresh_token).await;
+    assert_refused(refused, Code::FailedPrecondition, "INVALID_GRANT");
+
+    let revoking = pb::RevokeConsentRequest {
+        tenant_id: "acme".into(),
+        grant_id: tokens.grant_id.clone(),
+        admin_session: String::new(),
+        reason: "a test".into(),
+    };
+    let revoke = async || {
+        let mut operator = world.consents_of(Role::Security);
+        operator.revoke_consent(revoking.clone()).await
+    };
+    hang_up_before_lock(lock, revoke, read).await;
+    recorded(&world, "consent.revoke").await;
+    assert_eq!(
+        world.consent(&tokens.grant_id).await.state(),
+        ConsentState::Revoked
+    );
 }

@@ -67,6 +67,7 @@ async fn serve(tls: Option<ServerTls>) -> SocketAddr {
         trusted_hops: 1,
     };
     let http = Http {
+        ends_with_caller: &[],
         router: Router::new().route("/", get(async || format!("{:?}", context::address()))),
         error: |_| Response::new(Body::empty()),
     };

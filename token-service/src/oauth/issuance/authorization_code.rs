@@ -179,7 +179,10 @@ async fn replayed(issuance: &mut Issuance<'_>, token: &OpaqueToken) -> Result<Is
                 .end_family(family.into_value(), "code_replayed", event)
                 .await?;
         }
-        _ => store.record(issuance.origin(), event).await?,
+        _ => {
+            let (store, origin) = (store.clone(), issuance.origin());
+            complete(async move { store.record(origin, event).await }).await?;
+        }
     }
     Err(Error::InvalidGrant)
 }
