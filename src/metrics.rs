@@ -77,6 +77,9 @@ metrics! {
     /// Token requests rejected, by grant type and reason of the error.
     TOKENS_REJECTED = "accord_tokens_rejected_total", Kind::Counter;
 
+    /// Refresh tokens and authorization codes that were used a second time, so that access ended, by credential.
+    CREDENTIALS_REUSED = "accord_credentials_reused_total", Kind::Counter;
+
     /// DPoP proofs rejected, by the rule or claim that they break.
     DPOP_PROOFS_REJECTED = "accord_dpop_proofs_rejected_total", Kind::Counter;
 

@@ -141,6 +141,7 @@ impl TokenServer {
             base_url: Some(settings.mtls_base_url.as_str().into()).filter(|url: &Arc<str>| !url.is_empty()),
             is_offered: settings.takes_client_certificates(),
         };
+        begin_counts();
         Ok(Self {
             consents: Consents {
                 store: store.clone(),

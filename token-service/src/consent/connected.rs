@@ -17,8 +17,7 @@ use crate::{
     model::{
         admin_session::AdminSession,
         grant::{
-            Consent, Grant, GrantFilter, GrantState,
-            usage::{Day, UsageOfDay},
+            Consent, Grant, GrantFilter, GrantState, usage::UsageReport,
         },
         watermark::ATTEMPTS,
     },
@@ -56,7 +55,7 @@ impl Call {
         Ok(consents)
     }
 
-    /// Reads how a consent was used, by day, the newest first.
+    /// Reads how a consent was used, and whether something of it was used a second time.
     ///
     /// # Errors
     /// Those of [`Self::get_consent`].
@@ -64,10 +63,16 @@ impl Call {
         &mut self,
         tenant_id: &TenantId,
         grant_id: &GrantId,
-    ) -> Result<Vec<(Day, UsageOfDay)>> {
+    ) -> Result<UsageReport> {
         self.authority(tenant_id, "consent").await?;
-        self.grant(tenant_id, grant_id).await?;
-        self.consents.store.grant_usage(tenant_id, grant_id).await
+        let grant = self.grant(tenant_id, grant_id).await?;
+        let store = &self.consents.store;
+        let reuse = match &grant.family_id {
+            Some(family_id) => store.find_reuse(tenant_id, family_id).await?,
+            None => None,
+        };
+        let days = store.grant_usage(tenant_id, grant_id).await?;
+        Ok(UsageReport { days, reuse })
     }
 
     /// Returns the consent that a client has now, active or suspended.

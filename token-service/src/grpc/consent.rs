@@ -91,8 +91,8 @@ impl ConsentService for Consents {
         let request = request.into_inner();
         let (tenant_id, grant_id) = convert::ids(&request.tenant_id, &request.grant_id)?;
         let mut call = Call::new(self, principal, request.admin_session);
-        let days = call.grant_usage(&tenant_id, &grant_id).await?;
-        Ok(Response::new(convert::usage(days)))
+        let report = call.grant_usage(&tenant_id, &grant_id).await?;
+        Ok(Response::new(convert::usage(report)))
     }
 
     async fn get_consent_receipt(

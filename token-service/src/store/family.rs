@@ -24,6 +24,7 @@ use crate::{
     error::Result,
     model::{
         family::{Family, Generations},
+        grant::usage::Reuse,
         purpose,
         revocation::RevocationKind,
     },
@@ -55,6 +56,22 @@ impl Store {
     ) -> Result<Option<StoredFamily>> {
         let row = by_id(tenant_id, family_id).read_one(self.db.read()).await?;
         Ok(row.map(|row| Stored::read(row, family)).transpose()?)
+    }
+
+    /// Reads whether a tenant's family ended because something was used a second time, and when. A family that has expired is
+    /// forgotten.
+    pub async fn find_reuse(
+        &self,
+        tenant_id: &TenantId,
+        family_id: &str,
+    ) -> Result<Option<(UnixMillis, Reuse)>> {
+        let key = (tenant_id.to_string(), family_id.to_owned());
+        let row = Entity::find_by_id(key).read_one(self.db.read()).await?;
+        let reuse = row.and_then(|row| {
+            let reuse = row.end_reason.as_deref()?.parse().ok()?;
+            Some((UnixMillis::from_millis(row.ended_at?), reuse))
+        });
+        Ok(reuse)
     }
 
     /// Ends a family and its access tokens. Changes nothing if it has ended before.

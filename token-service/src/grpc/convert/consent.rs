@@ -17,7 +17,7 @@ use super::{networks, optional, present};
 use crate::model::{
     grant::{
         Consent, GrantFilter, GrantState,
-        usage::{Day, UsageOfDay},
+        usage::{Reuse, UsageReport},
     },
     tenant::operator_action::OperatorAction,
 };
@@ -154,10 +154,18 @@ pub fn operator_actions(actions: Page<OperatorAction>) -> pb::ListOperatorAction
 }
 
 /// Writes how a consent was used.
-pub fn usage(days: Vec<(Day, UsageOfDay)>) -> pb::GetGrantUsageResponse {
+pub fn usage(UsageReport { days, reuse }: UsageReport) -> pb::GetGrantUsageResponse {
+    let (reused_at, reused) = reuse.unzip();
+    let reused = match reused {
+        Some(Reuse::RefreshToken) => pb::ReusedCredential::RefreshToken,
+        Some(Reuse::AuthorizationCode) => pb::ReusedCredential::AuthorizationCode,
+        None => pb::ReusedCredential::Unspecified,
+    };
     let last_used_at = days.iter().filter_map(|(_, usage)| usage.last_used_at).max();
     pb::GetGrantUsageResponse {
         last_use_time: last_used_at.map(UnixMillis::to_timestamp),
+        reuse_time: reused_at.map(UnixMillis::to_timestamp),
+        reused_credential: reused.into(),
         days: days
             .into_iter()
             .map(|(day, usage)| pb::GrantUsageDay {

@@ -14,16 +14,21 @@ use super::{
     error::{PageError, note},
     networks,
     sign_in::{self, STALE_FORM, UNKNOWN_USER},
-    view::{Integration, IntegrationPage, IntegrationsPage, SignInPage},
+    view::{Integration, IntegrationPage, IntegrationsPage, ShownDay, SignInPage},
 };
 use crate::{
     error::Error,
     http::form::Form,
-    model::grant::{Consent, GrantFilter, GrantState},
+    model::grant::{
+        Consent, GrantFilter, GrantState,
+        usage::{Day, Reuse, UsageOfDay},
+    },
 };
 
 /// The longest reason, in characters.
 const MAX_REASON: usize = 1000;
+/// How many days of usage a page shows: those of a month, if the integration was used on each.
+const SHOWN_DAYS: usize = 31;
 
 /// `GET /{tenant}/integrations`.
 pub(super) async fn list(mut page: PageContext, RawQuery(query): RawQuery) -> Result<Response, PageError> {
@@ -288,6 +293,14 @@ async fn integration_page(mut page: PageContext, presentation: Presentation) -> 
         Ok(consent) => consent,
         Err(error) => return sign_in_again(&page, &Form::default(), error),
     };
+    let report = page.call.grant_usage(&page.tenant.tenant_id, &grant_id).await?;
+    let reuse = report.reuse.map(|(at, reuse)| {
+        let what = match reuse {
+            Reuse::RefreshToken => "a refresh token",
+            Reuse::AuthorizationCode => "the code of the approval",
+        };
+        (what, dates::minute(at))
+    });
     let can_change = matches!(consent.state, GrantState::Active | GrantState::Suspended);
     let can_revoke = can_change || consent.state == GrantState::Pending;
     let networks = networks::write(&consent.grant.allowed_networks);
@@ -304,9 +317,22 @@ async fn integration_page(mut page: PageContext, presentation: Presentation) -> 
         networks: presentation.networks.unwrap_or(networks),
         networks_error: presentation.networks_error,
         notice: presentation.notice,
+        reuse,
+        days: report.days.into_iter().take(SHOWN_DAYS).map(shown_day).collect(),
         integration,
     };
     Ok(page.html(presentation.status, &view))
+}
+
+fn shown_day((day, usage): (Day, UsageOfDay)) -> ShownDay {
+    ShownDay {
+        day: dates::day(day.begins()),
+        issued: usage.issued,
+        rejected: usage.rejected(),
+        scopes: usage.scopes.into_iter().collect(),
+        addresses: usage.addresses.iter().map(ToString::to_string).collect(),
+        has_more_addresses: usage.has_more_addresses,
+    }
 }
 
 fn integration(page: &PageContext, consent: Consent) -> Integration {

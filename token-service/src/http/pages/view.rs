@@ -252,6 +252,26 @@ pub(super) struct IntegrationPage {
     pub networks_error: Option<String>,
     /// What the admin just did.
     pub notice: Option<String>,
+    /// What was used a second time, and when.
+    pub reuse: Option<(&'static str, String)>,
+    /// How the grant was used, by day, the newest first.
+    pub days: Vec<ShownDay>,
+}
+
+/// How a grant was used on a day.
+pub(super) struct ShownDay {
+    /// The day.
+    pub day: String,
+    /// How many tokens were issued.
+    pub issued: i64,
+    /// How many requests were rejected.
+    pub rejected: i64,
+    /// The scopes of the tokens.
+    pub scopes: Vec<String>,
+    /// The first addresses that the tokens were requested from.
+    pub addresses: Vec<String>,
+    /// Whether there were more.
+    pub has_more_addresses: bool,
 }
 
 /// What operators did to the tenant.

@@ -8,6 +8,7 @@ use std::{
 };
 
 use accord::clock::UnixMillis;
+use strum::{EnumString, IntoStaticStr};
 use time::OffsetDateTime;
 
 const DAY_MILLIS: i64 = 24 * 3600 * 1000;
@@ -92,6 +93,26 @@ impl UsageOfDay {
     pub fn rejected(&self) -> i64 {
         self.rejected.values().sum()
     }
+}
+
+/// What came a second time, so that the refresh tokens of a grant ended. As the reason why its family ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr)]
+pub enum Reuse {
+    /// A refresh token that was used up (RFC 9700 §4.14.2).
+    #[strum(serialize = "replayed")]
+    RefreshToken,
+    /// The authorization code (RFC 6749 §4.1.2).
+    #[strum(serialize = "code_replayed")]
+    AuthorizationCode,
+}
+
+/// How a grant was used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UsageReport {
+    /// By day, the newest first. Days without use are absent.
+    pub days: Vec<(Day, UsageOfDay)>,
+    /// When something was used a second time, and what.
+    pub reuse: Option<(UnixMillis, Reuse)>,
 }
 
 /// How a grant was used lately.

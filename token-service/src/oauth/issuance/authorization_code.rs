@@ -15,7 +15,7 @@ use crate::{
     model::{
         code::{Code, KeyMatch},
         family::{Family, Generations},
-        grant::GrantState,
+        grant::{GrantState, usage::Reuse},
         purpose,
     },
     oauth::note_refused,
@@ -176,7 +176,7 @@ async fn replayed(issuance: &mut Issuance<'_>, token: &OpaqueToken) -> Result<Is
     match family {
         Some(family) if family.ended_at.is_none() => {
             issuance
-                .end_family(family.into_value(), "code_replayed", event)
+                .end_family(family.into_value(), Reuse::AuthorizationCode, event)
                 .await?;
         }
         _ => {

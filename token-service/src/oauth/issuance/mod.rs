@@ -22,7 +22,7 @@ use crate::{
     error::{Error, Result, found},
     model::{
         family::Family,
-        grant::{Grant, GrantState},
+        grant::{Grant, GrantState, usage::Reuse},
         tenant::Tenant,
         user::User,
         watermark::{AsOf, Watermark},
@@ -47,7 +47,7 @@ mod refresh_token;
 
 use access_token::SignedToken;
 use network::check_network;
-pub use outcome::count_rejected;
+pub use outcome::{begin_counts, count_rejected};
 
 /// A token request. No `Debug`: it must not show the credentials.
 pub struct Request {
@@ -229,11 +229,12 @@ impl<'a> Issuance<'a> {
         spend(self.oauth, self.assertion.take()).await
     }
 
-    /// Ends a family after a replay of its code or of one of its tokens.
-    async fn end_family(&self, family: Family, reason: &'static str, event: Event) -> Result<()> {
+    /// Ends a family after a replay of its code or of one of its tokens, and tells operators.
+    async fn end_family(&self, family: Family, reuse: Reuse, event: Event) -> Result<()> {
         let (oauth, origin) = (self.oauth.clone(), self.origin());
         complete(async move {
-            oauth.store.end_family(&origin, &family, reason, event).await?;
+            oauth.store.end_family(&origin, &family, reuse.into(), event).await?;
+            outcome::count_reuse(reuse, &family);
             oauth.cache.catch_up_or_log().await;
             Ok(())
         })

@@ -1,17 +1,22 @@
 //! Counts issued tokens and rejected requests, and notes those that a thief could have sent.
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use accord::{
     error::v1::ErrorReason,
-    metrics::{TOKENS_ISSUED, TOKENS_REJECTED},
+    log_limit::LogLimit,
+    metrics::{CREDENTIALS_REUSED, TOKENS_ISSUED, TOKENS_REJECTED},
     rpc::status::reason_name,
     store::audit::Event,
 };
 use metrics::{Counter, counter};
 
 use super::Issuance;
-use crate::{error::Error, oauth::note_refused};
+use crate::{
+    error::Error,
+    model::{family::Family, grant::usage::Reuse},
+    oauth::note_refused,
+};
 
 /// The grant types of RFC 6749 that are supported. All others count as [`UNKNOWN`].
 const GRANT_TYPES: [&str; 3] = ["authorization_code", "refresh_token", "client_credentials"];
@@ -64,5 +69,36 @@ impl Issuance<'_> {
             let store = &self.oauth.store;
             store.count_rejection(&self.tenant.tenant_id, grant_id, reason);
         }
+    }
+}
+
+/// How often the log has a line for reuse of the same grant.
+const REUSE_LOG_PERIOD: Duration = Duration::from_secs(60);
+
+/// Begins the counts of reuse at zero, so that an alert sees the first one.
+pub fn begin_counts() {
+    for reuse in [Reuse::RefreshToken, Reuse::AuthorizationCode] {
+        counter!(CREDENTIALS_REUSED, "credential" => credential(reuse)).increment(0);
+    }
+}
+
+/// Counts a code or refresh token that came a second time, and logs whose it is.
+pub(super) fn count_reuse(reuse: Reuse, family: &Family) {
+    static LIMIT: LogLimit = LogLimit::new(REUSE_LOG_PERIOD);
+    let credential = credential(reuse);
+    counter!(CREDENTIALS_REUSED, "credential" => credential).increment(1);
+    let (tenant_id, client_id, grant_id) = (&family.tenant_id, &family.client_id, &family.grant_id);
+    if let Some(unlogged) = LIMIT.check(grant_id.as_str()) {
+        tracing::warn!(
+            credential, %tenant_id, %client_id, %grant_id, unlogged,
+            "a credential was used a second time, so that its refresh tokens ended"
+        );
+    }
+}
+
+fn credential(reuse: Reuse) -> &'static str {
+    match reuse {
+        Reuse::RefreshToken => "refresh_token",
+        Reuse::AuthorizationCode => "authorization_code",
     }
 }

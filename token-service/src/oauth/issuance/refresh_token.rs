@@ -11,6 +11,7 @@ use crate::{
     error::{Error, Result},
     model::{
         family::{Family, Renewal, is_genuine},
+        grant::usage::Reuse,
         watermark::ATTEMPTS,
     },
 };
@@ -51,7 +52,7 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
             issuance.spend_proofs().await?;
             let event = about(issuance, &family, token, "refresh_token.reuse").refused();
             issuance
-                .end_family(family.into_value(), "replayed", event)
+                .end_family(family.into_value(), Reuse::RefreshToken, event)
                 .await?;
             return Err(Error::InvalidGrant);
         }

@@ -100,6 +100,33 @@ async fn a_tenant_sees_tokens_rejections_scopes_and_addresses_by_day() {
 }
 
 #[tokio::test]
+async fn a_tenant_sees_that_a_code_or_refresh_token_was_used_a_second_time() {
+    let world = World::start().await;
+    for by_code in [true, false] {
+        let request = world.by_code(&world.code().await);
+        let first = world.issue(request.clone()).await.unwrap();
+        let session = world.sign_in("").await;
+        let second = world.refresh(&first.refresh_token).await.unwrap();
+        world.refresh(&second.refresh_token).await.unwrap();
+        let before = usage(&world, &first.grant_id, &session).await.unwrap();
+        let nothing = pb::ReusedCredential::Unspecified;
+        assert_eq!((before.reuse_time, before.reused_credential()), (None, nothing));
+        world.clock().advance(Duration::from_secs(60));
+        let (again, reused) = match by_code {
+            true => (world.issue(request).await, pb::ReusedCredential::AuthorizationCode),
+            false => {
+                let again = world.refresh(&first.refresh_token).await;
+                (again, pb::ReusedCredential::RefreshToken)
+            }
+        };
+        assert_refused(again, Code::FailedPrecondition, "INVALID_GRANT");
+        let after = usage(&world, &first.grant_id, &session).await.unwrap();
+        let now = Some(world.clock().now().to_timestamp());
+        assert_eq!((after.reuse_time, after.reused_credential()), (now, reused));
+    }
+}
+
+#[tokio::test]
 async fn only_the_tenant_and_auditors_see_usage() {
     let world = World::start().await;
     let grant_id = world.active_grant().await;

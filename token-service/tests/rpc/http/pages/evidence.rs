@@ -51,6 +51,37 @@ async fn the_list_shows_usage_and_what_is_not_used() {
 }
 
 #[tokio::test]
+async fn the_page_of_an_integration_shows_how_it_was_used_by_day_and_that_a_token_came_twice() {
+    const REUSE: &str = "Somebody used a refresh token a second time";
+    let world = World::start().await;
+    let first = world.first_tokens().await;
+    let second = world.refresh(&first.refresh_token).await.unwrap();
+    let mut beyond = world.by_client_credentials();
+    beyond.scopes = vec!["contacts.delete".into()];
+    world.issue(beyond).await.unwrap_err();
+    world.usage_written().await;
+    let path = format!("/acme/integrations/{}", first.grant_id);
+    let mut browser = Browser::new(&world);
+    browser.at_integrations().await;
+    let page = browser.get(&path).await;
+    assert_page(&page, 200);
+    let (_, row) = page.body.split_once(r#"<th scope="row">1 January 2026</th>"#).unwrap();
+    let (row, _) = row.split_once("</tr>").unwrap();
+    for cell in ["<td>2</td>", "<td>1</td>", ">contacts.read<", ">contacts.write<", ">127.0.0.1<"] {
+        assert!(row.contains(cell), "{cell} in {row}");
+    }
+    assert!(!page.body.contains(REUSE));
+
+    world.refresh(&second.refresh_token).await.unwrap();
+    world.refresh(&first.refresh_token).await.unwrap_err();
+    let page = browser.get(&path).await;
+    assert_page(&page, 200);
+    for shown in [REUSE, "That was on 1 January 2026, 00:00 UTC."] {
+        assert!(page.body.contains(shown), "{shown} in {}", page.body);
+    }
+}
+
+#[tokio::test]
 async fn a_receipt_is_a_file_to_keep() {
     let world = World::start().await;
     let grant_id = world.active_grant().await;

@@ -151,6 +151,15 @@ pub(super) fn integration_page(text: &str) -> IntegrationPage {
         networks: text.to_owned(),
         networks_error: Some(text.to_owned()),
         notice: Some(text.to_owned()),
+        reuse: Some(("a refresh token", text.to_owned())),
+        days: vec![ShownDay {
+            day: text.to_owned(),
+            issued: 1,
+            rejected: 1,
+            scopes: vec![text.to_owned()],
+            addresses: vec![text.to_owned()],
+            has_more_addresses: true,
+        }],
     }
 }
 
