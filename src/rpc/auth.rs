@@ -82,6 +82,7 @@ impl Principal {
         };
         Origin {
             certificate,
+            session: None,
             actor: Actor {
                 kind,
                 id: self.id().to_owned(),

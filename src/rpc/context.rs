@@ -34,7 +34,7 @@ pub struct CallContext {
 /// What the handling of a call notes for the audit record, in case that the call is rejected. Empty for most calls.
 #[derive(Clone, Debug, Default)]
 pub struct Notes {
-    caller: OnceLock<Box<(Actor, Option<String>)>>,
+    caller: OnceLock<Box<Origin>>,
     reason: OnceLock<ErrorReason>,
     event: OnceLock<Box<Event>>,
 }
@@ -119,7 +119,18 @@ pub fn address() -> Option<CallerAddress> {
 /// holds the names of the certificate that the caller showed. A rejection of the call is recorded as theirs. The first one
 /// counts.
 pub fn note_caller(actor: Actor, certificate: Option<String>) {
-    let _ = CURRENT.try_with(|context| context.notes.caller.set(Box::new((actor, certificate))));
+    note_origin(Origin {
+        actor,
+        certificate,
+        session: None,
+        address: address(),
+        request_id: request_id(),
+    });
+}
+
+/// The same for a caller whose events have this origin.
+pub fn note_origin(origin: Origin) {
+    let _ = CURRENT.try_with(|context| context.notes.caller.set(Box::new(origin)));
 }
 
 /// Notes why this call is rejected, where its response does not say that. The first reason counts.
@@ -141,14 +152,8 @@ pub(super) fn noted_rejection() -> Option<ErrorReason> {
 /// Returns the caller that was noted, with the event.
 pub(super) fn noted_caller() -> Option<NotedCaller> {
     let noted = CURRENT.try_with(|context| {
-        let (actor, certificate) = &**context.notes.caller.get()?;
         Some(NotedCaller {
-            origin: Origin {
-                actor: actor.clone(),
-                certificate: certificate.clone(),
-                address: context.address,
-                request_id: context.request_id.clone(),
-            },
+            origin: (**context.notes.caller.get()?).clone(),
             event: context.notes.event.get().cloned(),
         })
     });

@@ -44,6 +44,7 @@ use crate::{
         OAuth,
         client_keys::{ClientKeySets, fetch::KeySetFetcher},
         dpop::Dpop,
+        issuance::begin_counts,
         mutual_tls::MutualTls,
         signing_keys,
     },

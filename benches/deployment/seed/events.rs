@@ -123,6 +123,7 @@ fn record(grant: &grant::Model, at: UnixMillis) -> Result<(EventId, Record)> {
             id: client_id.to_string(),
         },
         certificate: None,
+        session: None,
         address: Some(CallerAddress::Forwarded([203, 0, 113, request[0] % 8].into())),
         request_id: uuid::Builder::from_random_bytes(request).into_uuid().to_string(),
     };

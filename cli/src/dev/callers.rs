@@ -32,6 +32,7 @@ pub struct Callers {
 pub async fn renew(store: &Store) -> anyhow::Result<Callers> {
     let origin = Origin {
         certificate: None,
+        session: None,
         address: None,
         actor: Actor {
             kind: ActorKind::System,

@@ -304,6 +304,7 @@ fn nobody() -> Origin {
             id: String::new(),
         },
         certificate: None,
+        session: None,
         address: None,
         request_id: String::new(),
     }

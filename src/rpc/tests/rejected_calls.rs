@@ -51,6 +51,7 @@ fn call(id: &str, address: &str, method: &str) -> RejectedCall {
             id: id.to_owned(),
         },
         certificate: None,
+        session: None,
         address: Some(CallerAddress::Peer(address.parse().unwrap())),
         request_id: "req-00001".to_owned(),
     };

@@ -85,6 +85,8 @@ pub struct Origin {
     /// The names of the client certificate that authenticated the actor, separated by spaces; `None` for another
     /// credential.
     pub certificate: Option<String>,
+    /// The id of the session that a Tenant Admin acts in, which is no secret; `None` for everybody else.
+    pub session: Option<String>,
     /// The address of the caller; `None` for what Accord does itself.
     pub address: Option<CallerAddress>,
     /// The transport's request id, which the log lines of the call have too. Not the caller's `request_id`, from
@@ -101,6 +103,7 @@ impl Origin {
                 id: id.to_owned(),
             },
             certificate: None,
+            session: None,
             address: None,
             request_id: String::new(),
         }
@@ -263,6 +266,10 @@ impl Record {
         };
         let event = match &origin.certificate {
             Some(names) => event.detail("certificate", names.as_str()),
+            None => event,
+        };
+        let event = match &origin.session {
+            Some(session) => event.detail("session", session.as_str()),
             None => event,
         };
         Self {

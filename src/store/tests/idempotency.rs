@@ -28,6 +28,7 @@ fn creation(principal: &str, content: &[u8]) -> Creation {
     Creation {
         origin: Origin {
             certificate: None,
+            session: None,
             address: None,
             actor,
             request_id: String::new(),

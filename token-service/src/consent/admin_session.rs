@@ -117,8 +117,7 @@ impl Call {
         let digest = token.map_err(|_| Error::AdminSessionInvalid)?.digest();
         let found = self.consents.store.find_admin_session(&digest).await?;
         let session = found.ok_or(Error::AdminSessionInvalid)?;
-        let actor = admin_origin(&session).actor;
-        context::note_caller(actor, None);
+        context::note_origin(admin_origin(&session));
         if !session.is_open(&origin.actor.id, self.consents.store.now()) {
             return Err(Error::AdminSessionInvalid);
         }
@@ -144,6 +143,7 @@ impl Call {
 pub fn admin_origin(session: &AdminSession) -> Origin {
     Origin {
         certificate: None,
+        session: Some(session.id()),
         address: context::address(),
         actor: Actor {
             kind: ActorKind::TenantAdmin,

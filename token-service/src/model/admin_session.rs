@@ -6,7 +6,10 @@ use std::time::Duration;
 use accord::{
     clock::UnixMillis,
     position::Position,
-    text::id::{SetupId, TenantId, UserId},
+    text::{
+        id::{SetupId, TenantId, UserId},
+        opaque::sha256,
+    },
 };
 use strum::AsRefStr;
 
@@ -43,7 +46,21 @@ pub struct AdminSession {
     pub ended_at: Option<UnixMillis>,
 }
 
+/// How many bytes of a hash make the id of a session.
+const ID_BYTES: usize = 8;
+
+/// Returns the id of the session with this digest, for the audit record: the beginning of a hash of the digest. Neither the token nor
+/// the digest, which is the key of the row, can be found from it.
+pub fn session_id(digest: &[u8; 32]) -> String {
+    hex::encode(&sha256(digest)[..ID_BYTES])
+}
+
 impl AdminSession {
+    /// Returns the id of the session for the audit record.
+    pub fn id(&self) -> String {
+        session_id(&self.digest)
+    }
+
     /// Returns whether this workload can use the session, as far as token-service knows.
     pub fn is_open(&self, workload: &str, now: UnixMillis) -> bool {
         self.ended_at.is_none()

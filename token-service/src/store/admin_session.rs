@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    model::admin_session::{AdminSession, EndReason, NewSession},
+    model::admin_session::{AdminSession, EndReason, NewSession, session_id},
 };
 
 impl Store {
@@ -36,7 +36,8 @@ impl Store {
         let now = self.now();
         let mut event = Event::new("admin_session.open")
             .tenant(&new.tenant_id)
-            .subject(new.user_id.as_str());
+            .subject(new.user_id.as_str())
+            .detail("session", session_id(&token.digest()));
         if let Some(setup_id) = &new.setup_id {
             event = event.detail("setup_id", setup_id.as_str());
         }
@@ -93,6 +94,7 @@ impl Store {
         let event = Event::new("admin_session.end")
             .tenant(&session.tenant_id)
             .subject(session.user_id.as_str())
+            .detail("session", session.id())
             .detail("reason", reason.as_ref());
         self.audit(&tx, origin, event).await;
         Ok(tx.commit().await?)

@@ -39,6 +39,7 @@ pub async fn store(url: &str) -> (Store, Arc<ManualClock>) {
 pub fn origin() -> Origin {
     Origin {
         certificate: None,
+        session: None,
         address: None,
         actor: Actor {
             kind: ActorKind::Operator,

@@ -377,6 +377,7 @@ fn origin(by: &Decider) -> Origin {
             id: by.operator_id.to_string(),
         },
         certificate: None,
+        session: None,
         address: None,
         request_id: String::new(),
     }

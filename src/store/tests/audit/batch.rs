@@ -21,6 +21,7 @@ use crate::{
 fn record(subject: usize) -> Record {
     let origin = Origin {
         certificate: None,
+        session: None,
         address: None,
         actor: Actor {
             kind: ActorKind::System,

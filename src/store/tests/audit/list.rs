@@ -81,6 +81,7 @@ fn issued(clock: &dyn Clock, tenant: &str) -> Record {
             id: client_id.to_string(),
         },
         certificate: None,
+        session: None,
         address: None,
         request_id: String::new(),
     };

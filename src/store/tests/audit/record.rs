@@ -18,6 +18,7 @@ fn origin(kind: ActorKind, id: &str, request_id: &str) -> Origin {
             id: id.to_owned(),
         },
         certificate: None,
+        session: None,
         address: None,
         request_id: request_id.to_owned(),
     }

@@ -16,6 +16,7 @@ use crate::{
 fn origin(kind: ActorKind, id: &str) -> Origin {
     Origin {
         certificate: None,
+        session: None,
         address: None,
         actor: Actor {
             kind,

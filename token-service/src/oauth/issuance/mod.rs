@@ -313,6 +313,7 @@ async fn find_tenant(oauth: &OAuth, request: &Request) -> Result<AsOf<Arc<Cached
 pub fn client_origin(client_id: &ClientId) -> Origin {
     Origin {
         certificate: None,
+        session: None,
         address: context::address(),
         actor: Actor {
             kind: ActorKind::Client,

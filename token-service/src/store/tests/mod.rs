@@ -53,6 +53,7 @@ fn admin(user_id: &UserId) -> Origin {
 fn origin(kind: ActorKind, id: String) -> Origin {
     Origin {
         certificate: None,
+        session: None,
         address: None,
         actor: Actor { kind, id },
         request_id: "test-request".into(),

@@ -27,6 +27,7 @@ async fn kid(store: &Store, state: State) -> String {
 fn operator() -> Origin {
     Origin {
         certificate: None,
+        session: None,
         address: None,
         actor: Actor {
             kind: ActorKind::Operator,

@@ -78,6 +78,7 @@ impl Used {
                 id: client_id.to_string(),
             },
             certificate: None,
+            session: None,
             address: Some(CallerAddress::Forwarded(address.parse().unwrap())),
             request_id: String::new(),
         };

@@ -5,8 +5,10 @@ use std::time::Duration;
 use accord::{
     clock::Clock,
     rpc::auth::Role,
+    text::opaque::{OpaqueToken, TokenKind},
     token::v1::{self as pb, ConsentState},
 };
+use token_service::model::admin_session::session_id;
 use tonic::Code;
 
 use super::{
@@ -220,4 +222,29 @@ async fn with_another_designated_user_access_tokens_end_and_refresh_tokens_go_on
         world.introspect(&renewed.access_token).await.sub,
         world.second_user_id
     );
+}
+
+#[tokio::test]
+async fn events_name_the_session_that_acted() {
+    let world = World::start().await;
+    let grant_id = world.active_grant().await;
+    let (first, second) = (world.sign_in("").await, world.sign_in("").await);
+    revoke(&world, revoking(&grant_id, &second, "")).await.unwrap();
+    world.sign_out(&first).await;
+    let id = |session: &str| {
+        let token = OpaqueToken::parse(TokenKind::AdminSession, session).unwrap();
+        session_id(&token.digest())
+    };
+    assert_ne!(id(&first), id(&second));
+    let sessions = async |action| {
+        let events = world.audit_events(action).await;
+        let sessions = events.iter().map(|event| event.detail["session"].clone());
+        sessions.collect::<Vec<_>>()
+    };
+    assert_eq!(sessions("consent.revoke").await, [id(&second)]);
+    assert_eq!(sessions("admin_session.end").await, [id(&first)]);
+    let opened = sessions("admin_session.open").await;
+    assert!(opened.contains(&id(&first)) && opened.contains(&id(&second)));
+    let approved = sessions("consent.approve").await;
+    assert!(approved.iter().all(|session| opened.contains(session)), "{approved:?}");
 }
