@@ -9,12 +9,14 @@ use accord::{
         opaque::{ClientSecret, OpaqueToken},
     },
 };
+use strum::AsRefStr;
 
 /// How long a link can be opened.
 pub const LINK_LIFETIME: Duration = Duration::from_secs(72 * 3600);
 
 /// How credentials are handed over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Method {
     /// In the response.
     Inline,

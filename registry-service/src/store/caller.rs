@@ -96,10 +96,14 @@ impl Store {
             revoked_at: None,
             mac: Vec::new(),
         };
-        let row = rows::insert(&tx, row).await.map_err(exists(caller_type.name()))?;
+        let row = rows::insert::<Entity>(&tx, row)
+            .await
+            .map_err(exists(caller_type.name()))?;
         reservation.complete(&tx, &id).await?;
         let event = Event::new(action).subject(&id);
-        let event = event.detail(detail, new.authority.name());
+        let event = event
+            .detail("name", row.name.as_str())
+            .detail(detail, new.authority.name());
         let event = match certificate_name {
             Some(name) => event.detail(CERTIFICATE_NAME, name),
             None => event,

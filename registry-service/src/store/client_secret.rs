@@ -45,6 +45,12 @@ impl Store {
         new: NewSecret,
     ) -> Result<(ClientSecret, Handover)> {
         let client_id = new.client_id.clone();
+        let mut event = Event::new("client_secret.create")
+            .client(&client_id)
+            .detail("delivery", new.delivery.as_ref());
+        if let Some(end) = new.expires_at {
+            event = event.detail("expire_time", end.to_timestamp().to_string());
+        }
         let (tx, outcome, secret) = self.begin_secret(creation, new).await?;
         let reservation = match outcome {
             Outcome::Replay { resource_id, secrets } => {
@@ -57,9 +63,7 @@ impl Store {
             Outcome::New(reservation) => reservation,
         };
         let (issued, handover) = self.issue(&tx, &creation.origin, secret, reservation).await?;
-        let event = Event::new("client_secret.create")
-            .client(&client_id)
-            .subject(issued.secret_id.as_str());
+        let event = event.subject(issued.secret_id.as_str());
         let change = changed(&client_id);
         self.publish(&tx, &creation.origin, event, change).await?;
         let secret = find(&tx, &client_id, &issued.secret_id).await?;

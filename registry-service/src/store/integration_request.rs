@@ -19,7 +19,7 @@ use sea_orm::{Order::Desc, QueryOrder, QuerySelect, QueryTrait, entity::prelude:
 use super::{
     Store,
     caller::{acting, operator, second_person},
-    client::{self, profile::require_signing_key},
+    client::{self, profile::require_signing_key, security::with_content},
     commit, corrupt,
     entity::{
         integration_request::{Column, Entity, Model},
@@ -84,10 +84,8 @@ impl Store {
         reservation.complete(&tx, id.as_str()).await?;
         let event = Event::new("integration_request.submit")
             .subject(id.as_str())
-            .concerning(new.tenant_ids.clone())
-            .detail("presentation", json(&new.presentation)?.to_string())
-            .detail("security", json(&new.security)?.to_string())
-            .detail("security_profile", json(&new.profile)?.to_string());
+            .concerning(new.tenant_ids.clone());
+        let event = with_content(event, &new)?;
         let event = match &amended {
             Some(client_id) => event.client(client_id),
             None => event,
@@ -159,7 +157,7 @@ impl Store {
         if let Decision::Approve = &decision {
             let content = integration_request(row.stored())?.content;
             require_signing_key(&tx, content.profile).await?;
-            event = event.concerning(content.tenant_ids);
+            event = with_content(event.concerning(content.tenant_ids.clone()), &content)?;
             if let Some(amends) = &content.amends {
                 event = event.concerning(client::tenants_of(&tx, &amends.client_id).await?);
             }

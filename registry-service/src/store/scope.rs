@@ -49,9 +49,11 @@ impl Store {
             etag: 1,
             mac: Vec::new(),
         };
-        let row = rows::insert(&tx, row).await.map_err(exists("scope"))?;
+        let row = rows::insert::<Entity>(&tx, row).await.map_err(exists("scope"))?;
         reservation.complete(&tx, name.as_str()).await?;
-        let event = Event::new("scope.create").subject(name.as_str());
+        let event = Event::new("scope.create")
+            .subject(name.as_str())
+            .detail("description", row.description.as_str());
         let change = change(change_kind::SCOPE, name, None);
         self.publish(&tx, &creation.origin, event, change).await?;
         commit(tx, scope(row)?).await

@@ -52,9 +52,11 @@ impl Store {
             etag: 1,
             mac: Vec::new(),
         };
-        let row = rows::insert(&tx, row).await.map_err(exists("tenant"))?;
+        let row = rows::insert::<Entity>(&tx, row).await.map_err(exists("tenant"))?;
         reservation.complete(&tx, id.as_str()).await?;
-        let event = event("tenant.create", id);
+        let event = event("tenant.create", id)
+            .detail("display_name", row.display_name.as_str())
+            .detail("cloud_api_url", row.cloud_api_url.as_str());
         self.publish(&tx, &creation.origin, event, changed(id)).await?;
         commit(tx, tenant(row)?).await
     }

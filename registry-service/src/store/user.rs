@@ -89,7 +89,7 @@ impl Store {
             updated_at: now.as_millis(),
             mac: Vec::new(),
         };
-        let row = rows::insert(&tx, row).await.map_err(exists("user"))?;
+        let row = rows::insert::<Entity>(&tx, row).await.map_err(exists("user"))?;
         let token = new.tenant_admin.then(|| enrolment::token(&reservation.secrets));
         if let Some(token) = &token {
             self.insert_enrolment(&tx, &creation.origin, tenant_id, &user_id, token)
@@ -97,7 +97,9 @@ impl Store {
         }
         reservation.complete(&tx, user_id.as_str()).await?;
         let event = event("user.register", tenant_id, &user_id);
-        let event = event.detail("tenant_admin", new.tenant_admin.to_string());
+        let event = event
+            .detail("label", row.label.as_str())
+            .detail("tenant_admin", new.tenant_admin.to_string());
         let change = changed(tenant_id, &user_id);
         self.publish(&tx, &creation.origin, event, change).await?;
         commit(tx, (user(row)?, token)).await

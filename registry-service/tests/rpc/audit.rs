@@ -22,6 +22,7 @@ use crate::harness::{CallerChannel, Harness, assert_violations};
 const SEALED: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
 
+mod creations;
 mod updates;
 
 fn client(harness: &Harness) -> AuditServiceClient<CallerChannel> {

@@ -11,7 +11,10 @@ use strum::{AsRefStr, EnumString, IntoStaticStr};
 use crate::{
     clock::Clock,
     random::Random,
-    text::id::{ClientId, EventId, GrantId, TenantId, UserId, ulid_at},
+    text::{
+        id::{ClientId, EventId, GrantId, TenantId, UserId, ulid_at},
+        opaque::sha256,
+    },
 };
 
 /// The kind of a principal.
@@ -237,6 +240,31 @@ impl Event {
     }
 }
 
+/// The most bytes of an event's details. The rest of a record is small, so that it stays below 64 KiB: some forms of a log hold the
+/// length of an entry in 16 bits (C2SP tlog-tiles).
+const MAX_DETAIL_BYTES: usize = 56 * 1024;
+
+/// More bytes than a hash takes in place of a value.
+const HASHED_BYTES: usize = 128;
+
+/// Puts hashes in place of the longest details, until all fit. A row of the database holds the value itself: its SHA-256 shows
+/// that it is the one that the event is about.
+fn fit(detail: &mut BTreeMap<&'static str, String>) {
+    while detail
+        .iter()
+        .map(|(key, value)| key.len() + value.len())
+        .sum::<usize>()
+        > MAX_DETAIL_BYTES
+    {
+        let longest = detail.values_mut().max_by_key(|value| value.len());
+        let Some(longest) = longest.filter(|longest| longest.len() > HASHED_BYTES) else {
+            return;
+        };
+        let hash = hex::encode(sha256(longest.as_bytes()));
+        *longest = format!(r#"{{"sha256":"{hash}","bytes":{}}}"#, longest.len());
+    }
+}
+
 /// A row that confers authority, and the beginning of its MAC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowVersion {
@@ -272,6 +300,8 @@ impl Record {
             Some(session) => event.detail("session", session.as_str()),
             None => event,
         };
+        let mut event = event;
+        fit(&mut event.detail);
         Self {
             event_id,
             origin,

@@ -16,9 +16,7 @@ use crate::{
     error::{Error, Result},
     model::{
         admin_session::AdminSession,
-        grant::{
-            Consent, Grant, GrantFilter, GrantState, usage::UsageReport,
-        },
+        grant::{Consent, Grant, GrantFilter, GrantState, usage::UsageReport},
         watermark::ATTEMPTS,
     },
 };
@@ -59,11 +57,7 @@ impl Call {
     ///
     /// # Errors
     /// Those of [`Self::get_consent`].
-    pub async fn grant_usage(
-        &mut self,
-        tenant_id: &TenantId,
-        grant_id: &GrantId,
-    ) -> Result<UsageReport> {
+    pub async fn grant_usage(&mut self, tenant_id: &TenantId, grant_id: &GrantId) -> Result<UsageReport> {
         self.authority(tenant_id, "consent").await?;
         let grant = self.grant(tenant_id, grant_id).await?;
         let store = &self.consents.store;

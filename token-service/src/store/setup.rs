@@ -195,6 +195,10 @@ impl Store {
             .detail("designated_user_id", approval.designated_user_id.as_str())
             .detail("workload", by.workload.as_str());
         let event = name_origin(event, setup.pushed);
+        let event = match approval.expires_at {
+            Some(end) => event.detail("expire_time", end.to_timestamp().to_string()),
+            None => event,
+        };
         let event = match approval.allowed_networks.to_texts() {
             networks if networks.is_empty() => event,
             networks => event.detail("allowed_networks", networks.join(" ")),

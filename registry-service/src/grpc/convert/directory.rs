@@ -239,6 +239,7 @@ pub fn list_operator_actions(
 /// Writes what an operator did. Of the details only those that are no facts of another tenant: which fields were set, but not
 /// their values, and not that a client got or lost tenants.
 pub fn operator_action(event: EventRow) -> pb::OperatorAction {
+    const CHANGES: [&str; 3] = [".update", ".amend", ".set_keys"];
     const FIELDS: [&str; 11] = [
         "allowed_networks",
         "cloud_api_url",
@@ -252,7 +253,11 @@ pub fn operator_action(event: EventRow) -> pb::OperatorAction {
         "tls_client_auth",
         "token_endpoint_auth_method",
     ];
-    let changed = FIELDS.into_iter().filter(|name| event.detail.contains_key(*name));
+    // The event of a creation holds the values that it sets.
+    let is_change = CHANGES.iter().any(|change| event.action.ends_with(change));
+    let changed = FIELDS
+        .into_iter()
+        .filter(|name| is_change && event.detail.contains_key(*name));
     pb::OperatorAction {
         single_person: ["same_person", "second_person"]
             .iter()

@@ -35,7 +35,7 @@ use crate::{
 mod amendment;
 pub(super) mod profile;
 mod registration;
-mod security;
+pub(super) mod security;
 
 impl Store {
     /// Reads a client.

@@ -9,6 +9,7 @@ use super::{
     },
     changed, client, event, find, index_tenants, lock_client,
     profile::require_signing_key,
+    security::with_content,
     set_version, tenants,
 };
 use crate::{
@@ -131,6 +132,8 @@ impl Store {
             .profile
             .applied(None, now)
             .map_err(|_| corrupt("integration_requests"))?;
+        let event = event("client.register", client_id).detail("integration_request_id", request_id.as_str());
+        let event = with_content(event, &request)?;
         let row = Model {
             client_id: client_id.to_string(),
             integration_request_id: request_id.to_string(),
@@ -153,9 +156,6 @@ impl Store {
         };
         rows::insert::<Entity>(tx, row).await?;
         index_tenants(tx, client_id, &request.tenant_ids).await?;
-        let event = event("client.register", client_id)
-            .detail("integration_request_id", request_id.as_str())
-            .detail("security", json(&request.security)?.to_string());
         Ok(match fapi_from {
             Some(from) => event.detail("fapi_from", from.as_millis().to_string()),
             None => event,

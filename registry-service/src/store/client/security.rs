@@ -1,4 +1,4 @@
-//! The keys of clients, and how events tell of keys, methods, networks and profiles.
+//! The keys of clients, and how events tell of keys, methods, networks and profiles, and of requests for them.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +17,7 @@ use crate::{
     model::{
         client::{Client, ClientUpdate},
         client_keys::ClientKeys,
+        integration_request::NewIntegrationRequest,
     },
 };
 
@@ -91,6 +92,27 @@ pub(super) fn replaced_security(event: Event, before: &Client, update: &ClientUp
         &profile(before.fapi_from),
         &new_profile,
     )
+}
+
+/// Adds what a request asks for to its event: the record alone says what was submitted, and what was approved. It holds no address
+/// of a person.
+pub(in crate::store) fn with_content(event: Event, content: &NewIntegrationRequest) -> Result<Event> {
+    let mut event = event.detail("json_web_key_set", content.json_web_key_set.as_str());
+    let fields = [
+        ("presentation", json(&content.presentation)?),
+        ("tenant_ids", json(&content.tenant_ids)?),
+        ("scopes", json(&content.scopes)?),
+        ("redirect_uris", json(&content.redirect_uris)?),
+        ("security", json(&content.security)?),
+        ("security_profile", json(&content.profile)?),
+    ];
+    for (field, value) in fields {
+        event = event.detail(field, value.to_string());
+    }
+    Ok(match &content.amends {
+        Some(amends) => event.detail("client_etag", amends.etag.to_string()),
+        None => event,
+    })
 }
 
 #[cfg(test)]

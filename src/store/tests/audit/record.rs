@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     store::audit::{Event, IssuedToken, Origin},
     testing::{TEST_START, test_clock, test_random},
-    text::id::ulid_at,
+    text::{id::ulid_at, opaque::sha256},
 };
 
 const UUID: &str = "0b9f2a1e-5d0c-4f4e-9a63-2f1a4c7d8e90";
@@ -176,4 +176,33 @@ proptest! {
     fn no_bytes_make_it_panic(bytes: Vec<u8>) {
         let _ = decode(&bytes);
     }
+}
+
+#[test]
+fn the_longest_details_give_way_to_their_hashes_so_that_a_record_stays_below_64_kib() {
+    let (clock, random) = (test_clock(), test_random());
+    let text = |letter: &str, bytes: usize| letter.repeat(bytes);
+    let event = Event::new("integration_request.approve")
+        .detail("scopes", text("s", 100_000))
+        .detail("redirect_uris", text("r", 40_000))
+        .detail("presentation", text("p", 16_000));
+    let record = Record::new(
+        &*clock,
+        &*random,
+        origin(ActorKind::Operator, "opr_1", UUID),
+        event,
+    );
+    assert!(encode(&record).len() < 64 * 1024);
+    let detail = record.event.detail;
+    let hash = hex::encode(sha256(text("s", 100_000).as_bytes()));
+    assert_eq!(
+        detail["scopes"],
+        format!(r#"{{"sha256":"{hash}","bytes":100000}}"#)
+    );
+    assert_eq!(
+        detail["redirect_uris"],
+        text("r", 40_000),
+        "it fits without the longest one"
+    );
+    assert_eq!(detail["presentation"], text("p", 16_000));
 }

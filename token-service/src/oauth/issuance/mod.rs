@@ -233,7 +233,10 @@ impl<'a> Issuance<'a> {
     async fn end_family(&self, family: Family, reuse: Reuse, event: Event) -> Result<()> {
         let (oauth, origin) = (self.oauth.clone(), self.origin());
         complete(async move {
-            oauth.store.end_family(&origin, &family, reuse.into(), event).await?;
+            oauth
+                .store
+                .end_family(&origin, &family, reuse.into(), event)
+                .await?;
             outcome::count_reuse(reuse, &family);
             oauth.cache.catch_up_or_log().await;
             Ok(())

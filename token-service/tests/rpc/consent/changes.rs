@@ -246,5 +246,8 @@ async fn events_name_the_session_that_acted() {
     let opened = sessions("admin_session.open").await;
     assert!(opened.contains(&id(&first)) && opened.contains(&id(&second)));
     let approved = sessions("consent.approve").await;
-    assert!(approved.iter().all(|session| opened.contains(session)), "{approved:?}");
+    assert!(
+        approved.iter().all(|session| opened.contains(session)),
+        "{approved:?}"
+    );
 }

@@ -113,7 +113,10 @@ async fn a_tenant_sees_that_a_code_or_refresh_token_was_used_a_second_time() {
         assert_eq!((before.reuse_time, before.reused_credential()), (None, nothing));
         world.clock().advance(Duration::from_secs(60));
         let (again, reused) = match by_code {
-            true => (world.issue(request).await, pb::ReusedCredential::AuthorizationCode),
+            true => (
+                world.issue(request).await,
+                pb::ReusedCredential::AuthorizationCode,
+            ),
             false => {
                 let again = world.refresh(&first.refresh_token).await;
                 (again, pb::ReusedCredential::RefreshToken)

@@ -65,9 +65,18 @@ async fn the_page_of_an_integration_shows_how_it_was_used_by_day_and_that_a_toke
     browser.at_integrations().await;
     let page = browser.get(&path).await;
     assert_page(&page, 200);
-    let (_, row) = page.body.split_once(r#"<th scope="row">1 January 2026</th>"#).unwrap();
+    let (_, row) = page
+        .body
+        .split_once(r#"<th scope="row">1 January 2026</th>"#)
+        .unwrap();
     let (row, _) = row.split_once("</tr>").unwrap();
-    for cell in ["<td>2</td>", "<td>1</td>", ">contacts.read<", ">contacts.write<", ">127.0.0.1<"] {
+    for cell in [
+        "<td>2</td>",
+        "<td>1</td>",
+        ">contacts.read<",
+        ">contacts.write<",
+        ">127.0.0.1<",
+    ] {
         assert!(row.contains(cell), "{cell} in {row}");
     }
     assert!(!page.body.contains(REUSE));
