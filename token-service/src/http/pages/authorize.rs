@@ -15,6 +15,7 @@ use super::{
     context::PageContext,
     error::PageError,
     setups::{Undecided, sign_in_form},
+    view::{Leaving, LeavingPage},
 };
 use crate::{
     consent::signed_request::SignedRequest,
@@ -33,6 +34,10 @@ use crate::{
         tenant::Tenant,
     },
 };
+
+/// The longest URL in the header of a redirect, in bytes: headers of 8 KiB in all are what proxies forward. The `state` of a client
+/// may make it longer.
+const MAX_LOCATION_BYTES: usize = 6 * 1024;
 
 /// A link that was cut, or in which `&` became `&amp;`.
 const INCOMPLETE: PageError = PageError::new(
@@ -79,6 +84,7 @@ pub(super) async fn authorize(
     let client_id = client_id(&form)?;
     let redirect_uri = once(&form, "redirect_uri").ok_or(UNKNOWN_REDIRECT_URI)?;
     let parties = parties(&mut page, &client_id, redirect_uri).await?;
+    let partner_name = parties.1.profile.partner_name.clone();
     let checked: Result<Undecided, HttpError> = async {
         if form.repeats_other_than(&["resource"]) {
             return Err(HttpError::invalid_request("a parameter is repeated"));
@@ -93,7 +99,7 @@ pub(super) async fn authorize(
         Ok(Undecided::request(&page, signed, parties).await?)
     }
     .await;
-    answer(&page, checked, redirect_uri, &state)
+    answer(&page, checked, (redirect_uri, &state), partner_name)
 }
 
 /// Opens a pushed request (RFC 9126 §4). Whatever else the query holds does not count, `state` included. Opening it changes
@@ -113,22 +119,24 @@ async fn pushed(mut page: PageContext, form: &Form) -> Result<Response, PageErro
         ..
     } = pushed.request.parameters.clone();
     let parties = parties(&mut page, &client_id, &redirect_uri).await?;
+    let partner_name = parties.1.profile.partner_name.clone();
     let signed = SignedRequest::of_pushed(&page.http.consents.store, pushed);
     let checked = Undecided::request(&page, signed, parties).await;
     answer(
         &page,
         checked.map_err(Into::into),
-        &redirect_uri,
-        &state_parameter,
+        (&redirect_uri, &state_parameter),
+        partner_name,
     )
 }
 
-/// Shows the form to sign in, or sends the browser back to the client with an error (RFC 6749 §4.1.2.1).
+/// Shows the form to sign in, or sends the browser back to the client with an error (RFC 6749 §4.1.2.1): by a redirect, and by a
+/// page if the URL is too long for a header.
 fn answer(
     page: &PageContext,
     checked: Result<Undecided, HttpError>,
-    redirect_uri: &str,
-    state: &str,
+    (redirect_uri, state): (&str, &str),
+    partner_name: String,
 ) -> Result<Response, PageError> {
     match checked {
         Ok(undecided) => Ok(page.html(StatusCode::OK, &sign_in_form(page, &undecided, None))),
@@ -138,8 +146,19 @@ fn answer(
                 ("error", error.code),
                 ("error_description", &plain(&error.description)),
             ];
-            let url = response_url(redirect_uri, state, &page.tenant.issuer, &parameters);
-            Ok(see_other(&url?))
+            let url = response_url(redirect_uri, state, &page.tenant.issuer, &parameters)?;
+            if url.len() <= MAX_LOCATION_BYTES {
+                return Ok(see_other(&url));
+            }
+            let view = LeavingPage {
+                frame: page.frame(false),
+                url: url.to_string(),
+                partner_name,
+                too_late: false,
+                outcome: Leaving::Rejected,
+                ends_on: None,
+            };
+            Ok(page.html(StatusCode::OK, &view))
         }
     }
 }

@@ -18,7 +18,7 @@ use super::{
     error::{PageError, note},
     networks,
     sign_in::{self, STALE_FORM, UNKNOWN_USER},
-    view::{ConsentErrors, ConsentPage, LeavingPage, ScopeChanges, ScopeChoice, SignInPage},
+    view::{ConsentErrors, ConsentPage, Leaving, LeavingPage, ScopeChanges, ScopeChoice, SignInPage},
 };
 use crate::{
     consent::{
@@ -457,7 +457,10 @@ fn leaving(
         url: url.to_owned(),
         partner_name: setup.profile.partner_name.clone(),
         too_late: status == StatusCode::CONFLICT,
-        approved: approved.is_some(),
+        outcome: match approved {
+            Some(_) => Leaving::Approved,
+            None => Leaving::Denied,
+        },
         ends_on: approved.flatten(),
     };
     page.html(status, &view)

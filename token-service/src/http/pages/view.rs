@@ -173,6 +173,17 @@ impl ConsentErrors {
     }
 }
 
+/// What became of a request whose browser goes back to the partner.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leaving {
+    /// Access was approved.
+    Approved,
+    /// Access was denied.
+    Denied,
+    /// The request has an error, and nobody was asked.
+    Rejected,
+}
+
 /// The page that takes the browser back to the partner.
 #[derive(Template)]
 #[template(path = "leaving.html")]
@@ -184,8 +195,8 @@ pub(super) struct LeavingPage {
     pub partner_name: String,
     /// Whether this answers the other button, pressed after the decision.
     pub too_late: bool,
-    /// Whether access was approved.
-    pub approved: bool,
+    /// What became of the request.
+    pub outcome: Leaving,
     /// When the access will end, if an end was set.
     pub ends_on: Option<String>,
 }

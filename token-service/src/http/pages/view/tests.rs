@@ -284,7 +284,7 @@ fn the_way_back_keeps_the_whole_address() {
         url: url.to_owned(),
         partner_name: HOSTILE.to_owned(),
         too_late: false,
-        approved: false,
+        outcome: Leaving::Denied,
         ends_on: None,
     };
     let tags = tags(&page.render().unwrap());

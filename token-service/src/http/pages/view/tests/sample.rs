@@ -204,7 +204,7 @@ pub(super) fn pages(text: &str) -> BTreeMap<&'static str, String> {
         url: "https://partner.example/callback?code=1".to_owned(),
         partner_name: text.clone(),
         too_late: false,
-        approved: true,
+        outcome: Leaving::Approved,
         ends_on: Some(text.clone()),
     };
     let enrolment = EnrolmentPage {
