@@ -84,6 +84,17 @@ impl AllowedNetworks {
         v.finish(|| Some(Self(all)))
     }
 
+    /// Returns whether every network of IPv4 is among them, and every one of IPv6. They still keep out calls whose address is
+    /// unknown, as [`Self::are_unlimited`] does not.
+    pub fn are_every(&self) -> bool {
+        let is_among = |version: fn(&IpNet) -> bool| {
+            let mut whole = self.0.iter().filter(|network| network.prefix_len() == 0);
+            whole.any(version)
+        };
+        is_among(|network| matches!(network, IpNet::V4(_)))
+            && is_among(|network| matches!(network, IpNet::V6(_)))
+    }
+
     /// Returns the networks as text, which [`parse`](Self::parse) reads.
     pub fn to_texts(&self) -> Vec<String> {
         self.0.iter().map(IpNet::to_string).collect()
@@ -222,6 +233,9 @@ mod tests {
             joined(&["10.0.0.0/8", "::/0"], &["10.0.0.0/8"]),
             "10.0.0.0/8 ::/0"
         );
+        let are_every = |texts: &[&str]| networks(texts).unwrap().are_every();
+        assert!(are_every(&["0.0.0.0/0", "::/0"]));
+        assert!(!are_every(&["0.0.0.0/0"]) && !are_every(&["0.0.0.0/1", "::/0"]) && !are_every(&[]));
         let many: Vec<_> = (0..16).map(|n| format!("10.{n}.0.0/16")).collect();
         let many = AllowedNetworks::parse(&many).unwrap();
         assert!(many.joined(&networks(&["192.0.2.1"]).unwrap()).is_err());

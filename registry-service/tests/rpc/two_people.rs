@@ -114,8 +114,8 @@ impl Authority {
                 gained.extend(has_left.then(|| "a client that left its profile".to_owned()));
                 let has_others = client.dpop_jkts != before.dpop_jkts;
                 gained.extend(has_others.then(|| "other keys of proofs".to_owned()));
-                let has_others = client.allowed_networks != before.allowed_networks;
-                gained.extend(has_others.then(|| "other networks".to_owned()));
+                let [now, then] = [client, before].map(networks);
+                gained.extend((!now.are_within(&then)).then(|| "other networks".to_owned()));
             }
             if !is_within {
                 gained.push(format!("a wider client: {}", client.display_name));
@@ -143,8 +143,9 @@ impl Authority {
     }
 }
 
-/// Requests of a client with a secret that is limited to a key and a network, and of one that follows the profile.
-fn limited() -> [pb::SubmitIntegrationRequestRequest; 2] {
+/// Requests of a client with a secret and no limit, of one that is limited to a key and a network, and of one that follows the
+/// profile.
+fn requested() -> [pb::SubmitIntegrationRequestRequest; 3] {
     let by_secret = pb::SubmitIntegrationRequestRequest {
         dpop_jkts: vec!["0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I".into()],
         allowed_networks: vec!["192.0.2.0/24".into()],
@@ -156,7 +157,12 @@ fn limited() -> [pb::SubmitIntegrationRequestRequest; 2] {
         security_profile: pb::SecurityProfile::Fapi20.into(),
         ..by_secret.clone()
     };
-    [by_secret, by_certificate]
+    let unlimited = submission(&["acme"], &["contacts.read"]);
+    [unlimited, by_secret, by_certificate]
+}
+
+fn networks(client: &pb::Client) -> AllowedNetworks {
+    AllowedNetworks::parse(&client.allowed_networks).unwrap()
 }
 
 /// Whether a client authenticates in another way, follows another profile, or may use other keys or networks.
@@ -170,7 +176,6 @@ fn is_looser(client: &pb::Client, before: &pb::Client) -> bool {
             client.profile_start_time,
         )
     };
-    let networks = |client: &pb::Client| AllowedNetworks::parse(&client.allowed_networks).unwrap();
     let has = |jkt| before.dpop_jkts.contains(jkt);
     how(client) != how(before)
         || !client.dpop_jkts.iter().all(has)
@@ -191,7 +196,7 @@ async fn gains(harness: &Harness, attackers: &[CallerChannel]) -> BTreeSet<Strin
     };
     let approved = async || harness.approved_request(&["acme"], &["contacts.read"]).await;
     let mut clients = ClientServiceClient::new(harness.operator(Role::Registrar));
-    for request in limited() {
+    for request in requested() {
         let mut requests = IntegrationRequestServiceClient::new(harness.operator(Role::Registrar));
         let submitted = ok(requests.submit_integration_request(request).await);
         let integration_request_id = submitted.integration_request.unwrap().integration_request_id;
@@ -325,4 +330,82 @@ async fn who_submitted_a_request_needs_another_to_approve_it() {
         [true, false, true],
         "the admin's, the other person's, and the rejected one"
     );
+}
+
+#[tokio::test]
+async fn one_person_reinstates_what_two_have_granted_and_nothing_more() {
+    let harness = Harness::start_with_second_operator().await;
+    harness.tenant("acme").await;
+    harness.scope("contacts.read").await;
+    let request = harness.approved_request(&["acme"], &["contacts.read"]).await;
+    let register = pb::RegisterClientRequest {
+        integration_request_id: request.integration_request_id,
+        delivery: pb::DeliveryMethod::Link.into(),
+        ..Default::default()
+    };
+    let mut clients = ClientServiceClient::new(harness.operator(Role::Registrar));
+    let registered = ok(clients.register_client(register).await).client.unwrap();
+    let client_id = registered.client_id.clone();
+    let user = pb::RegisterUserRequest {
+        tenant_id: "acme".into(),
+        account_name: "api".into(),
+        label: "API user 1".into(),
+        ..Default::default()
+    };
+    let mut users = UserServiceClient::new(harness.operator(Role::Registrar));
+    let user = ok(users.register_user(user).await).user.unwrap();
+
+    let eve = operator(&harness, "Eve", &[Role::Security], "Eve").await;
+    let mut clients = ClientServiceClient::new(eve.clone());
+    let mut tenants = TenantServiceClient::new(eve.clone());
+    let mut users = UserServiceClient::new(eve);
+    let reason = || "a test".to_owned();
+    let tenant_id = || "acme".to_owned();
+    let suspend = pb::SuspendClientRequest {
+        client_id: client_id.clone(),
+        reason: reason(),
+    };
+    ok(clients.suspend_client(suspend).await);
+    let suspend = pb::SuspendTenantRequest {
+        tenant_id: tenant_id(),
+        reason: reason(),
+    };
+    ok(tenants.suspend_tenant(suspend).await);
+    let deactivate = pb::DeactivateUserRequest {
+        tenant_id: tenant_id(),
+        user_id: user.user_id.clone(),
+        reason: reason(),
+    };
+    ok(users.deactivate_user(deactivate).await);
+
+    let reinstate = pb::ReinstateClientRequest { client_id };
+    let client = ok(clients.reinstate_client(reinstate).await).client.unwrap();
+    assert_eq!(
+        client,
+        pb::Client {
+            etag: client.etag.clone(),
+            update_time: client.update_time,
+            ..registered
+        }
+    );
+    let reinstate = pb::ReinstateTenantRequest {
+        tenant_id: tenant_id(),
+    };
+    let tenant = ok(tenants.reinstate_tenant(reinstate).await).tenant.unwrap();
+    assert_eq!(tenant.cloud_api_url, "https://api.example/acme");
+    let reactivate = pb::ReactivateUserRequest {
+        tenant_id: tenant_id(),
+        user_id: user.user_id.clone(),
+    };
+    let reactivated = ok(users.reactivate_user(reactivate).await).user.unwrap();
+    assert_eq!(
+        reactivated,
+        pb::User {
+            update_time: reactivated.update_time,
+            ..user
+        }
+    );
+    for action in ["client.reinstate", "tenant.reinstate", "user.reactivate"] {
+        assert_eq!(harness.audit_events(action).await.len(), 1, "{action}");
+    }
 }

@@ -205,7 +205,7 @@ impl ClientUpdate {
         if !self.dpop_jkts.as_ref().is_none_or(is_narrow) {
             v.add(
                 format!("{prefix}dpop_jkts"),
-                "must hold keys of the client, at least one: AmendClient adds others",
+                "must hold keys of the client, at least one: AmendClient adds others, the first included",
             );
         }
         let is_narrow = |new: &AllowedNetworks| new.are_within(&old.allowed_networks);

@@ -162,7 +162,7 @@ impl Authentication {
 
 impl Security {
     /// Returns what this becomes with what an amendment asks for, whose `keys` these are: the keys of proofs and the networks are
-    /// added.
+    /// added. Every network of IPv4 with every one of IPv6 lifts the limit.
     ///
     /// # Errors
     /// Violations if there are too many of them.
@@ -176,7 +176,10 @@ impl Security {
                 format!("must leave the client at most {MAX_DPOP_JKTS} elements in all"),
             );
         }
-        let allowed_networks = self.allowed_networks.joined(&asked.allowed_networks);
+        let allowed_networks = match asked.allowed_networks.are_every() {
+            true => Ok(AllowedNetworks::default()),
+            false => self.allowed_networks.joined(&asked.allowed_networks),
+        };
         let allowed_networks = allowed_networks.map_err(|violations| v.extend(violations)).ok();
         v.finish(|| {
             Some(Self {
@@ -188,9 +191,10 @@ impl Security {
     }
 }
 
-/// Returns whether some keys of proofs are no wider than the old ones: none of them means any key.
+/// Returns whether some keys of proofs are among the old ones, of which none means any key. The first key of a client is not: whoever
+/// names it decides who may prove, and locks out everybody else.
 pub fn narrows_keys(new: &[String], old: &[String]) -> bool {
-    old.is_empty() || (!new.is_empty() && new.iter().all(|jkt| old.contains(jkt)))
+    new.is_empty() == old.is_empty() && new.iter().all(|jkt| old.contains(jkt))
 }
 
 #[cfg(test)]

@@ -166,21 +166,34 @@ async fn an_update_narrows_keys_of_proofs_and_networks() {
     };
     let both = ["allowed_networks", "dpop_jkts"];
     let before = profile(&harness, &created.client_id).await;
-    // From any key and any network to some.
+    // Whoever names the first key decides who may prove, so that an amendment does.
+    let first = change(&created.client_id, &JKTS[..1], &[], &["dpop_jkts"]).await;
+    assert_violations(first, &["client.dpop_jkts"]);
+    let keys = pb::SubmitIntegrationRequestRequest {
+        dpop_jkts: JKTS[..2].iter().map(ToString::to_string).collect(),
+        ..Default::default()
+    };
+    harness.amend(&created.client_id, keys).await;
+    let limited = profile(&harness, &created.client_id).await;
+    assert!(
+        limited.tokens_ended_seq > before.tokens_ended_seq,
+        "tokens of other keys end"
+    );
+    // From any network to some.
     let some = change(
         &created.client_id,
-        &JKTS[..2],
+        &[],
         &["192.0.2.0/24", "2001:db8::/32"],
-        &both,
+        &["allowed_networks"],
     )
     .await;
     let some = ok(some).client.unwrap();
     assert_eq!(some.dpop_jkts, JKTS[..2]);
     assert_eq!(some.allowed_networks, ["192.0.2.0/24", "2001:db8::/32"]);
     let after = profile(&harness, &created.client_id).await;
-    // A consent page shows the networks, and tokens of other keys end.
+    // A consent page shows the networks.
     assert!(after.version > before.version);
-    assert_eq!(after.tokens_ended_seq, after.version);
+    assert_eq!(after.tokens_ended_seq, limited.tokens_ended_seq);
     assert_eq!(after.families_ended_seq, 0);
     let narrower = change(&created.client_id, &[JKTS[1]], &["192.0.2.128/25"], &both).await;
     let narrower = ok(narrower).client.unwrap();
@@ -247,11 +260,11 @@ async fn an_amendment_adds_keys_of_proofs_and_networks() {
     assert_eq!(wider.dpop_jkts, JKTS[..2]);
     assert_eq!(wider.allowed_networks, ["192.0.2.0/24", "198.51.100.0/24"]);
     let every = amend(&[], &["0.0.0.0/0", "::/0"]).await;
-    assert_eq!(every.allowed_networks, ["0.0.0.0/0", "::/0"]);
+    assert!(every.allowed_networks.is_empty(), "both lift the limit");
     let event = harness.audit_events("client.amend").await.remove(0);
     assert_eq!(
         event.detail["allowed_networks"],
-        r#"{"new":["0.0.0.0/0","::/0"],"old":["192.0.2.0/24","198.51.100.0/24"]}"#
+        r#"{"new":[],"old":["192.0.2.0/24","198.51.100.0/24"]}"#
     );
     let unchanged = profile(&harness, &created.client_id).await.tokens_ended_seq;
     assert_eq!(unchanged, ended);
