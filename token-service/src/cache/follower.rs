@@ -45,7 +45,7 @@ pub trait ChangeSource: Send + Sync {
     /// Returns the error for a source that doesn't answer in time.
     fn unavailable() -> Error;
 
-    /// LookUpCounters the changes after a position. Without one, returns no changes: only the feed's newest position, and the
+    /// Reads the changes after a position. Without one, returns no changes: only the feed's newest position, and the
     /// one before the first recent revocation.
     fn changes_after(&self, after: Option<&Position>) -> impl Future<Output = Result<Changes>> + Send;
 }

@@ -201,7 +201,7 @@ impl Cache {
         Keys::new(signer, self.store.live_signing_keys().await?)
     }
 
-    /// LookUpCounters the position first and the answer second, so that the answer reflects at least the changes up to the
+    /// Reads the position first and the answer second, so that the answer reflects at least the changes up to the
     /// position. Callers put this future on the heap: otherwise it enlarges every call, also those that memory answers.
     async fn read<T>(&self, answer: impl Future<Output = Result<T>>) -> Result<AsOf<T>> {
         let sent_at = Instant::now();

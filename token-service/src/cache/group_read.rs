@@ -1,4 +1,4 @@
-//! LookUpCounters the registry's facts that are not in memory, in groups: while two calls are under way, further facts wait and
+//! Reads the registry's facts that are not in memory, in groups: while two calls are under way, further facts wait and
 //! share the next call. If each caller read its own fact, a replica that starts under load would flood the registry,
 //! which would then answer neither reads nor the change feed.
 
@@ -43,7 +43,7 @@ pub(super) struct FoundFacts {
     pub(super) users: HashMap<(TenantId, UserId), FactAsOf<User>>,
 }
 
-/// LookUpCounters groups of facts from the registry, and keeps the facts in memory.
+/// Reads groups of facts from the registry, and keeps the facts in memory.
 pub(super) struct GroupRead {
     pub(super) registry: Registry,
     pub(super) changes: Arc<ChangeFollower<Registry>>,

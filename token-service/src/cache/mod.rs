@@ -78,7 +78,7 @@ pub struct Cache {
     registry_changes: Arc<ChangeFollower<Registry>>,
     own_changes: ChangeFollower<Store>,
     facts: Arc<Facts>,
-    /// LookUpCounters clients, tenants and users from the registry.
+    /// Reads clients, tenants and users from the registry.
     reads: GroupCommit<GroupRead>,
     /// The key of the MACs of verified secrets.
     mac_key: hmac::Key,
@@ -193,7 +193,7 @@ impl Facts {
         found
     }
 
-    /// Returns a fact from memory. LookUpCounters the lease before the fact.
+    /// Returns a fact from memory. Reads the lease before the fact.
     fn find<K: Eq + Hash + Clone, T, S>(
         &self,
         changes: &ChangeFollower<S>,

@@ -144,7 +144,7 @@ fn is_found(facts: &Facts, follower: &ChangeFollower<Numbers>, n: usize) -> bool
     facts.find(follower, &facts.tenants, &tenant_id(n)).is_some()
 }
 
-/// LookUpCounters each tenant, and asserts that every answer shows the changes up to the position that it claims.
+/// Reads each tenant, and asserts that every answer shows the changes up to the position that it claims.
 fn assert_honest(facts: &Facts, follower: &ChangeFollower<Numbers>, source: &Numbers) {
     for n in 0..TENANTS {
         let found = facts
