@@ -111,6 +111,8 @@ metrics! {
     AUDIT_LOG_SEALED = "accord_audit_log_sealed_timestamp_seconds", Kind::Gauge;
     /// 1 if the sealer has found an event that was altered or is missing, else 0.
     AUDIT_LOG_FAULT = "accord_audit_log_fault", Kind::Gauge;
+    /// 1 if rows that confer authority are not as the record's events say, else 0.
+    AUDIT_ROWS_FAULT = "accord_audit_rows_fault", Kind::Gauge;
     /// Signed heads of the audit record's log that the witness did not take.
     AUDIT_WITNESS_FAILURES = "accord_audit_witness_failures_total", Kind::Counter;
 

@@ -16,10 +16,13 @@ use accord::{
 use sea_orm::ConnectionTrait;
 use tokio::time::sleep;
 
-use crate::harness::{
-    partner::{World, own_grant},
-    process::accord,
-    services::Services,
+use crate::{
+    harness::{
+        partner::{World, own_grant},
+        process::accord,
+        services::Services,
+    },
+    observability::scrape::fetch,
 };
 
 tests!(
@@ -37,6 +40,17 @@ pub async fn audit(url: &str, arguments: &[&str]) -> Output {
     command.arg("audit").args(arguments);
     // Not an argument: it may hold a password.
     command.env("ACCORD_AUDIT_DATABASE_URL", url);
+    tokio::task::spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap()
+}
+
+/// Does the same as an operator, by the token in the environment.
+async fn audit_as(url: &str, operator_token: &str, arguments: &[&str]) -> Output {
+    let mut command = accord();
+    command.arg("audit").args(arguments);
+    command.env("ACCORD_AUDIT_DATABASE_URL", url);
+    command.env("ACCORD_OPERATOR_TOKEN", operator_token);
     tokio::task::spawn_blocking(move || command.output().unwrap())
         .await
         .unwrap()
@@ -130,7 +144,15 @@ async fn a_record_is_verified_from_outside_and_an_edit_is_named() {
         let verify = ["verify", "--key", &key, "--checkpoint", &checkpoint];
         let verified = output(url, &verify).await;
         assert!(verified.contains("as they were sealed"), "{verified}");
-        assert!(verified.contains("the rows that events name"), "{verified}");
+        assert!(verified.contains("rows that sealed events name"), "{verified}");
+        assert!(verified.contains("not sealed yet were not checked"), "{verified}");
+        let service = format!("http://{}", services.target.token_grpc);
+        let asked = [&verify[..], &["--service-url", &service]].concat();
+        let (is_intact, told) = said(&audit_as(url, &services.target.operator_token, &asked).await);
+        assert!(
+            is_intact && told.contains("the service has found nothing wrong"),
+            "{told}"
+        );
 
         let exported = output(url, &["export"]).await;
         let lines: Vec<serde_json::Value> = exported
@@ -149,10 +171,46 @@ async fn a_record_is_verified_from_outside_and_an_edit_is_named() {
 
         traced(&services, &world, &jti).await;
 
-        services.stop();
         let db = Database::connect(url).await.unwrap();
+        let edit = "UPDATE grants SET scopes = '[\"everything\"]'";
+        db.read().execute_unprepared(edit).await.unwrap();
+        for arguments in [&verify[..], &asked] {
+            let (is_whole, error) = said(&audit_as(url, &services.target.operator_token, arguments).await);
+            assert!(
+                !is_whole && error.contains("is not as the event has left it"),
+                "{error}"
+            );
+            let is_asked = error.contains("the service says: the row grants/");
+            assert_eq!(is_asked, arguments.len() > verify.len(), "{error}");
+        }
+        // The replica that seals finds it by itself.
+        services.token.signal("TERM");
+        assert!(services.token.wait().success());
+        services.start_token_service_again();
+        let started = Instant::now();
+        while !fetch(&mut services.token, "/metrics")
+            .await
+            .1
+            .contains("accord_audit_rows_fault 1")
+        {
+            assert!(started.elapsed() < SEALED, "no replica has compared the rows");
+            sleep(POLL).await;
+        }
+        services.stop();
         let removed = db.read().execute_unprepared("DELETE FROM grants").await.unwrap();
         assert!(removed.rows_affected() > 0);
+        // An event that nobody has sealed hides nothing.
+        let forged = "INSERT INTO audit_events SELECT number + 1000000, 'x', action, outcome, actor_id, tenant_id, client_id, subject, record, key_version, mac FROM audit_events WHERE action = 'consent.approve'";
+        db.read().execute_unprepared(forged).await.unwrap();
+        let unsettled = audit(url, &verify).await;
+        let (_, told) = said(&unsettled);
+        assert_eq!(unsettled.status.code(), Some(3), "{told}");
+        assert!(
+            told.contains("1 rows that were changed by events which are not sealed yet"),
+            "{told}"
+        );
+        let edit = "DELETE FROM audit_events WHERE event_id = 'x'";
+        db.read().execute_unprepared(edit).await.unwrap();
         let (is_whole, error) = said(&audit(url, &verify).await);
         assert!(
             !is_whole && error.contains("the row grants/") && error.contains("is gone since"),
@@ -271,8 +329,9 @@ async fn two_persons_let_a_record_go_on_and_the_witness_has_both_logs() {
     proof.verify(&old_key.parse().unwrap()).unwrap();
 
     let one = audit(url, &["verify", "--key", &keys[1]]).await;
-    let (is_intact, told) = said(&one);
-    assert!(is_intact && told.contains("was not verified"), "{told}");
+    let (_, told) = said(&one);
+    assert_eq!(one.status.code(), Some(3), "{told}");
+    assert!(told.contains("no --key is its key"), "{told}");
     db.close().await;
     services.stop();
 }

@@ -1,20 +1,16 @@
 //! `accord audit`: what an auditor does with a database of Accord, or with a copy of it. It needs no key of the services and
-//! writes nothing. `trace` calls token-service instead, as an operator; `resume` opens a service's database with its keys.
+//! writes nothing. `trace` calls token-service instead, as an operator, and `verify` can ask a service for what takes its keys;
+//! `resume` opens a service's database with its keys.
 
-use std::{
-    fs,
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::io::Write;
 
 use accord::{
     store::{
         Database,
-        audit::{self, CallerAddress, EventRow, Exported, LogPosition, LogReport, Proof, Untrusted},
+        audit::{self, CallerAddress, EventRow, Exported, LogPosition, Proof},
         log,
     },
     text::id::EventId,
-    tlog::VerifierKey,
 };
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, Subcommand};
@@ -26,9 +22,11 @@ mod lost;
 mod progress;
 mod resume;
 mod trace;
+mod verify;
 
-pub use access::TokenServiceAccess;
+pub use access::{Caller, TokenServiceAccess};
 pub use resume::ResumeCommand;
+pub use verify::{PartlyChecked, VerifyArgs};
 
 /// The database to read.
 #[derive(Debug, Args)]
@@ -46,19 +44,16 @@ pub struct Source {
 /// A command about the audit record.
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
-    /// Checks every sealed event against the log, and the log against a key and checkpoints from outside. Exit status 1 if
-    /// anything was changed, removed or inserted.
+    /// Checks every sealed event against the log, the log against a key and checkpoints from outside, and the rows that confer
+    /// authority against the events. Exit status 1 if anything was changed, removed or inserted; 3 if nothing was, but not all
+    /// could be checked.
     Verify {
         /// The database.
         #[command(flatten)]
         source: Source,
-        /// The file with the log's public key, the `verifier_key` of GetCheckpoint. Repeatable: a new epoch or a resume starts
-        /// a log with another key.
-        #[arg(long, value_name = "FILE", required = true)]
-        key: Vec<PathBuf>,
-        /// A file with a checkpoint that was kept, or with many of them, as --audit-witness writes it. Repeatable.
-        #[arg(long, value_name = "FILE")]
-        checkpoint: Vec<PathBuf>,
+        /// What to check it with.
+        #[command(flatten)]
+        with: VerifyArgs,
     },
     /// Writes the proof that the log holds an event, as a file that the public key alone checks.
     Proof {
@@ -114,11 +109,7 @@ pub enum AuditCommand {
 /// Runs a command.
 pub async fn run(command: &AuditCommand, out: &mut impl Write) -> anyhow::Result<()> {
     match command {
-        AuditCommand::Verify {
-            source,
-            key,
-            checkpoint,
-        } => verify(&source.open().await?, key, checkpoint, out).await,
+        AuditCommand::Verify { source, with } => verify::run(&source.open().await?, with, out).await,
         AuditCommand::Proof { event_id, source } => {
             let event_id = EventId::parse(event_id).map_err(|error| anyhow!("the event's id {error}"))?;
             proof(&source.open().await?, &event_id, out).await
@@ -148,105 +139,6 @@ async fn head(db: &Database) -> anyhow::Result<(log::Log, log::SignedHead)> {
     let log = log::current(db.read()).await?.context("nothing was sealed yet")?;
     let head = log::latest(db.read(), log.log_id).await?;
     Ok((log, head.context("nothing was sealed yet")?))
-}
-
-async fn verify(
-    db: &Database,
-    keys: &[PathBuf],
-    checkpoints: &[PathBuf],
-    out: &mut impl Write,
-) -> anyhow::Result<()> {
-    let (mut logs, mut kept, mut given) = (Vec::new(), Vec::new(), Vec::new());
-    for path in keys {
-        let key: VerifierKey = read(path)?.trim_end().parse().context("--key")?;
-        let origin = key.origin();
-        let log = log::find(db.read(), origin).await?;
-        let log = log.with_context(|| format!("the database has no log {origin}, whose key this is"))?;
-        given.push(key.clone());
-        logs.push((log, key));
-    }
-    logs.sort_by_key(|(log, _)| log.log_id);
-    for path in checkpoints {
-        let opened = checkpoints::open(&read(path)?, &given);
-        kept.extend(opened.with_context(|| format!("--checkpoint {}", path.display()))?);
-    }
-    let bar = progress::bar("leaves");
-    let step = |done: u64, all: u64| {
-        bar.set_length(all);
-        bar.set_position(done);
-    };
-    let verified = audit::verify_all(db.read(), &logs, &kept, None, step).await;
-    bar.finish_and_clear();
-    let verified = verified?;
-    let mut fault = None;
-    for LogReport {
-        origin,
-        report,
-        is_accepted,
-    } in verified.logs
-    {
-        match report.fault {
-            None => writeln!(
-                out,
-                "{} events are as they were sealed in the log {origin}; retention has removed {} leaves before them",
-                report.events, report.removed_leaves
-            )?,
-            Some(found) if is_accepted => {
-                writeln!(
-                    out,
-                    "the log {origin} has a fault that two persons have accepted: {found}"
-                )?;
-            }
-            Some(found) => fault = fault.or(Some((origin, found))),
-        }
-    }
-    for log in log::all(db.read()).await? {
-        if !logs.iter().any(|(given, _)| given.log_id == log.log_id) {
-            writeln!(
-                out,
-                "the log {} was not verified: no --key is its key",
-                log.origin
-            )?;
-        }
-    }
-    match fault {
-        None => rows(db, &logs, &verified.untrusted, out).await,
-        Some((origin, fault)) => match fault.event_id.as_str() {
-            "" => bail!("the record was altered, in the log {origin}: {}", fault.what),
-            event => bail!(
-                "the record was altered at the event {event}, in the log {origin}: {}",
-                fault.what
-            ),
-        },
-    }
-}
-
-/// Compares the rows that confer authority with the events that name them.
-async fn rows(
-    db: &Database,
-    logs: &[(log::Log, VerifierKey)],
-    untrusted: &Untrusted,
-    out: &mut impl Write,
-) -> anyhow::Result<()> {
-    let Some((log, _)) = logs.last() else {
-        return Ok(());
-    };
-    let tables = match log.origin.as_str().rsplit('/').nth(1) {
-        Some("registry") => registry_service::store::recorded_tables(),
-        _ => token_service::store::recorded_tables(),
-    };
-    if let Some(fault) = audit::check_rows(db.read(), &tables, untrusted).await? {
-        bail!("{} {}", fault.what, fault.event_id);
-    }
-    writeln!(
-        out,
-        "the rows that events name are as the newest of these have left them"
-    )?;
-    Ok(())
-}
-
-fn read(path: &Path) -> anyhow::Result<String> {
-    fs::read_to_string(path).with_context(|| path.display().to_string())
 }
 
 async fn proof(db: &Database, event_id: &EventId, out: &mut impl Write) -> anyhow::Result<()> {

@@ -22,6 +22,9 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// The exit status of `accord audit verify` if nothing is wrong, but not all could be checked.
+const PARTLY_CHECKED: u8 = 3;
+
 /// Accord: delegated access to tenants' data for third-party integrations.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
@@ -70,7 +73,14 @@ async fn main() -> ExitCode {
         Some(Command::Registry(cli)) => registry_service::run(*cli).await,
         Some(Command::Token(cli)) => token_service::run(*cli).await,
     };
-    exit("accord", result)
+    let is_partly_checked = result
+        .as_ref()
+        .is_err_and(|error| error.is::<audit::PartlyChecked>());
+    let status = exit("accord", result);
+    if is_partly_checked {
+        return ExitCode::from(PARTLY_CHECKED);
+    }
+    status
 }
 
 async fn dev(args: DevArgs) -> anyhow::Result<()> {

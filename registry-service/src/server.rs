@@ -21,7 +21,7 @@ use accord::{
         run::{self, AuditLog, Listeners, Service, Signals, run, witness::Witness},
         telemetry::admin::Readiness,
     },
-    store::Database,
+    store::{Database, rows::RowTable},
 };
 use anyhow::{anyhow, bail};
 use tonic::{Status, service::RoutesBuilder};
@@ -112,6 +112,10 @@ impl Service for Registry {
             host: authority_host(&self.public_base_url),
             service: "registry",
         })
+    }
+
+    fn recorded_tables(&self) -> Vec<RowTable> {
+        store::recorded_tables()
     }
 
     fn audit_witness(&self) -> Option<Witness> {

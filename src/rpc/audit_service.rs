@@ -12,7 +12,7 @@ use crate::{
     rpc::status::{ErrorReason, Problem, Reply},
     store::{
         Database, StoreError,
-        audit::{self, CallerAddress, EventRow, Filter, LogReport, Proof, Proven},
+        audit::{self, CallerAddress, EventRow, Fault, Filter, LogReport, Proof, Proven},
         keyring::SharedKeyring,
         log::{self, Log, SignedHead},
         rows::RowTable,
@@ -99,16 +99,15 @@ impl AuditApi {
         }
     }
 
-    /// Returns all logs with their keys, the oldest first.
+    /// Returns the logs with their keys, the oldest first. Leaves out those that no key is that of: a verification names them.
     async fn logs(&self) -> Result<Vec<(Log, VerifierKey)>, StoreError> {
         let mut logs = Vec::new();
-        for log in log::all(self.db.read()).await? {
-            let keyring = self
-                .keyring
-                .with_version(log::KEYRING_PURPOSE, log.key_version)
-                .await?;
-            let key = log.signer(&keyring)?.verifier_key().clone();
-            logs.push((log, key));
+        for log in log::all(self.db.read()).await?.logs {
+            let keyring = self.keyring.find_version(log::KEYRING_PURPOSE, log.key_version);
+            if let Some(keyring) = keyring.await? {
+                let key = log.signer(&keyring)?.verifier_key().clone();
+                logs.push((log, key));
+            }
         }
         Ok(logs)
     }
@@ -164,6 +163,14 @@ fn older_log(log: &LogReport) -> pb::OlderAuditLog {
     }
 }
 
+fn fault((log, fault): (&str, &Fault)) -> pb::AuditFault {
+    pb::AuditFault {
+        log: log.to_owned(),
+        event_id: fault.event_id.clone(),
+        fault: fault.what.clone(),
+    }
+}
+
 fn violation(field: &str, rule: &'static str) -> Violations {
     let mut v = Violations::default();
     v.add(field, rule);
@@ -198,31 +205,25 @@ impl AuditService for AuditApi {
         let verified = self.verify(async move {
             let conn = db.read();
             let verified = audit::verify_all(conn, &logs, &[], Some(&keyring), |_, _| {}).await?;
-            let mut reports = verified.logs;
-            if let Some(open) = reports.last_mut()
-                && open.report.fault.is_none()
-            {
-                open.report.fault = audit::check_rows(conn, &tables, &verified.untrusted).await?;
-            }
-            Ok(reports)
+            let rows = audit::check_rows(conn, &tables, &verified.untrusted).await?;
+            Ok((verified, rows))
         });
-        let mut reports = verified.await?;
-        let open = reports.pop().ok_or_else(not_sealed)?;
-        let is_explained = |log: &LogReport| log.report.fault.is_none() || log.is_accepted;
-        let older_logs: Vec<_> = reports.iter().map(older_log).collect();
-        let is_intact = open.report.fault.is_none() && reports.iter().all(is_explained);
-        let fault = reports
-            .into_iter()
-            .filter(|log| !is_explained(log))
-            .chain([open.clone()])
-            .find_map(|log| log.report.fault);
-        let fault = fault.unwrap_or_default();
+        let (verified, rows) = verified.await?;
+        let mut faults: Vec<_> = verified.faults().map(fault).collect();
+        faults.extend(rows.faults.iter().map(|found| fault(("", found))));
+        let (open, older) = match verified.logs.split_last() {
+            Some((open, older)) => (Some(open), older),
+            None if faults.is_empty() => return Err(not_sealed().into()),
+            None => (None, &[][..]),
+        };
+        let first = faults.first().cloned().unwrap_or_default();
         Ok(Response::new(pb::VerifyAuditLogResponse {
-            intact: is_intact,
-            checked_events: open.report.events.cast_signed(),
-            first_altered_event_id: fault.event_id,
-            fault: fault.what,
-            older_logs,
+            intact: faults.is_empty(),
+            checked_events: open.map_or(0, |open| open.report.events.cast_signed()),
+            first_altered_event_id: first.event_id,
+            fault: first.fault,
+            older_logs: older.iter().map(older_log).collect(),
+            faults,
         }))
     }
 

@@ -32,6 +32,10 @@ mod counter {
         pub epoch: String,
         pub seq: i64,
         pub event_number: i64,
+        /// The number of the newest log of the audit record; 0 before the first.
+        pub log_id: i64,
+        /// Whether no log was started in this epoch.
+        pub awaits_log: bool,
         pub mac: Vec<u8>,
     }
 
@@ -196,6 +200,46 @@ pub(super) async fn last_event_number(conn: &impl Keyed) -> Result<i64, StoreErr
     Ok(row.ok_or(MISSING_COUNTER)?.event_number)
 }
 
+/// Counts a log that is started, and returns its number: behind all logs that were counted and behind `newest`, which the
+/// database has.
+pub(super) async fn count_log(tx: &Transaction, newest: i64) -> Result<i64, StoreError> {
+    let mut counter = lock_counter(tx).await?;
+    counter.log_id = counter.log_id.max(newest) + 1;
+    counter.awaits_log = false;
+    counter.save(tx).await?;
+    Ok(counter.log_id)
+}
+
+/// What the counter says of the logs of the audit record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CountedLogs {
+    /// The number of the newest one; 0 before the first.
+    pub(super) newest: i64,
+    /// Whether the epoch has none yet.
+    pub(super) awaits_next: bool,
+}
+
+impl CountedLogs {
+    /// Returns whether the newest log is gone, if this is the newest that the database has: somebody has removed it.
+    pub(super) fn is_gone(&self, newest: Option<i64>) -> bool {
+        !self.awaits_next && newest.unwrap_or(0) < self.newest
+    }
+}
+
+/// Returns what was counted of the logs of the audit record. Checks the MAC if there are keys to check it with.
+pub(super) async fn counted_logs(conn: &impl Keyed) -> Result<CountedLogs, StoreError> {
+    let counter = counter::Entity::find_by_id(COUNTER);
+    let row = match conn.keys() {
+        Some(_) => counter.read_one(conn).await?.map(Authentic::into_row),
+        None => counter.one(conn).await?,
+    };
+    let row = row.ok_or(MISSING_COUNTER)?;
+    Ok(CountedLogs {
+        newest: row.log_id,
+        awaits_next: row.awaits_log,
+    })
+}
+
 /// Lists at most `limit` changes after number `after`, oldest first.
 ///
 /// # Errors
@@ -319,6 +363,8 @@ pub(super) async fn ensure(db: &Database, random: &dyn Random) -> Result<(), Sto
         epoch: Epoch::generate(random).into(),
         seq: 0,
         event_number: 0,
+        log_id: 0,
+        awaits_log: true,
         mac: Vec::new(),
     };
     match rows::insert::<counter::Entity>(&tx, row).await {
@@ -333,6 +379,7 @@ pub(super) async fn ensure(db: &Database, random: &dyn Random) -> Result<(), Sto
 pub async fn start_epoch(tx: &Transaction, random: &dyn Random) -> Result<Position, StoreError> {
     let mut counter = lock_counter(tx).await?;
     counter.epoch = Epoch::generate(random).into();
+    counter.awaits_log = true;
     counter.save(tx).await?;
     position_of(&counter)
 }
@@ -350,6 +397,8 @@ pub(super) async fn replace_counter(
         epoch: Epoch::generate(random).into(),
         seq: reached,
         event_number: reached,
+        log_id: 0,
+        awaits_log: true,
         mac: Vec::new(),
     };
     let inserted = rows::insert::<counter::Entity>(tx, row).await?;

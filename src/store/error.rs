@@ -35,6 +35,9 @@ pub enum StoreError {
     /// A row of this table was not written by a holder of the keys: somebody has edited the database.
     #[error("a row of {0} was changed by somebody without the keys")]
     Altered(&'static str),
+    /// A row of this table is gone that nobody with the keys removes.
+    #[error("a row of {0} was removed by somebody without the keys")]
+    Removed(&'static str),
     /// The master key or a data key does not fit the database.
     #[error(transparent)]
     Key(#[from] KeyError),

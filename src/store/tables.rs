@@ -20,6 +20,8 @@ pub async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         text("epoch"),
         big_integer("seq"),
         big_integer("event_number"),
+        big_integer("log_id"),
+        boolean("awaits_log"),
         blob("mac"),
     ];
     create_table(manager, COUNTER_TABLE, &["id"], columns).await?;
@@ -82,12 +84,12 @@ pub async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     let columns = [
         text("row_name"),
         big_integer("event_number"),
-        blob("row_mac"),
+        blob("row_digest"),
         blob("mac"),
     ];
     create_table(manager, "row_versions", &["row_name"], columns).await?;
 
-    let columns = [text("tenant_id"), text("event_id")];
+    let columns = [text("tenant_id"), text("event_id"), blob("mac")];
     let (actions, key) = ("audit_tenant_actions", ["tenant_id", "event_id"]);
     create_table(manager, actions, &key, columns).await?;
     create_index(manager, "audit_tenant_actions_by_event", actions, &["event_id"]).await?;

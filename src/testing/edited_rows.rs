@@ -7,9 +7,9 @@ use crate::store::{
     rows::{Protected, ProtectedRows, version},
 };
 
-/// Edits each column of one row that a MAC covers, one after the other, and returns those whose edit was not noticed. Leaves the
-/// table as it was.
-pub async fn unnoticed_edits<E: Protected>(db: &Database) -> Vec<&'static str>
+/// Edits each column of one row, one after the other, and returns those whose edit was not noticed, as `<table>.<column>`. Leaves
+/// the table as it was.
+pub async fn unnoticed_edits<E: Protected>(db: &Database) -> Vec<String>
 where
     E::ActiveModel: Send,
 {
@@ -17,16 +17,12 @@ where
     let original = original.unwrap_or_else(|| panic!("{:?} has no row", E::default()));
     let mut unnoticed = Vec::new();
     for column in E::Column::iter() {
-        let name = column.as_str();
-        if E::UNPROTECTED.iter().any(|other| other.as_str() == name) {
-            continue;
-        }
         let mut edited = original.clone();
         edited.try_set(column, another(original.get(column))).unwrap();
         replace::<E>(db, &original, &edited).await;
         let read = E::find().read_all(db.read()).await;
         if !matches!(read, Err(StoreError::Altered(_))) {
-            unnoticed.push(name);
+            unnoticed.push(format!("{}.{}", E::default().table_name(), column.as_str()));
         }
         replace::<E>(db, &edited, &original).await;
     }

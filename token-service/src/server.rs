@@ -21,7 +21,7 @@ use accord::{
         telemetry::admin::Readiness,
         tls::certificate::record_registry_expiry,
     },
-    store::{Database, audit::Rollup},
+    store::{Database, audit::Rollup, rows::RowTable},
     text::opaque::OpaqueToken,
     tls::ClientTls,
     token::v1::{
@@ -202,6 +202,10 @@ impl Service for TokenServer {
             host: host.to_string(),
             service: "token",
         })
+    }
+
+    fn recorded_tables(&self) -> Vec<RowTable> {
+        store::recorded_tables()
     }
 
     fn rollup(&self) -> impl Rollup {

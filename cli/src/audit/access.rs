@@ -30,13 +30,21 @@ pub struct TokenServiceAccess {
     data_dir: PathBuf,
     /// The gRPC address of token-service: `https://host:port`, or `http://` with a loopback host. The operator's token is in
     /// ACCORD_OPERATOR_TOKEN, or in --operator-token-file.
-    #[arg(long, value_name = "URL")]
+    #[arg(id = "url", long = "token-url", value_name = "URL")]
     token_url: Option<String>,
+    /// The operator.
+    #[command(flatten)]
+    caller: Caller,
+}
+
+/// The operator who calls a service.
+#[derive(Debug, Args)]
+pub struct Caller {
     /// The file with an operator's token, which only this user can read.
-    #[arg(long, value_name = "FILE", requires = "token_url")]
+    #[arg(long, value_name = "FILE", requires = "url")]
     operator_token_file: Option<PathBuf>,
-    /// The authorities of token-service's certificate.
-    #[arg(long, value_name = "FILE", requires = "token_url")]
+    /// The authorities of the service's certificate.
+    #[arg(long, value_name = "FILE", requires = "url")]
     ca: Option<PathBuf>,
     /// The operator's own certificate, with its chain.
     #[arg(long, value_name = "FILE", requires_all = ["ca", "client_key"])]
@@ -56,9 +64,18 @@ impl TokenServiceAccess {
             let file = DevFile::read(&self.data_dir)?;
             return crate::call::with_token(&file.token_grpc, &file.operator_token);
         };
-        let addresses = Addresses::parse(url).map_err(|rule| anyhow!("--token-url {rule}"))?;
-        let tls = self.tls()?;
-        let target = Target::new(addresses, tls).map_err(|rule| anyhow!("--token-url {rule}"))?;
+        self.caller.open("--token-url", url)
+    }
+}
+
+impl Caller {
+    /// Opens a channel to a URL, which an argument names. Its calls carry the operator's token.
+    ///
+    /// # Errors
+    /// Names the setting that can't be used, and never its content.
+    pub(super) fn open(&self, argument: &str, url: &str) -> anyhow::Result<HopChannel> {
+        let addresses = Addresses::parse(url).map_err(|rule| anyhow!("{argument} {rule}"))?;
+        let target = Target::new(addresses, self.tls()?).map_err(|rule| anyhow!("{argument} {rule}"))?;
         let token = operator_token(self.operator_token_file.as_deref())?;
         Ok(HopChannel::new(target, Some(HopToken::fixed(&token))))
     }

@@ -24,6 +24,7 @@ const POLL: Duration = Duration::from_millis(20);
 
 mod creations;
 mod updates;
+mod verification;
 
 fn client(harness: &Harness) -> AuditServiceClient<CallerChannel> {
     AuditServiceClient::new(harness.operator(Role::Auditor))

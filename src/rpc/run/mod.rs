@@ -40,11 +40,13 @@ use crate::{
         change, idempotency, keyring,
         keyring::SharedKeyring,
         log,
+        rows::RowTable,
     },
 };
 
 mod keys;
 pub mod probe;
+mod row_check;
 mod sealing;
 mod signals;
 mod start;
@@ -82,6 +84,11 @@ pub trait Service: Clone + Send + Sync + 'static {
     /// Returns what seals the audit record; `None` while its name is not known yet. Then nothing is sealed.
     fn audit_log(&self) -> Option<AuditLog<'_>> {
         None
+    }
+
+    /// Returns the tables whose rows events name. Their rows are compared with the events.
+    fn recorded_tables(&self) -> Vec<RowTable> {
+        Vec::new()
     }
 
     /// Returns what sums up the events that are sealed.

@@ -6,7 +6,7 @@ use metrics::{counter, gauge};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{AuditLog, Service, every, witness};
+use super::{AuditLog, Service, every, row_check, witness};
 use crate::{
     log_limit::LogLimit,
     metrics::{AUDIT_LOG_FAULT, AUDIT_LOG_SEALED, AUDIT_LOG_SIZE, AUDIT_WITNESS_FAILURES},
@@ -33,11 +33,13 @@ pub(super) async fn seal(service: &impl Service, stop: &CancellationToken) {
         lease: None,
         looked_at: None,
         heads: watch::Sender::new(String::new()),
+        has_lease: watch::Sender::new(false),
     };
     let witness = service.audit_witness();
     // Scraped from the start, also without a witness.
     counter!(AUDIT_WITNESS_FAILURES).increment(0);
     let heads = sealer.heads.subscribe();
+    let has_lease = sealer.has_lease.subscribe();
     let mut ticks = every(SEAL_PERIOD);
     let rounds = async {
         loop {
@@ -64,7 +66,7 @@ pub(super) async fn seal(service: &impl Service, stop: &CancellationToken) {
             None => drop(heads),
         }
     };
-    stop.run_until_cancelled(async { tokio::join!(rounds, pushes) })
+    stop.run_until_cancelled(async { tokio::join!(rounds, pushes, row_check::run(service, has_lease)) })
         .await;
     if let Some(lease) = sealer.lease {
         // Otherwise the next sealer waits until the lease has run out.
@@ -79,6 +81,8 @@ struct Sealer {
     looked_at: Option<Instant>,
     /// The newest signed head, for the witness.
     heads: watch::Sender<String>,
+    /// Whether this replica seals, for the check of rows.
+    has_lease: watch::Sender<bool>,
 }
 
 impl Sealer {
@@ -102,6 +106,7 @@ impl Sealer {
                 _ => self.election.acquire(db, Instant::now()).await?,
             };
         }
+        self.has_lease.send_replace(self.lease.is_some());
         let Some(lease) = &self.lease else { return Ok(()) };
         let rollup = service.rollup();
         let mut sealed = Ok(());

@@ -265,12 +265,12 @@ fn fit(detail: &mut BTreeMap<&'static str, String>) {
     }
 }
 
-/// A row that confers authority, and the beginning of its MAC.
+/// A row that confers authority, and the beginning of the digest over its MAC and content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowVersion {
     /// `<table>/<key>`.
     pub(in crate::store) row: String,
-    pub(in crate::store) mac: [u8; 16],
+    pub(in crate::store) digest: [u8; 16],
     /// The one before the change; `None` for a new row.
     pub(in crate::store) before: Option<[u8; 16]>,
 }

@@ -58,7 +58,9 @@ pub use retention::{Deleted, delete_before};
 pub use rollup::Rollup;
 pub use seal::{SealError, check_unsealed, seal};
 pub use verify::{
-    Fault, LogReport, Report, Untrusted, Verified, row_versions::check_rows, verify, verify_all,
+    Fault, LogReport, Report, Untrusted, Verified,
+    row_versions::{RowReport, check_rows},
+    verify, verify_all,
 };
 
 /// The events that have a row of their own. The columns beside the number and the record are for searches.

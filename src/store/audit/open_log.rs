@@ -4,7 +4,7 @@ use crate::{
     clock::UnixMillis,
     keys::Keyring,
     store::{
-        Database, StoreError,
+        Database, StoreError, change,
         log::{self, Log},
     },
     tlog::Origin,
@@ -13,7 +13,8 @@ use crate::{
 /// Starts the first log of an epoch, unless there is one. Racing replicas start one.
 ///
 /// # Errors
-/// [`StoreError::Corrupt`] if no holder of the keys has written the newest log.
+/// [`StoreError::Corrupt`] if no holder of the keys has written the newest log, [`StoreError::Removed`] if a newer one was
+/// started in this epoch: another log with its name would have other heads of the same sizes.
 pub async fn ensure_log(
     db: &Database,
     keyring: &Keyring,
@@ -22,6 +23,8 @@ pub async fn ensure_log(
     now: UnixMillis,
 ) -> Result<Log, StoreError> {
     const MALFORMED: StoreError = StoreError::Corrupt("the origin of an audit log");
+    // Before the logs: another replica may start one meanwhile.
+    let counted = change::counted_logs(db.read()).await;
     let current = log::current(db.read()).await?;
     let epoch = match db.position().await {
         Ok(position) => position.epoch,
@@ -33,6 +36,9 @@ pub async fn ensure_log(
         }
         Err(error) => return Err(error),
     };
+    if counted?.is_gone(current.as_ref().map(|log| log.log_id)) {
+        return Err(StoreError::Removed("audit_logs"));
+    }
     let origin = Origin::of_log(base_host, service, epoch.as_str(), 1).map_err(|_| MALFORMED)?;
     if let Some(current) = &current {
         current.check(current.key(keyring)?)?;

@@ -154,7 +154,7 @@ pub(in crate::store) fn encode(record: &Record) -> Vec<u8> {
             .iter()
             .map(|version| pb::RowVersion {
                 row: version.row.clone(),
-                mac: version.mac.to_vec(),
+                digest: version.digest.to_vec(),
                 before: version.before.map_or(Vec::new(), Vec::from),
             })
             .collect(),

@@ -77,7 +77,7 @@ enum Accepted {
 
 /// Returns whether a resume has accepted a fault of a log that has ended, by events with the MAC of a holder of the keys.
 async fn accepted(tx: &Transaction, log_id: i64, first_kept: &EventId) -> Result<Accepted, StoreError> {
-    let logs = log::all(tx).await?;
+    let logs = log::all(tx).await?.logs;
     let Some(log) = logs.iter().find(|log| log.log_id == log_id) else {
         return Ok(Accepted::Nothing);
     };

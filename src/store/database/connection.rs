@@ -235,7 +235,7 @@ pub trait Keyed: ConnectionTrait {
     /// Returns the keys; `None` until the keyring is opened.
     fn keys(&self) -> Option<Arc<Keyring>>;
 
-    /// Returns the recorded part of the MAC of a row that the transaction has written: its version is written by the commit.
+    /// Returns the recorded digest of a row that the transaction has written: its version is written by the commit.
     fn written(&self, row_name: &str) -> Option<[u8; 16]>;
 }
 
@@ -257,7 +257,7 @@ impl Keyed for Transaction {
     fn written(&self, row_name: &str) -> Option<[u8; 16]> {
         let rows = self.rows();
         let written = rows.iter().find(|version| version.row == row_name);
-        written.map(|version| version.mac)
+        written.map(|version| version.digest)
     }
 }
 
@@ -276,7 +276,7 @@ impl Transaction {
     pub(in crate::store) fn wrote(&self, version: RowVersion) {
         let mut rows = self.rows();
         match rows.iter_mut().find(|other| other.row == version.row) {
-            Some(earlier) => earlier.mac = version.mac,
+            Some(earlier) => earlier.digest = version.digest,
             None => rows.push(version),
         }
     }

@@ -96,20 +96,34 @@ impl SharedKeyring {
     /// # Errors
     /// [`StoreError::Unavailable`] if no replica can have added it yet, or no master key opens it.
     pub async fn with_version(&self, purpose: &str, version: i32) -> Result<Arc<Keyring>, StoreError> {
+        let keyring = self.find_version(purpose, version).await?;
+        keyring.ok_or_else(|| {
+            StoreError::unavailable(format!(
+                "the data key `{purpose}` has no version {version} that can be opened"
+            ))
+        })
+    }
+
+    /// Does the same, but returns `None` for a version that can't be opened: whoever verifies what others may have edited names
+    /// it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the table can't be read.
+    pub async fn find_version(
+        &self,
+        purpose: &str,
+        version: i32,
+    ) -> Result<Option<Arc<Keyring>>, StoreError> {
         let keyring = self.get().await?;
         if keyring.version(purpose, version).is_some() {
-            return Ok(keyring);
+            return Ok(Some(keyring));
         }
         if self.0.read.load().at.elapsed() >= RETRY_UNKNOWN {
             Box::pin(self.refresh()).await?;
         }
         let keyring = self.0.read.load().keyring.clone();
-        match keyring.version(purpose, version) {
-            Some(_) => Ok(keyring),
-            None => Err(StoreError::unavailable(format!(
-                "the data key `{purpose}` has no version {version} that can be opened"
-            ))),
-        }
+        let is_known = keyring.version(purpose, version).is_some();
+        Ok(is_known.then_some(keyring))
     }
 
     /// Reads the table: opens new versions, and begins to use those whose time has come. Goes on without a version that no

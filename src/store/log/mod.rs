@@ -13,7 +13,7 @@ use sea_orm::{ActiveValue::Set, ExprTrait, QueryOrder, QuerySelect, QueryTrait, 
 use sea_orm_migration::{DbErr, SchemaManager, prelude::Expr, schema::*};
 use subtle::ConstantTimeEq;
 
-use super::{Database, StoreError, Transaction, create_table, removal::delete_where};
+use super::{Database, StoreError, Transaction, change, create_table, removal::delete_where};
 use crate::{
     clock::UnixMillis,
     keys::{DataKey, KeyError, Keyring},
@@ -145,6 +145,11 @@ impl Log {
         check_mac(&self.mac, self.expected_mac(key), "a row of audit_logs")
     }
 
+    /// Returns whether a holder of the keys has written this log, by the key of its version.
+    pub fn is_authentic(&self, keyring: &Keyring) -> bool {
+        self.key(keyring).is_ok_and(|key| self.check(key).is_ok())
+    }
+
     /// Returns the content of the log's row: what may not change once the log has ended.
     pub(super) fn content(&self) -> Vec<u8> {
         let texts = [self.origin.as_str(), &self.position].map(str::as_bytes);
@@ -198,10 +203,27 @@ pub async fn current(conn: &impl ConnectionTrait) -> Result<Option<Log>, StoreEr
     newest.one(conn).await?.map(log).transpose()
 }
 
-/// Returns all logs, the oldest first. There are few: one for each epoch and each resume.
-pub async fn all(conn: &impl ConnectionTrait) -> Result<Vec<Log>, StoreError> {
-    let logs = row::Entity::find().order_by_asc(row::Column::LogId);
-    logs.all(conn).await?.into_iter().map(log).collect()
+/// The logs of a database.
+#[derive(Clone, Debug, Default)]
+pub struct Logs {
+    /// Those whose rows can be read, the oldest first.
+    pub logs: Vec<Log>,
+    /// The numbers of the others: somebody has edited their rows, or put them there.
+    pub unreadable: Vec<i64>,
+}
+
+/// Returns all logs. There are few: one for each epoch and each resume.
+pub async fn all(conn: &impl ConnectionTrait) -> Result<Logs, StoreError> {
+    let mut all = Logs::default();
+    let rows = row::Entity::find().order_by_asc(row::Column::LogId);
+    for row in rows.all(conn).await? {
+        let log_id = row.log_id;
+        match log(row) {
+            Ok(log) => all.logs.push(log),
+            Err(_) => all.unreadable.push(log_id),
+        }
+    }
+    Ok(all)
 }
 
 /// Returns the log before another one.
@@ -218,7 +240,8 @@ pub async fn find(conn: &impl ConnectionTrait, origin: &Origin) -> Result<Option
     named.one(conn).await?.map(log).transpose()
 }
 
-/// Starts a log, which is then the open one. Ends the lease, so that no sealer goes on with an older log.
+/// Starts a log, which is then the open one. Ends the lease, so that no sealer goes on with an older log. Notes its number in the
+/// change counter, so that nobody can remove it without a trace.
 ///
 /// # Errors
 /// [`StoreError::Conflict`] if a log with this origin exists, or another start won the race.
@@ -230,7 +253,8 @@ pub async fn start(
     now: UnixMillis,
 ) -> Result<Log, StoreError> {
     lease::end(tx).await?;
-    let log_id = current(tx).await?.map_or(1, |log| log.log_id + 1);
+    let newest = current(tx).await?.map_or(0, |log| log.log_id);
+    let log_id = change::count_log(tx, newest).await?;
     let mut log = Log {
         log_id,
         origin: origin.clone(),

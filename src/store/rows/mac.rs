@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use sea_orm::{Iterable, entity::prelude::*};
 use subtle::ConstantTimeEq;
 
@@ -17,8 +18,6 @@ pub const KEYRING_PURPOSE: &str = "row";
 /// The version of the form of MACs, the first byte of each.
 const FORM: u8 = 1;
 const MAC_BYTES: usize = 32;
-/// The form, and the version of the key.
-const HEAD_BYTES: usize = 5;
 
 /// Returns the key for new MACs.
 ///
@@ -62,19 +61,21 @@ pub(super) fn check<E: Protected>(conn: &impl Keyed, row: &E::Model) -> Result<(
     }
 }
 
-/// Returns the part of a row's MAC that events and versions hold.
+/// Returns what events and versions hold of a row: the beginning of a SHA-256 over its MAC and all that the MAC covers. Whoever
+/// has the database and no key compares it with the row. Whoever has the event alone can't guess what the row holds, because no
+/// event shows the MAC.
 ///
 /// # Errors
-/// [`StoreError::Altered`] for a MAC that is too short.
+/// [`StoreError::Corrupt`] for a column of a type that no MAC covers.
 pub(super) fn recorded<E: Protected>(row: &E::Model) -> Result<[u8; 16], StoreError> {
-    let altered = StoreError::Altered(E::default().table_name());
-    match row.get(E::MAC) {
-        Value::Bytes(Some(mac)) => {
-            let mac = mac.get(HEAD_BYTES..).and_then(|mac| mac.first_chunk());
-            mac.copied().ok_or(altered)
-        }
-        _ => Err(altered),
-    }
+    let mut content = Vec::with_capacity(512);
+    append(&mut content, Some(b"row version"));
+    append(&mut content, Some(E::default().table_name().as_bytes()));
+    append_value(&mut content, row.get(E::MAC))?;
+    append_columns::<E>(&mut content, row)?;
+    let digest = digest(&SHA256, &content);
+    let recorded = digest.as_ref().first_chunk();
+    recorded.copied().ok_or(StoreError::Corrupt("a digest"))
 }
 
 fn keyring(conn: &impl Keyed) -> Result<Arc<Keyring>, StoreError> {
@@ -82,15 +83,21 @@ fn keyring(conn: &impl Keyed) -> Result<Arc<Keyring>, StoreError> {
 }
 
 fn mac<E: Protected>(key: &DataKey, row: &E::Model) -> Result<[u8; MAC_BYTES], StoreError> {
+    let mut content = Vec::with_capacity(512);
+    append_columns::<E>(&mut content, row)?;
+    Ok(key.hmac(&[b"row", E::default().table_name().as_bytes(), &content]))
+}
+
+/// Appends the name and value of each column that the MAC covers.
+fn append_columns<E: Protected>(content: &mut Vec<u8>, row: &E::Model) -> Result<(), StoreError> {
     let is = |column: &E::Column, other: &E::Column| column.as_str() == other.as_str();
     let is_covered =
         |column: &E::Column| !is(column, &E::MAC) && !E::UNPROTECTED.iter().any(|other| is(column, other));
-    let mut content = Vec::with_capacity(512);
     for column in E::Column::iter().filter(is_covered) {
-        append(&mut content, Some(column.as_str().as_bytes()));
-        append_value(&mut content, row.get(column))?;
+        append(content, Some(column.as_str().as_bytes()));
+        append_value(content, row.get(column))?;
     }
-    Ok(key.hmac(&[b"row", E::default().table_name().as_bytes(), &content]))
+    Ok(())
 }
 
 fn append_value(content: &mut Vec<u8>, value: Value) -> Result<(), StoreError> {

@@ -44,7 +44,7 @@ pub trait Protected: EntityTrait<Model: IntoActiveModel<Self::ActiveModel>> {
 fn version<E: Protected>(row: &E::Model) -> Result<RowVersion, StoreError> {
     Ok(RowVersion {
         row: version::name::<E>(row)?,
-        mac: mac::recorded::<E>(row)?,
+        digest: mac::recorded::<E>(row)?,
         before: None,
     })
 }
@@ -62,8 +62,10 @@ pub struct RowTable {
 pub(in crate::store) struct StoredRow {
     /// The row's own version.
     pub(in crate::store) version: RowVersion,
-    /// The number of the newest event that names the row, and the MAC that it has left; `None` if somebody has removed that.
+    /// The number of the newest event that names the row, and the digest that it has left; `None` if somebody has removed that.
     pub(in crate::store) newest: Option<(i64, Vec<u8>)>,
+    /// Whether the MAC of the row or of its version is wrong. Without keys nobody knows.
+    pub(in crate::store) is_altered: bool,
 }
 
 /// Reads the rows of a table, and hands each on.
@@ -99,21 +101,34 @@ async fn stored_rows<E: Protected>(
         }
         let rows = with_versions(page, conn.backend()).all(conn).await?;
         for (row, newest) in &rows {
-            if conn.keys().is_some() {
-                check::<E>(conn, row)?;
-                if let Some(newest) = newest {
-                    check::<version::Entity>(conn, newest)?;
-                }
-            }
             each(StoredRow {
                 version: version::<E>(row)?,
-                newest: newest.clone().map(|newest| (newest.event_number, newest.row_mac)),
+                newest: newest
+                    .clone()
+                    .map(|newest| (newest.event_number, newest.row_digest)),
+                is_altered: conn.keys().is_some() && !is_authentic::<E>(conn, row, newest.as_ref())?,
             });
         }
         last = rows.into_iter().next_back().map(|(row, _)| row);
         if last.is_none() {
             return Ok(());
         }
+    }
+}
+
+/// Returns whether the MACs of a row and of its version are right.
+fn is_authentic<E: Protected>(
+    conn: &Pool,
+    row: &E::Model,
+    newest: Option<&version::Model>,
+) -> Result<bool, StoreError> {
+    let row = check::<E>(conn, row);
+    let newest = newest.map_or(Ok(()), |newest| check::<version::Entity>(conn, newest));
+    match row.and(newest) {
+        Ok(()) => Ok(true),
+        // A version of the key that nobody has is a forgery, too.
+        Err(StoreError::Altered(_) | StoreError::Key(_)) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -32,8 +32,8 @@ mod row {
         pub row_name: String,
         /// Of the newest event that names the row.
         pub event_number: i64,
-        /// The part of the row's MAC that events hold.
-        pub row_mac: Vec<u8>,
+        /// What events hold of the row: the beginning of a digest over its MAC and content.
+        pub row_digest: Vec<u8>,
         /// Of this row.
         pub mac: Vec<u8>,
     }
@@ -120,11 +120,11 @@ pub(super) fn compare<E: Protected>(
     }
     let altered = StoreError::Altered(E::default().table_name());
     let is_newest = match conn.written(&name::<E>(row)?) {
-        Some(mac) => mac == recorded::<E>(row)?,
+        Some(digest) => digest == recorded::<E>(row)?,
         None => {
             let version = version.ok_or(altered.clone())?;
             check::<Entity>(conn, version)?;
-            version.row_mac == recorded::<E>(row)?
+            version.row_digest == recorded::<E>(row)?
         }
     };
     match is_newest {
@@ -168,7 +168,7 @@ fn protected(key: &DataKey, event_number: i64, row: &RowVersion) -> Result<Model
     let mut version = Model {
         row_name: row.row.clone(),
         event_number,
-        row_mac: row.mac.to_vec(),
+        row_digest: row.digest.to_vec(),
         mac: Vec::new(),
     };
     protect::<Entity>(key, &mut version)?;
@@ -192,7 +192,7 @@ pub(in crate::store) async fn write(
         });
         let versions = versions.collect::<Result<Vec<_>, StoreError>>()?;
         let replace = OnConflict::column(Column::RowName)
-            .update_columns([Column::EventNumber, Column::RowMac, Column::Mac])
+            .update_columns([Column::EventNumber, Column::RowDigest, Column::Mac])
             .to_owned();
         let insert = Entity::insert_many(versions).on_conflict(replace);
         Box::pin(insert.exec_without_returning(tx)).await?;

@@ -197,7 +197,7 @@ async fn a_transaction_reads_what_it_has_written() {
         let version = version_of::<holder::Entity>(&db, &read).await;
         assert_eq!(version.row_name, "holders/acme/ab00", "{db:?}");
         assert_eq!(
-            version.row_mac,
+            version.row_digest,
             recorded::<holder::Entity>(&read).unwrap(),
             "{db:?}"
         );

@@ -1,19 +1,26 @@
-//! `AuditService.TraceToken`: from a token to the people behind it.
+//! `AuditService` of token-service: from a token to the people behind it, and what a verification says.
+
+use std::time::{Duration, Instant};
 
 use accord::{
-    audit::v1::{TraceTokenRequest, TraceTokenResponse},
+    audit::v1::{TraceTokenRequest, TraceTokenResponse, VerifyAuditLogRequest, VerifyAuditLogResponse},
     registry::v1::{ClientOrigin, RequestOrigin},
     rpc::auth::Role,
     testing::sqlite,
 };
 use prost_types::Timestamp;
 use sea_orm::ConnectionTrait;
+use tokio::time::sleep;
 use tonic::{Code, Status};
 
 use crate::{
     harness::{assert_refused, assert_violations},
     world::World,
 };
+
+/// How soon a log is there.
+const SEALED: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(20);
 
 const UNKNOWN: &str = "01k9zzzzzzzzzzzzzzzzzzzzzz";
 
@@ -123,5 +130,80 @@ async fn a_token_that_was_never_issued_is_not_traced() {
     for role in [Role::Registrar, Role::Approver, Role::Security] {
         let refused = trace(&world, role, UNKNOWN).await;
         assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+    }
+}
+
+/// Verifies the record, once it has a log.
+async fn verify(world: &World) -> VerifyAuditLogResponse {
+    let started = Instant::now();
+    loop {
+        let mut audit = world.harness().audit_of(Role::Auditor);
+        match audit.verify_audit_log(VerifyAuditLogRequest {}).await {
+            Err(status) if status.code() == Code::Unavailable => {
+                assert!(started.elapsed() < SEALED, "{status}");
+                sleep(POLL).await;
+            }
+            answer => return answer.unwrap().into_inner(),
+        }
+    }
+}
+
+/// Requires that a verification says just this of a row, and names the newest event of an action.
+async fn assert_named(world: &World, row: &str, action: &str) {
+    let found = verify(world).await;
+    let event_id = world.audit_events(action).await.remove(0).event_id;
+    assert!(!found.intact, "{row}");
+    assert_eq!((&*found.fault, &found.first_altered_event_id), (row, &event_id));
+    assert_eq!(found.faults.len(), 1, "{found:?}");
+}
+
+#[tokio::test]
+async fn a_verification_names_what_was_edited() {
+    for world in World::start_on_all().await {
+        let edit = async |statements: &[&str]| {
+            for statement in statements {
+                world.harness().edit(statement).await;
+            }
+        };
+        let grant_id = world.active_grant().await;
+        let row = format!("the row grants/acme/{grant_id}");
+        assert!(verify(&world).await.intact);
+        edit(&[
+            "CREATE TABLE older AS SELECT * FROM grants",
+            "CREATE TABLE older_versions AS SELECT * FROM row_versions",
+            "UPDATE grants SET scopes = '[\"api:write\"]'",
+        ])
+        .await;
+        let altered = format!("{row} was changed by somebody without the keys");
+        assert_named(&world, &altered, "consent.activate").await;
+        let older = ["DELETE FROM grants", "INSERT INTO grants SELECT * FROM older"];
+        edit(&older).await;
+        assert!(verify(&world).await.intact);
+
+        world.revoke_consent(&grant_id).await;
+        assert!(verify(&world).await.intact);
+        edit(&older).await;
+        edit(&[
+            "DELETE FROM row_versions",
+            "INSERT INTO row_versions SELECT * FROM older_versions",
+        ])
+        .await;
+        let put_back = format!("{row} is not as the event has left it");
+        assert_named(&world, &put_back, "consent.revoke").await;
+        edit(&["DELETE FROM grants"]).await;
+        assert_named(
+            &world,
+            &format!("{row} is gone since the event"),
+            "consent.revoke",
+        )
+        .await;
+
+        edit(&["UPDATE audit_events SET actor_id = 'usr_nobody' WHERE action = 'consent.approve'"]).await;
+        let found = verify(&world).await;
+        assert!(!found.intact && found.faults.len() > 1, "{found:?}");
+        assert!(
+            found.faults.iter().any(|fault| fault.fault.starts_with(&row)),
+            "{found:?}"
+        );
     }
 }

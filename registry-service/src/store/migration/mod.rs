@@ -2,7 +2,7 @@
 
 use sea_orm_migration::prelude::*;
 
-mod m20261128_000007_tables;
+mod m20261128_000008_tables;
 
 /// Runs the migrations, recorded in a table of registry-service's own.
 #[derive(Debug)]
@@ -11,7 +11,7 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261128_000007_tables::Migration)]
+        vec![Box::new(m20261128_000008_tables::Migration)]
     }
 
     fn migration_table_name() -> DynIden {

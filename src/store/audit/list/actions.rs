@@ -1,17 +1,21 @@
 //! What operators did to tenants: an index of their events by tenant, which the commit of an event writes with it.
 //!
 //! An act on a client concerns each tenant that the client may ask for consent at that moment, which the event itself does
-//! not say. The index is for reading: what proves an event is the log.
+//! not say. The index is for reading: what proves an event is the log. Each entry has a MAC, so that nobody
+//! without the keys shows a tenant an event that concerns another one.
 
 use sea_orm::{
-    ActiveValue::Set, ConnectionTrait, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*,
-    sea_query::OnConflict,
+    IntoActiveModel, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*, sea_query::OnConflict,
 };
 
 use super::super::{ActorKind, EventRow, Record, record::decode, row};
 use crate::{
     clock::UnixMillis,
-    store::{Database, StoreError, Transaction, removal::delete_where},
+    store::{
+        Database, Keyed, StoreError, Transaction,
+        removal::delete_where,
+        rows::{self, Protected, ProtectedRows},
+    },
     text::id::{EventId, TenantId, ulid_at},
 };
 
@@ -25,12 +29,19 @@ mod entry {
         pub tenant_id: String,
         #[sea_orm(primary_key, auto_increment = false)]
         pub event_id: String,
+        pub mac: Vec<u8>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
     pub enum Relation {}
 
     impl ActiveModelBehavior for ActiveModel {}
+
+    impl super::Protected for Entity {
+        const MAC: Column = Column::Mac;
+        /// It never changes, and goes by age.
+        const RECORDED: bool = false;
+    }
 }
 
 /// Adds the events of operators to the index.
@@ -40,15 +51,23 @@ pub(in crate::store::audit) async fn insert(tx: &Transaction, records: &[Record]
         .filter(|record| record.origin.actor.kind == ActorKind::Operator);
     let entries = by_operators.flat_map(|record| {
         let tenants = record.event.tenant_id.iter().chain(&record.event.tenants);
-        tenants.map(|tenant_id| entry::ActiveModel {
-            tenant_id: Set(tenant_id.to_string()),
-            event_id: Set(record.event_id.as_str().to_owned()),
+        tenants.map(|tenant_id| entry::Model {
+            tenant_id: tenant_id.to_string(),
+            event_id: record.event_id.as_str().to_owned(),
+            mac: Vec::new(),
         })
     });
-    let entries: Vec<_> = entries.collect();
+    let mut entries: Vec<_> = entries.collect();
     if entries.is_empty() {
         return Ok(());
     }
+    let key = rows::current(tx)?;
+    for entry in &mut entries {
+        rows::protect::<entry::Entity>(&key, entry)?;
+    }
+    let entries = entries
+        .into_iter()
+        .map(|entry| entry.into_active_model().reset_all());
     // A tenant may be named twice.
     let once = OnConflict::columns([entry::Column::TenantId, entry::Column::EventId])
         .do_nothing()
@@ -64,9 +83,10 @@ pub(in crate::store::audit) async fn insert(tx: &Transaction, records: &[Record]
 /// one. An event may hold facts of other tenants in its details.
 ///
 /// # Errors
-/// [`StoreError::Corrupt`] for a row that isn't an event.
+/// [`StoreError::Corrupt`] for a row that isn't an event, [`StoreError::Altered`] for an entry that nobody with the keys has
+/// written.
 pub async fn operator_actions(
-    conn: &impl ConnectionTrait,
+    conn: &impl Keyed,
     tenant_id: &TenantId,
     before: Option<&EventId>,
     limit: u64,
@@ -83,7 +103,7 @@ pub async fn operator_actions(
             })
             .order_by_desc(entry::Column::EventId)
             .limit(wanted)
-            .all(conn)
+            .read_all(conn)
             .await?;
         let ids = entries.iter().map(|entry| entry.event_id.as_str());
         let rows = row::Entity::find()

@@ -45,13 +45,16 @@ impl Resuming<'_> {
     /// Verifies what is sealed. It may take long, so that no transaction waits for it.
     pub(super) async fn sealed(&self) -> Result<Sealed, ResumeError> {
         // A sealer that has ended may not have signed its last head.
-        if let Some(log) = log::current(self.db.read()).await? {
-            sign_last(self.db, self.keyring, &log).await?;
+        let all = log::all(self.db.read()).await?.logs;
+        if let Some(log) = all.iter().rev().find(|log| log.key(self.keyring).is_ok()) {
+            sign_last(self.db, self.keyring, log).await?;
         }
         let mut logs = Vec::new();
-        for log in log::all(self.db.read()).await? {
-            let signer = log.signer(self.keyring).map_err(StoreError::from)?;
-            logs.push((log, signer.verifier_key().clone()));
+        for log in all {
+            // A log without a key is a fault of its own.
+            if let Ok(signer) = log.signer(self.keyring) {
+                logs.push((log, signer.verifier_key().clone()));
+            }
         }
         let conn = self.db.read();
         let verified = verify_all(conn, &logs, &[], Some(self.keyring), |_, _| {}).await?;
@@ -69,13 +72,9 @@ impl Resuming<'_> {
         conn: &impl Keyed,
         sealed: &Sealed,
     ) -> Result<Situation, ResumeError> {
-        let log = log::current(conn).await?.ok_or(ResumeError::NoLog)?;
-        let is_authentic = match log.key(self.keyring) {
-            Ok(key) => log.check(key).is_ok(),
-            Err(error) => return Err(StoreError::from(error).into()),
-        };
+        let log = self.newest_log(conn).await?;
         let position = match log.position.parse() {
-            Ok(position) if is_authentic => position,
+            Ok(position) if log.is_authentic(self.keyring) => position,
             _ => last_sealed(conn, &log).await?,
         };
         // No counter has ever counted so far.
@@ -96,11 +95,17 @@ impl Resuming<'_> {
             pin.add(unaccepted.pin.as_bytes());
         }
         for difference in &sealed.rows.rows {
+            if difference.is_altered() {
+                return Err(ResumeError::CannotStepOver(format!(
+                    "{}: keep a copy of it, and restore or delete it",
+                    difference.describe()
+                )));
+            }
             words.push(difference.describe());
             let version = difference.version();
             for field in [
                 version.row.as_bytes(),
-                &version.mac,
+                &version.digest,
                 &version.before.unwrap_or_default(),
             ] {
                 pin.add(field);
@@ -121,6 +126,40 @@ impl Resuming<'_> {
             steps,
             position,
         })
+    }
+}
+
+impl Resuming<'_> {
+    /// Returns the log that another one would follow.
+    ///
+    /// # Errors
+    /// [`ResumeError::CannotStepOver`] if it is one that no key of the service has started, or one that is not the newest: the
+    /// next log would have the name of the one that is gone.
+    async fn newest_log(&self, conn: &impl Keyed) -> Result<Log, ResumeError> {
+        // An edited counter says nothing, and is stepped over itself.
+        let counted = match change::counted_logs(conn).await {
+            Err(error) if error.is_temporary() => return Err(error.into()),
+            counted => counted.ok(),
+        };
+        let all = log::all(conn).await?;
+        let newest = all.logs.last().map(|log| log.log_id);
+        let unreadable = all.unreadable.last().copied().filter(|id| Some(*id) > newest);
+        let is_forged = |log: &&Log| {
+            log.key(self.keyring).is_err() || counted.is_some_and(|counted| log.log_id > counted.newest)
+        };
+        let forged = all.logs.last().filter(is_forged).map(|log| log.log_id);
+        if let Some(log_id) = unreadable.or(forged) {
+            return Err(ResumeError::CannotStepOver(format!(
+                "the row {log_id} of audit_logs was written by somebody without the keys: keep a copy of it, and delete it"
+            )));
+        }
+        match counted {
+            Some(counted) if counted.is_gone(newest) => Err(ResumeError::CannotStepOver(format!(
+                "the row {} of audit_logs is gone: restore it from a copy, or start a new epoch",
+                counted.newest
+            ))),
+            _ => all.logs.into_iter().next_back().ok_or(ResumeError::NoLog),
+        }
     }
 }
 

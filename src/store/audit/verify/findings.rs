@@ -49,6 +49,8 @@ impl Findings {
 #[derive(Clone, Debug, Default)]
 pub struct Untrusted {
     ranges: Vec<(i64, i64)>,
+    /// The number of the last event that is sealed, for a verification without keys: it takes nothing from later ones.
+    sealed_through: Option<i64>,
 }
 
 /// The most ranges. Beyond them the last one takes in what follows, so that memory stays bounded.
@@ -64,6 +66,21 @@ impl Untrusted {
             }
             _ => self.ranges.push((from, through)),
         }
+    }
+
+    /// Takes nothing from the events after a number, which are not sealed: without the keys nothing shows who has written them.
+    pub(super) fn leave_out_after(&mut self, sealed_through: i64) {
+        self.sealed_through = Some(sealed_through);
+    }
+
+    /// Returns whether nothing is taken from events that are not sealed.
+    pub(super) fn has_unsealed(&self) -> bool {
+        self.sealed_through.is_some()
+    }
+
+    /// Returns whether nothing is taken from the event with a number because it is not sealed.
+    pub(super) fn is_unsealed(&self, number: i64) -> bool {
+        self.sealed_through.is_some_and(|sealed| number > sealed)
     }
 
     /// Puts the ranges in order, for the other methods.

@@ -12,8 +12,8 @@ use super::{
 use crate::{
     keys::Keyring,
     store::{
-        Keyed, StoreError,
-        log::{self, Log},
+        Keyed, StoreError, change,
+        log::{self, Log, Logs},
     },
     tlog::{Checkpoint, Origin, VerifierKey},
 };
@@ -75,12 +75,30 @@ pub struct LogReport {
 /// What a verification of several logs has found.
 #[derive(Clone, Debug)]
 pub struct Verified {
-    /// The logs, the oldest first. The last one tells of what is in no log, too.
+    /// The logs, the oldest first.
     pub logs: Vec<LogReport>,
+    /// What is wrong beside them: what is in no log, and rows of logs that no holder of the keys has started.
+    pub beside: Option<Fault>,
+    /// The logs of the database whose keys are not given.
+    pub unverified: Vec<Origin>,
     /// The events that nothing is taken from.
     pub untrusted: Untrusted,
     /// What a resume would have to accept.
     pub(super) unaccepted: Vec<Unaccepted>,
+}
+
+impl Verified {
+    /// Returns what is wrong and was not accepted, with the origin of the log; empty for what is in none.
+    pub fn faults(&self) -> impl Iterator<Item = (&str, &Fault)> {
+        let of_logs = self.logs.iter().filter(|log| !log.is_accepted);
+        let of_logs = of_logs.filter_map(|log| {
+            log.report
+                .fault
+                .as_ref()
+                .map(|fault| (log.origin.as_str(), fault))
+        });
+        of_logs.chain(self.beside.as_ref().map(|fault| ("", fault)))
+    }
 }
 
 /// What is wrong with sealed events and was not accepted.
@@ -97,7 +115,8 @@ pub(super) struct Unaccepted {
 }
 
 /// Verifies several logs of a record, the oldest first, each by its key from outside. Of the open log it checks with a keyring
-/// the events that are not sealed yet, too.
+/// the events that are not sealed yet, too. A log of the database that is not given is a fault, with a keyring, if no holder of
+/// the keys has started it, and otherwise one that was not verified.
 ///
 /// What retention removed of an older log, and what a resume has stepped over, stands in events of later logs: without those
 /// logs it is a fault.
@@ -111,7 +130,17 @@ pub async fn verify_all(
     keyring: Option<&Keyring>,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Verified, StoreError> {
-    let open = log::current(conn).await?.map(|log| log.log_id);
+    // Before the logs: one may be started meanwhile.
+    let counted = match change::counted_logs(conn).await {
+        Err(error) if error.is_temporary() => return Err(error),
+        // An edited counter is a fault of what is not sealed.
+        counted => counted.ok(),
+    };
+    let all = log::all(conn).await?;
+    // Whoever has no key may add a log: that makes no other one end.
+    let mut newest = all.logs.iter().rev();
+    let newest = newest.find(|log| keyring.is_none_or(|keyring| log.key(keyring).is_ok()));
+    let open = newest.map(|log| log.log_id);
     let (mut told, mut found) = (Told::default(), Vec::new());
     for (log, key) in logs.iter().rev() {
         let is_of = |checkpoint: &&Checkpoint| checkpoint.origin == log.origin;
@@ -135,8 +164,49 @@ pub async fn verify_all(
     if has_open {
         strays::find(conn, &told, &mut rest).await?;
     }
+    let others = all.logs.iter();
+    let others = others.filter(|log| logs.iter().all(|(given, _)| given.log_id != log.log_id));
+    let mut unverified = Vec::new();
+    match keyring {
+        Some(keyring) => {
+            for log in others.filter(|log| !log.is_authentic(keyring)) {
+                rest.add_whole(format!("no key of the service is that of the log {}", log.origin));
+            }
+        }
+        None => unverified.extend(others.map(|log| log.origin.clone())),
+    }
+    for log_id in &all.unreadable {
+        rest.add_whole(format!("the row {log_id} of audit_logs can't be read"));
+    }
+    if let Some(counted) = counted {
+        gone(&all, counted.newest, &mut rest);
+    }
     told.untrusted.sort();
-    Ok(summary(found, &rest, told))
+    if keyring.is_none() {
+        told.untrusted.leave_out_after(told.sealed_through);
+    }
+    Ok(Verified {
+        unverified,
+        ..summary(found, &rest, told)
+    })
+}
+
+/// Looks for logs that were started and that the database does not have. Their numbers have no gaps.
+fn gone(all: &Logs, counted: i64, findings: &mut Findings) {
+    let mut ids: Vec<_> = all.logs.iter().map(|log| log.log_id).collect();
+    ids.extend(&all.unreadable);
+    ids.retain(|log_id| (1..=counted).contains(log_id));
+    ids.push(counted.saturating_add(1));
+    ids.sort_unstable();
+    let mut expected = 1;
+    for log_id in ids {
+        match log_id - expected {
+            ..=0 => {}
+            1 => findings.add_whole(format!("log {expected} is gone")),
+            _ => findings.add_whole(format!("logs {expected} to {} are gone", log_id - 1)),
+        }
+        expected = log_id.saturating_add(1);
+    }
 }
 
 /// Says of each log whether what is wrong was accepted.
@@ -170,7 +240,7 @@ fn summary(found: Vec<Found>, rest: &Findings, told: Told) -> Verified {
             is_accepted,
         });
     }
-    let pin = rest.pin();
+    let (pin, mut beside) = (rest.pin(), None);
     if let Some(fault) = rest.first().filter(|_| !told.accepts("", &pin)) {
         unaccepted.push(Unaccepted {
             log: String::new(),
@@ -178,12 +248,12 @@ fn summary(found: Vec<Found>, rest: &Findings, told: Told) -> Verified {
             extent: pin.clone(),
             pin,
         });
-        if let Some(newest) = logs.last_mut().filter(|newest| newest.report.fault.is_none()) {
-            newest.report.fault = Some(fault.clone());
-        }
+        beside = Some(fault.clone());
     }
     Verified {
         logs,
+        beside,
+        unverified: Vec::new(),
         untrusted: told.untrusted,
         unaccepted,
     }
@@ -206,8 +276,13 @@ pub async fn verify(
 ) -> Result<Report, StoreError> {
     let logs = [(log.clone(), key.clone())];
     let mut verified = verify_all(conn, &logs, kept, keyring, &mut progress).await?;
-    let report = verified.logs.pop().ok_or(StoreError::Corrupt("audit_logs"))?;
-    Ok(report.report)
+    let mut report = verified
+        .logs
+        .pop()
+        .ok_or(StoreError::Corrupt("audit_logs"))?
+        .report;
+    report.fault = report.fault.or(verified.beside);
+    Ok(report)
 }
 
 /// What was found in a log.
@@ -232,6 +307,8 @@ struct Told {
     /// What resumes have accepted.
     accepted: Vec<Accepted>,
     untrusted: Untrusted,
+    /// The number of the last event with a row of its own that a signed head holds.
+    sealed_through: i64,
     /// Whether a leaf names another row than its own.
     has_wrong_places: bool,
 }

@@ -228,6 +228,8 @@ impl<'a, C: Keyed> Verification<'a, C> {
             for (number, encoded) in &events {
                 self.told.event(*number, encoded);
             }
+            let last = self.last.get(OWN).copied().unwrap_or(0);
+            self.told.sealed_through = self.told.sealed_through.max(last);
         }
     }
 

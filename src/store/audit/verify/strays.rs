@@ -69,7 +69,9 @@ pub(super) async fn find(
 }
 
 async fn leaves_of_no_log(conn: &impl ConnectionTrait, findings: &mut Findings) -> Result<(), StoreError> {
-    let known: HashSet<_> = log::all(conn).await?.into_iter().map(|log| log.log_id).collect();
+    let all = log::all(conn).await?;
+    let known = all.logs.iter().map(|log| log.log_id);
+    let known: HashSet<_> = known.chain(all.unreadable).collect();
     let mut after = i64::MIN;
     // One look at the key for each log.
     while let Some(next) = leaf::Entity::find()

@@ -69,6 +69,14 @@ async fn a_tenant_has_the_acts_of_operators_that_concern_it() {
             ["tenant.update", "client.suspend"]
         );
         assert!(actions(&initech, None, 9).await.is_empty());
+        // One that somebody has put there shows nobody the act on another tenant.
+        let forged = "INSERT INTO audit_tenant_actions SELECT 'initech', event_id, mac FROM audit_tenant_actions WHERE tenant_id = 'globex'";
+        db.read().execute_unprepared(forged).await.unwrap();
+        let shown = operator_actions(db.read(), &initech, None, 9).await;
+        assert!(
+            matches!(shown, Err(StoreError::Altered("audit_tenant_actions"))),
+            "{place:?}"
+        );
         // One that somebody has removed does not end the list.
         let gone = "DELETE FROM audit_events WHERE action = 'client.suspend'";
         let kept = "CREATE TABLE kept AS SELECT * FROM audit_events WHERE action = 'client.suspend'";

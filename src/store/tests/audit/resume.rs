@@ -52,13 +52,19 @@ fn keys(record: &Sealed, logs: Vec<Log>) -> Vec<(Log, VerifierKey)> {
     logs.into_iter().map(|log| (log.clone(), key(&log))).collect()
 }
 
-/// Returns the fault of each log, the oldest first, and whether it was accepted.
+/// Returns the fault of each log, the oldest first, and whether it was accepted. That of the newest may be one of no log.
 async fn verified(record: &Sealed) -> Vec<(Option<String>, bool)> {
-    let logs = keys(record, log::all(record.db.read()).await.unwrap());
+    let logs = keys(record, log::all(record.db.read()).await.unwrap().logs);
     let reports = verify_all(record.db.read(), &logs, &[], Some(&record.keyring), |_, _| {}).await;
-    let reports = reports.unwrap().logs.into_iter();
+    let verified = reports.unwrap();
+    let beside = verified.beside;
+    let newest = verified.logs.len().saturating_sub(1);
+    let reports = verified.logs.into_iter().enumerate();
     reports
-        .map(|log| (log.report.fault.as_ref().map(Fault::to_string), log.is_accepted))
+        .map(|(place, log)| {
+            let fault = log.report.fault.or(beside.clone().filter(|_| place == newest));
+            (fault.as_ref().map(Fault::to_string), log.is_accepted)
+        })
         .collect()
 }
 
@@ -493,12 +499,124 @@ async fn a_counter_that_was_edited_goes_on_in_a_new_epoch() {
     }
 }
 
+/// A row of `audit_logs` that somebody without the keys has put there makes no log end, and nothing goes on behind it.
+#[tokio::test]
+async fn a_log_that_nobody_with_the_keys_has_started_is_named() {
+    for (values, named) in [
+        ("'auth.example/token/2', 99, 0, root", "no key of the service"),
+        ("'auth.example/token/2', 1, 0, root", "is not signed"),
+        ("'auth.example/token 2', 1, 0, root", "can't be read"),
+        ("'auth.example/token/2', 1, -1, root", "can't be read"),
+    ] {
+        for mut record in Sealed::each().await {
+            let place = record.place.label;
+            record.change("one").await;
+            record.seal().await;
+            let insert = "INSERT INTO audit_logs (log_id, origin, key_version, size, root, position, started_at, mac) SELECT 2, ";
+            record
+                .edit(&format!("{insert}{values}, '1', started_at, mac FROM audit_logs"))
+                .await;
+            let all = log::all(record.db.read()).await.unwrap().logs;
+            let mut logs = all.clone();
+            logs.retain(|log| log.key(&record.keyring).is_ok());
+            let logs = keys(&record, logs);
+            let conn = record.db.read();
+            let verified = verify_all(conn, &logs, &[], Some(&record.keyring), |_, _| {}).await;
+            let faults: Vec<_> = verified
+                .unwrap()
+                .faults()
+                .map(|(_, fault)| fault.to_string())
+                .collect();
+            assert!(
+                faults.iter().any(|fault| fault.contains(named)),
+                "{place} {values}: {faults:?}"
+            );
+
+            // With the key of the real log alone.
+            let keyless = record.place.connect().await;
+            let given = keys(&record, vec![record.log.clone()]);
+            let verified = verify_all(keyless.read(), &given, &[], None, |_, _| {})
+                .await
+                .unwrap();
+            let is_told = !verified.unverified.is_empty() || verified.faults().count() > 0;
+            assert!(is_told, "{place} {values}");
+            keyless.close().await;
+
+            let refused = request(&record, &decider(&*record.clock, "ann")).await;
+            assert!(
+                matches!(&refused, Err(ResumeError::CannotStepOver(why)) if why.contains("row 2 of audit_logs")),
+                "{place} {refused:?}"
+            );
+        }
+    }
+}
+
+/// Without its row, the log of the same name and key would begin again, with other heads of the same sizes.
+#[tokio::test]
+async fn a_log_that_was_removed_does_not_begin_again() {
+    for mut record in Sealed::each().await {
+        let place = record.place.label;
+        record.change("one").await;
+        record.group(2).await;
+        record.seal().await;
+        for table in [
+            "audit_logs",
+            "audit_leaves",
+            "audit_log_tiles",
+            "audit_checkpoints",
+        ] {
+            record.edit(&format!("DELETE FROM {table}")).await;
+        }
+        record.edit("UPDATE audit_writers SET sealed = 0").await;
+        let open = async |record: &Sealed| {
+            let now = record.clock.now();
+            ensure_log(&record.db, &record.keyring, "auth.example", "token", now).await
+        };
+        let refused = open(&record).await;
+        assert!(
+            matches!(refused, Err(StoreError::Removed("audit_logs"))),
+            "{place} {refused:?}"
+        );
+        let verified = verify_all(record.db.read(), &[], &[], Some(&record.keyring), |_, _| {}).await;
+        let verified = verified.unwrap();
+        let faults: Vec<_> = verified.faults().map(|(_, fault)| fault.what.as_str()).collect();
+        assert_eq!(faults, ["log 1 is gone"], "{place}");
+        let refused = request(&record, &decider(&*record.clock, "ann")).await;
+        assert!(
+            matches!(refused, Err(ResumeError::CannotStepOver(_))),
+            "{place} {refused:?}"
+        );
+
+        // A new epoch has a log with another name, and the fault stays told.
+        let tx = record.db.write().await.unwrap();
+        change::start_epoch(&tx, &SystemRandom).await.unwrap();
+        tx.commit().await.unwrap();
+        let next = open(&record).await.unwrap();
+        assert_eq!(next.log_id, 2, "{place}");
+        assert_ne!(next.origin, record.log.origin, "{place}");
+        record.follow(next).await;
+        record.seal().await;
+        let verified = verified_faults(&record).await;
+        assert!(
+            verified.iter().any(|fault| fault == "log 1 is gone"),
+            "{place} {verified:?}"
+        );
+    }
+}
+
+async fn verified_faults(record: &Sealed) -> Vec<String> {
+    let logs = keys(record, log::all(record.db.read()).await.unwrap().logs);
+    let verified = verify_all(record.db.read(), &logs, &[], Some(&record.keyring), |_, _| {}).await;
+    let verified = verified.unwrap();
+    verified.faults().map(|(_, fault)| fault.what.clone()).collect()
+}
+
 const ROW: &str = "things/1";
 
 fn version(mac: u8, before: Option<u8>) -> RowVersion {
     RowVersion {
         row: ROW.to_owned(),
-        mac: [mac; 16],
+        digest: [mac; 16],
         before: before.map(|before| [before; 16]),
     }
 }
@@ -521,7 +639,8 @@ async fn row(conn: &Pool, mac: u8, each: &mut (dyn FnMut(StoredRow) + Send)) -> 
     let newest = rows::version::Entity::find_by_id(ROW).one(conn).await?;
     each(StoredRow {
         version: version(mac, None),
-        newest: newest.map(|newest| (newest.event_number, newest.row_mac)),
+        newest: newest.map(|newest| (newest.event_number, newest.row_digest)),
+        is_altered: false,
     });
     Ok(())
 }
@@ -535,11 +654,11 @@ async fn changed_row(record: &Sealed, version: RowVersion) {
 }
 
 async fn row_fault(record: &Sealed, table: RowTable) -> Option<String> {
-    let logs = keys(record, log::all(record.db.read()).await.unwrap());
+    let logs = keys(record, log::all(record.db.read()).await.unwrap().logs);
     let verified = verify_all(record.db.read(), &logs, &[], Some(&record.keyring), |_, _| {}).await;
     let untrusted = verified.unwrap().untrusted;
-    let fault = check_rows(record.db.read(), &[table], &untrusted).await.unwrap();
-    fault.map(|fault| fault.what)
+    let found = check_rows(record.db.read(), &[table], &untrusted).await.unwrap();
+    found.faults.into_iter().next().map(|fault| fault.what)
 }
 
 /// Nothing is taken from an event that somebody has altered, and what its true content was is accepted by two persons.

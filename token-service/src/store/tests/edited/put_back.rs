@@ -17,7 +17,8 @@ async fn verified(store: &Store) -> String {
     let found = check_rows(store.db.read(), &recorded_tables(), &Untrusted::default())
         .await
         .unwrap();
-    found.map(|fault| fault.what).unwrap_or_default()
+    let faults = found.faults.into_iter().map(|fault| fault.what);
+    faults.collect::<Vec<_>>().join("; ")
 }
 
 async fn stored<E: Protected>(store: &Store, find: Select<E>) -> E::Model {
