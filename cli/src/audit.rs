@@ -2,7 +2,7 @@
 //! writes nothing. `trace` calls token-service instead, as an operator, and `verify` can ask a service for what takes its keys;
 //! `resume` opens a service's database with its keys.
 
-use std::io::Write;
+use std::{io::Write, path::PathBuf};
 
 use accord::{
     store::{
@@ -82,6 +82,9 @@ pub enum AuditCommand {
         /// A file with lines of `export`. Repeatable.
         #[arg(long, value_name = "FILE", required = true)]
         record: Vec<PathBuf>,
+        /// The id of a listed event that was dealt with in another way. Repeatable.
+        #[arg(long, value_name = "EVENT_ID")]
+        done: Vec<String>,
     },
     /// Tells where an access token comes from: its grant, the Tenant Admin who granted it, its client, and the operators who
     /// submitted and approved the client's requests.
@@ -115,7 +118,9 @@ pub async fn run(command: &AuditCommand, out: &mut impl Write) -> anyhow::Result
             proof(&source.open().await?, &event_id, out).await
         }
         AuditCommand::Export { source, after } => export(&source.open().await?, *after, out).await,
-        AuditCommand::Lost { source, record } => lost::run(&source.open().await?, record, out).await,
+        AuditCommand::Lost { source, record, done } => {
+            lost::run(&source.open().await?, record, done, out).await
+        }
         AuditCommand::Trace { jti, service, json } => trace::run(jti, service, *json, out).await,
         AuditCommand::Resume(command) => resume::run(command, out).await,
         AuditCommand::Checkpoint { source } => {

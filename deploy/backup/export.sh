@@ -9,6 +9,9 @@ set -eu
 umask 077
 file=$1
 touch "$file"
+# The first export of a large record outlasts the timer.
+exec 9>"$file.lock"
+flock -n 9 || exit 0
 # A line without an end was cut, as by a full disk, and is exported again.
 [ -z "$(tail -c 1 "$file")" ] || sed -i '$d' "$file"
 last=$(tail -n 1 "$file" | sed -n 's/^{"position":"\([0-9/]*\)".*/\1/p')

@@ -36,7 +36,6 @@ const TAKES: &[(&str, &str)] = &[
     ("client_secret.revoke", "RevokeClientSecret"),
     ("consent.change_allowed_networks", "ChangeAllowedNetworks"),
     ("consent.change_designated_user", "ChangeDesignatedUser"),
-    ("consent.deny", "DenySetup"),
     ("consent.revoke", "RevokeConsent"),
     // A newer consent has taken its place, and is lost.
     ("consent.supersede", "RevokeConsent"),
@@ -54,9 +53,14 @@ const TAKES: &[(&str, &str)] = &[
     ("workload.revoke", "RevokeWorkload"),
 ];
 
-/// Actions of the table above that another one does again.
+/// Actions of the table above that another one does again, or takes more away than.
 const DONE_BY_ANOTHER: &[(&str, &str)] = &[
+    ("client.set_keys", "client.suspend"),
+    ("client.update", "client.suspend"),
+    ("consent.change_allowed_networks", "consent.revoke"),
+    ("consent.change_designated_user", "consent.revoke"),
     ("consent.supersede", "consent.revoke"),
+    ("tenant.update", "tenant.suspend"),
     ("user.enrol", "user.reset_password"),
 ];
 
@@ -97,6 +101,8 @@ const NEITHER: &[&str] = &[
     "audit_log.resume",
     "authorization_request.push",
     "code.reopen",
+    // A setup lasts an hour.
+    "consent.deny",
     "consent.repeat",
     "delivery.claim",
     "delivery.end",
@@ -167,16 +173,16 @@ impl Line {
         UnixMillis::from_timestamp(&time).context("the time of an event")
     }
 
-    /// Returns the action that does this one again.
-    fn again(&self) -> &str {
-        let other = DONE_BY_ANOTHER.iter().find(|(of, _)| *of == self.action);
-        other.map_or(&self.action, |(_, other)| other)
+    /// Returns the actions that do this one again.
+    fn again(&self) -> impl Iterator<Item = &str> {
+        let others = DONE_BY_ANOTHER.iter().filter(|(of, _)| *of == self.action);
+        others.map(|(_, other)| *other).chain([&*self.action])
     }
 
     /// Returns whether an event does this one again: on the same subject, with the same new values if the action is the same.
     fn is_done_by(&self, event: &EventRow) -> bool {
         let tenant_id = event.tenant_id.as_ref().map(|id| id.as_str());
-        event.action == self.again()
+        self.again().any(|action| action == event.action)
             && event.subject == self.subject
             && tenant_id == self.tenant_id.as_deref()
             && (event.action != self.action || new_values(&event.detail) == new_values(&self.detail))
@@ -190,8 +196,9 @@ impl Line {
 
 /// Returns what an event set: its details without old values, and without why and through whom it was done.
 fn new_values(detail: &BTreeMap<String, String>) -> BTreeMap<&str, String> {
-    let told =
-        |name: &str| name.starts_with("old_") || ["reason", "workload", "force", "altered"].contains(&name);
+    let told = |name: &str| {
+        name.starts_with("old_") || ["reason", "workload", "force", "altered", "data_keys"].contains(&name)
+    };
     let set = detail.iter().filter(|(name, _)| !told(name));
     set.map(|(name, value)| {
         let replaced = serde_json::from_str::<serde_json::Value>(value).ok();
@@ -201,19 +208,32 @@ fn new_values(detail: &BTreeMap<String, String>) -> BTreeMap<&str, String> {
     .collect()
 }
 
-/// Writes what the database lacks of the record in the files, first what takes something away.
+/// Writes what the database lacks of the record in the files, first what takes something away. Skips the events of `handled`.
 ///
 /// # Errors
-/// If something that takes away is missing and was not done again since, or the files have a line that can't be read.
-pub async fn run(db: &Database, records: &[PathBuf], out: &mut impl Write) -> anyhow::Result<()> {
+/// If something that takes away is missing and was not done again since, or the files have a line that can't be read. All
+/// others are listed before.
+pub async fn run(
+    db: &Database,
+    records: &[PathBuf],
+    handled: &[String],
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
     let deleted_until = deleted_until(db).await?;
-    let (mut batch, mut lost, mut known, mut seen) = (Vec::new(), Vec::new(), 0, HashSet::new());
+    let (mut batch, mut lost, mut known, mut unreadable) = (Vec::new(), Vec::new(), 0, 0);
+    let mut seen: HashSet<_> = handled.iter().cloned().collect();
     for path in records {
         let file = File::open(path).with_context(|| path.display().to_string())?;
         for (number, text) in BufReader::new(file).lines().enumerate() {
             let at = || format!("{}, line {}", path.display(), number + 1);
-            let Some(line) = line(&text.with_context(at)?).with_context(at)? else {
-                continue;
+            let line = match line(&text.with_context(at)?) {
+                Ok(Some(line)) => line,
+                Ok(None) => continue,
+                Err(error) => {
+                    writeln!(out, "{}: {error:#}", at())?;
+                    unreadable += 1;
+                    continue;
+                }
             };
             let is_kept = deleted_until.is_none_or(|until| line.time().is_ok_and(|time| time >= until));
             // Two exports may overlap.
@@ -232,7 +252,13 @@ pub async fn run(db: &Database, records: &[PathBuf], out: &mut impl Write) -> an
             "the database has none of these events: is the record that of the other service?"
         )?;
     }
-    report(db, &lost, out).await
+    // Whatever the order of the files: of two changes of one thing the later one is done last.
+    lost.sort_by_cached_key(|line| (line.time().ok(), line.event_id.clone()));
+    let reported = report(db, &lost, out).await;
+    if unreadable > 0 {
+        bail!("{unreadable} lines of the export can't be read: find out what they were");
+    }
+    reported
 }
 
 /// Reads a line of an export. `None` for what needs no look-up.
@@ -280,10 +306,14 @@ async fn missing(db: &Database, lines: Vec<Line>, lost: &mut Vec<Line>) -> anyho
 
 async fn report(db: &Database, lost: &[Line], out: &mut impl Write) -> anyhow::Result<()> {
     let creates = |line: &&Line| matches!(Effect::of(&line.action), Effect::Creates(_) | Effect::Begins);
+    // A link is made with its secret, which has no event of its own.
+    let subjects = |line: &Line| [line.subject.clone(), line.detail.get("secret_id").cloned()];
+    let is_link = |line: &&Line| line.action == "delivery.create";
     let created = lost
         .iter()
-        .filter(creates)
-        .filter_map(|line| line.subject.clone());
+        .filter(|line| creates(line) || is_link(line))
+        .flat_map(subjects)
+        .flatten();
     let created: HashSet<_> = created.collect();
     let (mut takes, mut gives, mut done, mut gone) = (Vec::new(), Vec::new(), 0, 0);
     for line in lost {
@@ -342,15 +372,20 @@ fn section(out: &mut impl Write, what: &str, lines: &[(&Line, &str)]) -> anyhow:
 
 /// Returns whether the database has an event that did the same later.
 async fn is_done_again(db: &Database, line: &Line) -> anyhow::Result<bool> {
-    let filter = Filter {
-        action: Some(line.again().to_owned()),
-        subject: line.subject.clone(),
-        outcome: Some(Outcome::Success),
-        from: Some(line.time()?),
-        ..Filter::default()
-    };
-    let events = listed(db, &filter, COMPARED).await?;
-    Ok(events.iter().any(|event| line.is_done_by(event)))
+    for action in line.again() {
+        let filter = Filter {
+            action: Some(action.to_owned()),
+            subject: line.subject.clone(),
+            outcome: Some(Outcome::Success),
+            from: Some(line.time()?),
+            ..Filter::default()
+        };
+        let events = listed(db, &filter, COMPARED).await?;
+        if events.iter().any(|event| line.is_done_by(event)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! For development only: it listens on loopback, and writes credentials to `dev.json`.
 
-// `--help` prints the comments of the flags, so their URLs have none.
+// `--help` prints the comments of the flags, so URLs in them have no angle brackets.
 #![allow(rustdoc::bare_urls)]
 
 use std::{
