@@ -51,11 +51,11 @@ pub async fn start_epoch<M: MigratorTrait>(
 
 async fn begin_epoch(db: &Database, random: &dyn Random) -> Result<(), StoreError> {
     let tx = db.write().await?;
-    if is_epoch_unfinished(&tx).await? {
-        return tx.rollback().await;
-    }
+    // Also after an interruption: the copy itself may have been made between the two, and its epoch was served from since.
     let position = change::start_epoch(&tx, random).await?;
-    mark_epoch_unfinished(&tx).await?;
+    if !is_epoch_unfinished(&tx).await? {
+        mark_epoch_unfinished(&tx).await?;
+    }
     let event = Event::new("epoch.start").subject(position.epoch.as_str());
     audit::record(&tx, &SystemClock, random, &Origin::system("command-line"), event).await;
     tx.commit().await
