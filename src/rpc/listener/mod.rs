@@ -95,7 +95,7 @@ pub(super) struct Drain {
     pub(super) stop: CancellationToken,
     /// Ends the calls that last longer.
     pub(super) cutoff: Cutoff,
-    /// The calls that last longer than their connections.
+    /// The calls that may outlast their connections.
     pub(super) detached: DetachedCalls,
 }
 
@@ -234,7 +234,11 @@ async fn serve<IO>(
     };
     if timeout(DRAIN, finished).await.is_err() {
         drain.cutoff.end_calls();
-        let _ = timeout(LAST_RESPONSES, connections.wait()).await;
+        let last = async {
+            connections.wait().await;
+            drain.detached.finished().await;
+        };
+        let _ = timeout(LAST_RESPONSES, last).await;
     }
 }
 

@@ -4,15 +4,26 @@
 //! before its commit, and nobody would learn what was tried. Each of these calls runs in a task of its own, with the context of
 //! the call. A call that only reads ends with its caller.
 
+use std::{
+    panic::AssertUnwindSafe,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
 use axum::{
     body::Body,
     http::{Method, Request, Response},
 };
-use tokio::time::timeout;
+use futures_util::FutureExt;
+use http_body_util::BodyExt;
+use tokio::{sync::oneshot, time::timeout};
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use super::{MAX_CALL_TIME, Panicked, Protocol, RejectedCalls, Route, Routes, rejected_call};
+use super::{Cutoff, MAX_CALL_TIME, Panicked, Protocol, RejectedCalls, Route, Routes, rejected_call};
 use crate::{
     rpc::{
         context::{self, CallContext},
@@ -21,13 +32,17 @@ use crate::{
     text::validation,
 };
 
-/// The most calls of a service that run in tasks of their own. A caller that resets its calls does not wait for their end, so the
-/// limits of its connection do not bound them.
-const MAX_CALLS: usize = 4_096;
+/// The most calls of a service whose callers have gone. A caller that resets its calls does not wait for their end, so the limits
+/// of its connection do not bound them.
+const MAX_ABANDONED: usize = 4_096;
 
 /// The calls that run in tasks of their own. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(in crate::rpc) struct DetachedCalls(TaskTracker);
+pub(in crate::rpc) struct DetachedCalls {
+    tasks: TaskTracker,
+    /// How many of them have lost their caller.
+    abandoned: Arc<AtomicUsize>,
+}
 
 /// What a call needs beside its request.
 pub(super) struct Detached<P> {
@@ -36,11 +51,12 @@ pub(super) struct Detached<P> {
     pub(super) route: Route,
     /// `None` without a database.
     pub(super) rejected: Option<RejectedCalls>,
+    pub(super) cutoff: Cutoff,
 }
 
 impl DetachedCalls {
     /// Calls the routes in a task of its own, and records the call if it is rejected. The call takes [`MAX_CALL_TIME`] at most,
-    /// however long its caller waits.
+    /// however long its caller waits. A call whose caller goes before its message was read ends: nothing was decided.
     pub(super) async fn call<P: Protocol>(
         &self,
         call: Detached<P>,
@@ -49,9 +65,11 @@ impl DetachedCalls {
         request: Request<Body>,
     ) -> Response<Body> {
         let protocol = call.protocol.clone();
-        if self.0.len() >= MAX_CALLS {
+        if self.abandoned.load(Ordering::Relaxed) >= MAX_ABANDONED {
             return protocol.error(Problem::unavailable().into());
         }
+        let (unread, request) = watched(request);
+        let cutoff = call.cutoff.clone();
         let work = async move {
             let Ok(response) = routes.oneshot(request).await;
             let response = call.protocol.complete(response);
@@ -62,18 +80,56 @@ impl DetachedCalls {
             }
             response
         };
-        let work = timeout(MAX_CALL_TIME, context::scope(context, validation::scope(work)));
-        match self.0.spawn(work).await {
-            Ok(Ok(response)) => response,
+        let work = AssertUnwindSafe(context::scope(context, validation::scope(work))).catch_unwind();
+        let work = timeout(MAX_CALL_TIME, work);
+        let (mut caller, answer) = oneshot::channel();
+        let abandoned = self.abandoned.clone();
+        self.tasks.spawn(async move {
+            let mut work = pin!(work);
+            let done = tokio::select! {
+                biased;
+                done = &mut work => done,
+                () = cutoff.reached.cancelled() => return,
+                () = caller.closed() => {
+                    if Arc::strong_count(&unread) > 1 {
+                        return;
+                    }
+                    abandoned.fetch_add(1, Ordering::Relaxed);
+                    tokio::select! {
+                        _done = work => {}
+                        () = cutoff.reached.cancelled() => cutoff.count(),
+                    }
+                    abandoned.fetch_sub(1, Ordering::Relaxed);
+                    return;
+                }
+            };
+            let _ = caller.send(done);
+        });
+        match answer.await {
+            Ok(Ok(Ok(response))) => response,
             Ok(Err(_elapsed)) => protocol.error(Problem::deadline_exceeded().into()),
             // The panic hook has already logged the panic and its place.
-            Err(_panic) => protocol.error(Problem::internal(&Panicked).into()),
+            Ok(Ok(Err(_panic))) => protocol.error(Problem::internal(&Panicked).into()),
+            Err(_stopping) => protocol.error(Problem::stopping().into()),
         }
     }
 
     /// Waits until no call runs.
     pub(in crate::rpc) async fn finished(&self) {
-        self.0.close();
-        self.0.wait().await;
+        self.tasks.close();
+        self.tasks.wait().await;
     }
+}
+
+/// Returns the request with a mark that is shared until its message was read, or is not needed.
+fn watched(request: Request<Body>) -> (Arc<()>, Request<Body>) {
+    let unread = Arc::new(());
+    let mark = unread.clone();
+    let request = request.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _unread = &mark;
+            frame
+        }))
+    });
+    (unread, request)
 }

@@ -177,6 +177,10 @@ impl Cutoff {
         self.reached.cancel();
     }
 
+    fn count(&self) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Returns how many calls were ended.
     pub(super) fn calls(&self) -> usize {
         self.calls.load(Ordering::Relaxed)
@@ -302,6 +306,7 @@ async fn serve<P: Protocol>(
                     method: record.method.clone(),
                     route: record.route.clone(),
                     rejected: rejected.clone(),
+                    cutoff: cutoff.clone(),
                 };
                 return Ok(detached.call(call, context, routes, request).await);
             }
@@ -320,7 +325,7 @@ async fn serve<P: Protocol>(
             // The panic hook has already logged the panic and its place.
             Some(Err(_panic)) => protocol.error(Problem::internal(&Panicked).into()),
             None => {
-                cutoff.calls.fetch_add(1, Ordering::Relaxed);
+                cutoff.count();
                 protocol.error(Problem::stopping().into())
             }
         };
