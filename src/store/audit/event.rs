@@ -1,11 +1,12 @@
 //! The content of an audit event: who acted, on what, and the outcome. Knows no table.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     net::IpAddr,
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use serde::Deserialize;
 use strum::{AsRefStr, EnumString, IntoStaticStr};
 
 use crate::{
@@ -247,8 +248,8 @@ const MAX_DETAIL_BYTES: usize = 56 * 1024;
 /// More bytes than a hash takes in place of a value.
 const HASHED_BYTES: usize = 128;
 
-/// Puts hashes in place of the longest details, until all fit. A row of the database holds the value itself: its SHA-256 shows
-/// that it is the one that the event is about.
+/// Shortens the longest details, until all fit: an update of a list to the elements that it added and removed, all else to its
+/// SHA-256. A row of the database, or the event before, holds the value itself: the hash shows that it is the one.
 fn fit(detail: &mut BTreeMap<&'static str, String>) {
     while detail
         .iter()
@@ -260,9 +261,34 @@ fn fit(detail: &mut BTreeMap<&'static str, String>) {
         let Some(longest) = longest.filter(|longest| longest.len() > HASHED_BYTES) else {
             return;
         };
+        if let Some(difference) = difference(longest) {
+            *longest = difference;
+            continue;
+        }
         let hash = hex::encode(sha256(longest.as_bytes()));
         *longest = format!(r#"{{"sha256":"{hash}","bytes":{}}}"#, longest.len());
     }
+}
+
+/// Returns what an update of a list has added and removed, for its old and new value.
+fn difference(replaced: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Replaced {
+        old: Vec<serde_json::Value>,
+        new: Vec<serde_json::Value>,
+    }
+    let Replaced { old, new } = serde_json::from_str(replaced).ok()?;
+    let without = |these: &[serde_json::Value], those: &[serde_json::Value]| {
+        let those: HashSet<_> = those.iter().collect();
+        these
+            .iter()
+            .filter(|value| !those.contains(value))
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let (added, removed) = (without(&new, &old), without(&old, &new));
+    let difference = serde_json::json!({ "added": added, "removed": removed }).to_string();
+    (difference.len() < replaced.len()).then_some(difference)
 }
 
 /// A row that confers authority, and the beginning of the digest over its MAC and content.

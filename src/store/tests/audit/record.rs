@@ -205,4 +205,20 @@ fn the_longest_details_give_way_to_their_hashes_so_that_a_record_stays_below_64_
         "it fits without the longest one"
     );
     assert_eq!(detail["presentation"], text("p", 16_000));
+
+    // An update of a long list keeps what it added and removed.
+    let uris = |letters: &[&str]| {
+        letters
+            .iter()
+            .map(|letter| text(letter, 2_000))
+            .collect::<Vec<_>>()
+    };
+    let (old, new): (Vec<_>, Vec<_>) = (uris(&["a"; 20]), uris(&["a"; 10]));
+    let (old, new) = ([uris(&["b"]), old].concat(), [new, uris(&["c"])].concat());
+    let replaced = serde_json::json!({ "old": old, "new": new }).to_string();
+    let event = Event::new("client.update").detail("redirect_uris", replaced);
+    let origin = origin(ActorKind::Operator, "opr_1", UUID);
+    let record = Record::new(&*clock, &*random, origin, event);
+    let kept = serde_json::json!({ "added": uris(&["c"]), "removed": uris(&["b"]) });
+    assert_eq!(record.event.detail["redirect_uris"], kept.to_string());
 }
