@@ -74,26 +74,27 @@ impl Store {
         Ok(reuse)
     }
 
-    /// Ends a family and its access tokens. Changes nothing if it has ended before.
+    /// Ends a family and its access tokens. Returns whether it did: it changes nothing if the family has ended before.
     pub async fn end_family(
         &self,
         origin: &Origin,
         family: &Family,
         reason: &'static str,
         event: Event,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let tx = self.db.write().await?;
         let now = self.now();
         let row = by_id(&family.tenant_id, &family.family_id).lock_one(&tx).await?;
         let Some(row) = row.filter(|row| row.ended_at.is_none()) else {
-            return Ok(());
+            return Ok(false);
         };
         end(&tx, row, reason, now).await?;
         self.audit(&tx, origin, event).await;
         let (id, tenant_id) = (family.family_id.as_str(), Some(&family.tenant_id));
         let revocation = Revocation::new(RevocationKind::Family, id, tenant_id, now);
         revocation::publish(&tx, Vec::new(), vec![revocation], now).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await?;
+        Ok(true)
     }
 }
 

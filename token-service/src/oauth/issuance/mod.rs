@@ -233,11 +233,11 @@ impl<'a> Issuance<'a> {
     async fn end_family(&self, family: Family, reuse: Reuse, event: Event) -> Result<()> {
         let (oauth, origin) = (self.oauth.clone(), self.origin());
         complete(async move {
-            oauth
-                .store
-                .end_family(&origin, &family, reuse.into(), event)
-                .await?;
-            outcome::count_reuse(reuse, &family);
+            let ending = oauth.store.end_family(&origin, &family, reuse.into(), event);
+            // Of two replays at a time one ends it.
+            if ending.await? {
+                outcome::count_reuse(reuse, &family);
+            }
             oauth.cache.catch_up_or_log().await;
             Ok(())
         })
