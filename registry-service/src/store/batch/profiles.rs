@@ -1,6 +1,6 @@
 //! Clients, tenants and users for token-service, which asks for all those at once that its callers wait for: one
 //! statement for each table, whatever their number (decision 16). With a query for each fact, the first call of a client cost
-//! registry-service 382 µs of CPU on SQLite and 484 µs on PostgreSQL; in groups it costs 80 and 45 µs (benchmark case
+//! registry-service 382 µs of CPU on SQLite and 484 µs on PostgreSQL; in groups it costs 89 and 54 µs (benchmark case
 //! `new-replica`, docs/PERFORMANCE.md).
 
 use std::{collections::HashMap, sync::LazyLock};
