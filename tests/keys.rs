@@ -151,7 +151,6 @@ async fn uses_second_versions(databases: &[TestDatabase; 2]) -> bool {
         &[
             ("client_secrets", "pepper_version"),
             ("client_secrets", "tag_key_version"),
-            ("users", "name_key_version"),
         ][..],
         &[("families", "key_version"), ("verified_secrets", "key_version")],
     ]) {

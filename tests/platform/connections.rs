@@ -178,7 +178,7 @@ async fn a_flood_of_frames_ends_with_a_line_and_others_are_served() {
 
 async fn a_low_soft_limit_on_files_is_raised_and_bounds_the_connections() {
     for (limits, files, connections) in [
-        ("ulimit -H -n 4096; ulimit -S -n 1024", 4096, 1024),
+        ("ulimit -S -n 1024; ulimit -H -n 4096", 4096, 1024),
         ("ulimit -n 2000", 2000, 500),
     ] {
         let directory = tempfile::tempdir().unwrap();

@@ -197,7 +197,8 @@ impl Line {
 /// Returns what an event set: its details without old values, and without why and through whom it was done.
 fn new_values(detail: &BTreeMap<String, String>) -> BTreeMap<&str, String> {
     let told = |name: &str| {
-        name.starts_with("old_") || ["reason", "workload", "force", "altered", "data_keys"].contains(&name)
+        name.starts_with("old_")
+            || ["reason", "session", "workload", "force", "altered", "data_keys"].contains(&name)
     };
     let set = detail.iter().filter(|(name, _)| !told(name));
     set.map(|(name, value)| {

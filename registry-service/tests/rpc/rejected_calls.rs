@@ -258,10 +258,15 @@ async fn the_list_filters_them_by_outcome_and_actor() {
         actor_id: events[0].actor_id.clone(),
         ..request
     };
-    assert_eq!(
-        ok(audit.list_audit_events(request).await).audit_events,
-        events[..1]
-    );
+    let listed = ok(audit.list_audit_events(request).await).audit_events;
+    // By their ids: an event has a position once it is sealed.
+    let ids = |events: &[AuditEvent]| {
+        events
+            .iter()
+            .map(|event| event.event_id.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&listed), ids(&events[..1]));
 }
 
 #[tokio::test]
