@@ -32,6 +32,8 @@ use super::{
 };
 use crate::{protocol::Plan, results::quantile, soak::storage::Storage};
 
+/// The exit status of `accord audit verify` if it found nothing wrong, and could not check everything.
+const NOT_CHECKED: i32 = 3;
 /// How often the end of something is looked for.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -131,7 +133,9 @@ impl Recording<'_> {
             }
             sleep(POLL).await;
         };
-        ensure!(ended.success(), "accord audit verify: {ended}");
+        // The grants were written for the measurement, without events: a verification without keys can't check their rows.
+        let is_intact = matches!(ended.code(), Some(0 | NOT_CHECKED));
+        ensure!(is_intact, "accord audit verify: {ended}");
         Ok((began.elapsed().as_secs_f64(), most))
     }
 
