@@ -89,7 +89,8 @@ impl DetachedCalls {
             let done = tokio::select! {
                 biased;
                 done = &mut work => done,
-                () = cutoff.reached.cancelled() => return,
+                // The caller answers, and counts the call.
+                () = cutoff.reached.cancelled() => return caller.closed().await,
                 () = caller.closed() => {
                     if Arc::strong_count(&unread) > 1 {
                         return;

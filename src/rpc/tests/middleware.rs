@@ -143,6 +143,44 @@ async fn a_call_that_does_more_than_to_read_is_completed_although_its_caller_han
     assert_eq!(completions.recv().await, None, "the other calls ended");
 }
 
+/// Begins a call with this body whose method reads it and never ends, and hangs up. Returns what counts and what ends such calls.
+async fn hung_up(body: Body) -> (DetachedCalls, Cutoff) {
+    let permissions = Permissions::new(&[("/a.A/Open", Access::Anyone)]);
+    let authorizer = Authorizer::new(permissions, Arc::new(NoCallers), test_clock());
+    let method = service_fn(|request: Request<Body>| async {
+        axum::body::to_bytes(request.into_body(), 1024).await.unwrap();
+        std::future::pending().await
+    });
+    let cutoff = Cutoff::default();
+    let shared = Shared::for_test(cutoff.clone());
+    let detached = shared.detached.clone();
+    let mut request = Request::post("/a.A/Open").body(body).unwrap();
+    let content_type = HeaderValue::from_static("application/grpc");
+    request.headers_mut().insert("content-type", content_type);
+    let mut call = Box::pin(stack(Grpc { authorizer }, shared, method).oneshot(request));
+    assert!(call.as_mut().now_or_never().is_none());
+    drop(call);
+    (detached, cutoff)
+}
+
+#[tokio::test]
+async fn a_call_ends_with_its_caller_until_its_message_was_read() {
+    let endless = futures_util::stream::pending::<Result<axum::body::Bytes, Infallible>>();
+    let (unread, cutoff) = hung_up(Body::from_stream(endless)).await;
+    unread.finished().await;
+    assert_eq!(cutoff.calls(), 0);
+
+    let (read, cutoff) = hung_up(Body::empty()).await;
+    let mut finished = Box::pin(read.finished());
+    for _ in 0..10 {
+        assert!(finished.as_mut().now_or_never().is_none());
+        tokio::task::yield_now().await;
+    }
+    cutoff.end_calls();
+    finished.await;
+    assert_eq!(cutoff.calls(), 1, "the end of a drain ends it");
+}
+
 #[test]
 fn only_a_well_formed_request_id_is_accepted() {
     assert_eq!(request_id(&with(REQUEST_ID, "abc-DEF_123")), "abc-DEF_123");
