@@ -30,6 +30,8 @@ const COMPARED: i32 = 50;
 
 /// Actions that take something away, and what does each again.
 const TAKES: &[(&str, &str)] = &[
+    // It may have named the first key of proofs, or begun the FAPI profile.
+    ("client.amend", "AmendClient"),
     ("client.set_keys", "SetClientKeys"),
     ("client.suspend", "SuspendClient"),
     ("client.update", "UpdateClient"),
@@ -55,6 +57,7 @@ const TAKES: &[(&str, &str)] = &[
 
 /// Actions of the table above that another one does again, or takes more away than.
 const DONE_BY_ANOTHER: &[(&str, &str)] = &[
+    ("client.amend", "client.suspend"),
     ("client.set_keys", "client.suspend"),
     ("client.update", "client.suspend"),
     ("consent.change_allowed_networks", "consent.revoke"),
@@ -66,7 +69,6 @@ const DONE_BY_ANOTHER: &[(&str, &str)] = &[
 
 /// Actions that give something, and what does each again.
 const GIVES: &[(&str, &str)] = &[
-    ("client.amend", "AmendClient"),
     ("client.reinstate", "ReinstateClient"),
     ("consent.activate", "a new setup"),
     ("delivery.create", "CreateDelivery"),
@@ -194,12 +196,21 @@ impl Line {
     }
 }
 
+/// Details that say why, by whom and through what something was done, and how much ended with it.
+const NOT_SET: [&str; 8] = [
+    "altered",
+    "data_keys",
+    "force",
+    "integration_request_id",
+    "reason",
+    "secrets_ended",
+    "session",
+    "workload",
+];
+
 /// Returns what an event set: its details without old values, and without why and through whom it was done.
 fn new_values(detail: &BTreeMap<String, String>) -> BTreeMap<&str, String> {
-    let told = |name: &str| {
-        name.starts_with("old_")
-            || ["reason", "session", "workload", "force", "altered", "data_keys"].contains(&name)
-    };
+    let told = |name: &str| name.starts_with("old_") || NOT_SET.contains(&name);
     let set = detail.iter().filter(|(name, _)| !told(name));
     set.map(|(name, value)| {
         let replaced = serde_json::from_str::<serde_json::Value>(value).ok();
