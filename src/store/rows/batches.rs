@@ -2,8 +2,11 @@
 
 use sea_orm::{Condition, QueryOrder, QuerySelect, entity::prelude::*};
 
-use super::{Protected, after, authentic_of_locked, locked, version::primary_key};
-use crate::store::{Database, StoreError, Transaction};
+use super::{Protected, after, check_each_locked, locked, version::primary_key};
+use crate::{
+    keys::KeyError,
+    store::{Database, StoreError, Transaction},
+};
 
 /// The most rows that one transaction changes. Its event names each of them.
 pub const CHANGED_AT_ONCE: u64 = 500;
@@ -33,12 +36,21 @@ pub async fn change_in_batches<E: Protected>(
             return tx.rollback().await;
         }
         last = found.last().cloned();
-        let rows = authentic_of_locked::<E>(&tx, found).await?;
-        let count = rows.len();
-        for row in rows {
-            let mut row = locked(row);
+        let mut count = 0;
+        for row in check_each_locked::<E>(&tx, found).await? {
+            let mut row = match row {
+                Ok(row) => locked(row),
+                // The caller has opened every version of the keys.
+                Err(StoreError::Altered(_) | StoreError::Key(KeyError::UnknownVersion { .. })) => {
+                    let table = E::default().table_name();
+                    tracing::error!(table, "a row was changed by somebody without the keys");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             change(&mut row);
             row.save(&tx).await?;
+            count += 1;
         }
         if count > 0 {
             record(&tx, count).await;
