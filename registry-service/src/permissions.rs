@@ -27,6 +27,10 @@ pub const SERVICES: &[&str] = &[
     "accord.audit.v1.AuditService",
 ];
 
+/// Methods that only read although their names do not say so: they end with their caller
+/// ([`Permissions::ending_with_caller`](accord::rpc::auth::Permissions::ending_with_caller)).
+pub const END_WITH_CALLER: &[&str] = &["/accord.registry.v1.DirectoryService/AuthenticateCaller"];
+
 /// Every method and who may call it. A method without a row can't be called.
 #[rustfmt::skip]
 pub const TABLE: &[(&str, Access)] = &[

@@ -31,7 +31,7 @@ use crate::{
     error::Error,
     grpc::Api,
     model::tenant::authority_host,
-    permissions::{SERVICES, TABLE},
+    permissions::{END_WITH_CALLER, SERVICES, TABLE},
     store::{self, Store, caller, migration::Migrator},
 };
 
@@ -144,7 +144,8 @@ impl Service for Registry {
 
     fn authorizer(&self) -> Authorizer {
         let directory = Arc::new(self.store.clone());
-        Authorizer::new(Permissions::new(TABLE), directory, self.store.clock.clone())
+        let permissions = Permissions::new(TABLE).ending_with_caller(END_WITH_CALLER);
+        Authorizer::new(permissions, directory, self.store.clock.clone())
     }
 
     fn routes(&self) -> RoutesBuilder {

@@ -25,7 +25,8 @@ pub const SERVICES: &[&str] = &[
 ];
 
 /// Methods that end with their caller, as [`Permissions::ending_with_caller`] says. Issuing may end before its commit, and completes
-/// by itself what it decides. A sign-in does so too, and forgets failures only when its answer arrives.
+/// by itself what it decides. A sign-in completes in a task of its own, and clears the count of failures only when its caller gets the
+/// answer.
 ///
 /// [`Permissions::ending_with_caller`]: accord::rpc::auth::Permissions::ending_with_caller
 pub const END_WITH_CALLER: &[&str] = &[
