@@ -63,34 +63,32 @@ impl Series {
 }
 
 impl Results {
-    /// Fails if a figure is beyond its limit: those of a soak, and all with `--judge`. Then each database must have some, so that
+    /// Fails if a figure is beyond its limit: those of a soak and of a drain, and all with `--judge`. Then each database must have some, so that
     /// a run which measured nothing does not pass.
     pub fn judge(&self, options: &Options) -> Result<()> {
-        let judged = |figure: &&Figure| options.judge || figure.what.starts_with("soak:");
+        let judged = |figure: &&Figure| {
+            options.judge
+                || ["soak:", "drain:"]
+                    .iter()
+                    .any(|case| figure.what.starts_with(case))
+        };
         let limited = self.figures.iter().filter(judged).filter_map(|figure| {
             let (limit, is_met) = figure.limit?.check(figure.value);
             Some((figure, limit, is_met))
         });
         let limited: Vec<_> = limited.collect();
-        for database in options.database.iter().filter(|_| options.judge) {
-            let has_some = limited.iter().any(|(figure, ..)| figure.database == database);
-            ensure!(has_some, "{database}: nothing with a limit was measured");
+        if options.judge {
+            for database in &options.database {
+                let has_some = limited.iter().any(|(figure, ..)| figure.database == database);
+                ensure!(has_some, "{database}: nothing with a limit was measured");
+            }
         }
         let broken = limited.iter().filter(|(_, _, is_met)| !is_met);
         let broken: Vec<String> = broken
-            .map(
-                |(
-                    Figure {
-                        what,
-                        database,
-                        name,
-                        value,
-                        ..
-                    },
-                    limit,
-                    _,
-                )| { format!("{database}: {what}: {name}: {value:.3}, not {limit}") },
-            )
+            .map(|(figure, limit, _)| {
+                let (database, what, name) = (figure.database, &figure.what, &figure.name);
+                format!("{database}: {what}: {name}: {:.3}, not {limit}", figure.value)
+            })
             .collect();
         ensure!(broken.is_empty(), broken.join("; "));
         Ok(())

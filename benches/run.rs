@@ -81,8 +81,10 @@ pub struct DeploymentProcess {
 
 impl DeploymentProcess {
     pub async fn measure(&mut self, slice: Slice) -> Result<Sample> {
-        let may_overload =
-            slice.wrong_secrets.is_some() || slice.target == Target::NewReplica || slice.work == Work::Mixed;
+        // Whatever a drain drops is a figure with a limit.
+        let may_overload = slice.wrong_secrets.is_some()
+            || [Target::NewReplica, Target::Draining].contains(&slice.target)
+            || slice.work == Work::Mixed;
         let what = format!("{}: {}: {slice:?}", self.database, self.name);
         let sample = self.process.request(&Request::Measure(slice)).await;
         let sample: Sample = sample.with_context(|| what.clone())?;
