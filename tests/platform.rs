@@ -12,7 +12,7 @@ use std::{
 
 use accord::{
     random::SystemRandom,
-    testing::certificates::Authority,
+    testing::{HeldPort, certificates::Authority},
     text::opaque::{OpaqueToken, TokenKind},
 };
 use accord_cli::dev_file::DevFile;
@@ -29,7 +29,7 @@ tests!(
     a_closed_log_pipe_stops_nothing,
     a_full_log_pipe_stops_nothing,
     a_service_waits_for_a_database_that_starts_later,
-    a_first_key_for_rs256_waits_for_a_registry_that_starts_later,
+    a_first_key_for_rs256_waits_for_the_registry,
 );
 
 /// Runs a command that must fail. Returns what it says.
@@ -315,16 +315,15 @@ async fn a_service_waits_for_a_database_that_starts_later() {
 }
 
 /// The name of its registry does not resolve, and then nobody serves at its address.
-async fn a_first_key_for_rs256_waits_for_a_registry_that_starts_later() {
+async fn a_first_key_for_rs256_waits_for_the_registry() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
     write(&at("key"), &std::array::from_fn::<_, 32, _>(|n| n as u8), 0o600);
     let token = OpaqueToken::generate(TokenKind::Workload, &SystemRandom);
     write(&at("token"), token.expose().as_bytes(), 0o600);
     let ca = Authority::new("test").write(directory.path(), "ca.pem");
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let nobody = format!("http://{}", free.local_addr().unwrap());
-    drop(free);
+    let held = HeldPort::reserve();
+    let nobody = format!("http://{}", held.address());
     let command = |command: &str, url: &str, algorithm: &str| {
         let mut service = accord();
         service

@@ -351,6 +351,8 @@ fn hand_written_sql_fails_outside_its_folder() {
         "fn f() { sqlx::query(\"DELETE FROM codes\") }",
         "const EMPTY: &str = \"TRUNCATE codes\";",
         "const LOCK: &str = \"LOCK TABLE codes\";",
+        "const MERGE: &str = \"MERGE INTO codes\";",
+        "const REPLACE: &str = \"REPLACE INTO codes\";",
     ];
     let beside = [
         ("src/store/mod.rs", "mod lock; mod batch;"),

@@ -14,7 +14,10 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use super::{Environment, wait_for};
 use crate::{
-    harness::process::{Process, accord},
+    harness::{
+        process::{Process, accord, wrap},
+        refusal::within,
+    },
     observability::scrape::fetch,
 };
 
@@ -186,11 +189,8 @@ async fn a_low_soft_limit_on_files_is_raised_and_bounds_the_connections() {
         super::write(&key, &std::array::from_fn::<_, 32, _>(|n| n as u8), 0o600);
         let database = format!("sqlite://{}", directory.path().join("registry.db").display());
         let command = |command: &str| {
-            let accord = accord();
-            let mut limited = Command::new("sh");
-            limited
-                .args(["-c", &format!("{limits}; exec \"$0\" \"$@\"")])
-                .arg(accord.get_program())
+            let mut service = accord();
+            service
                 .args([
                     "registry",
                     command,
@@ -199,32 +199,24 @@ async fn a_low_soft_limit_on_files_is_raised_and_bounds_the_connections() {
                     "--drain-delay",
                     "0",
                 ])
-                .args([
-                    "--admin-listen",
-                    "127.0.0.1:0",
-                    "--public-base-url",
-                    "https://auth.example",
-                ])
+                .args(["--admin-listen", "127.0.0.1:0"])
+                .args(["--public-base-url", "https://auth.example"])
                 .args(["--database-url", &database, "--master-key-file"])
                 .arg(&key);
-            for (name, value) in accord.get_envs() {
-                match value {
-                    Some(value) => limited.env(name, value),
-                    None => limited.env_remove(name),
-                };
-            }
-            limited
+            let mut limited = Command::new("sh");
+            limited.args(["-c", &format!("{limits}; exec \"$0\" \"$@\"")]);
+            wrap(limited, &service)
         };
         assert!(command("migrate").status().unwrap().success());
         let mut serving = Process::start(command("serve"), directory.path(), "registry");
         serving.listening("--listen");
         // The gauge of the listener is there once it accepts.
-        let scrape = loop {
-            let (_, scrape) = fetch(&mut serving, "/metrics").await;
-            if scrape.contains("\naccord_connections_max{") {
-                break scrape;
-            }
-        };
+        let mut scrape = String::new();
+        within(Duration::from_secs(30), "a gauge of the listener", async || {
+            scrape = fetch(&mut serving, "/metrics").await.1;
+            scrape.contains("\naccord_connections_max{")
+        })
+        .await;
         for line in [
             format!("process_max_fds {files}"),
             format!("accord_connections_max{{protocol=\"grpc\"}} {connections}"),

@@ -87,9 +87,7 @@ pub trait Service: Clone + Send + Sync + 'static {
     }
 
     /// Returns the tables whose rows events name. Their rows are compared with the events.
-    fn recorded_tables(&self) -> Vec<RowTable> {
-        Vec::new()
-    }
+    fn recorded_tables(&self) -> Vec<RowTable>;
 
     /// Returns what sums up the events that are sealed.
     fn rollup(&self) -> impl Rollup {}

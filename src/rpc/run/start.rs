@@ -32,7 +32,7 @@ pub async fn migrate<M: MigratorTrait>(database_url: &str) -> anyhow::Result<()>
 /// then on. `end` ends what may have ended after the backup, such as unused links, in as many transactions as it takes.
 ///
 /// The epoch starts first, with a mark that `end` is not done. Until it is, [`open`] refuses the database; a call after an
-/// interrupted one goes on in the same epoch.
+/// interrupted one starts an epoch of its own.
 pub async fn start_epoch<M: MigratorTrait>(
     database_url: &str,
     masters: Vec<MasterKeySource>,
@@ -53,9 +53,7 @@ async fn begin_epoch(db: &Database, random: &dyn Random) -> Result<(), StoreErro
     let tx = db.write().await?;
     // Also after an interruption: the copy itself may have been made between the two, and its epoch was served from since.
     let position = change::start_epoch(&tx, random).await?;
-    if !is_epoch_unfinished(&tx).await? {
-        mark_epoch_unfinished(&tx).await?;
-    }
+    mark_epoch_unfinished(&tx).await?;
     let event = Event::new("epoch.start").subject(position.epoch.as_str());
     audit::record(&tx, &SystemClock, random, &Origin::system("command-line"), event).await;
     tx.commit().await
