@@ -77,7 +77,7 @@ metrics! {
     /// Token requests rejected, by grant type and reason of the error.
     TOKENS_REJECTED = "accord_tokens_rejected_total", Kind::Counter;
 
-    /// Refresh tokens and authorization codes that were used a second time, so that access ended, by credential.
+    /// Refresh tokens and authorization codes that were used a second time, so that their refresh tokens ended, by credential.
     CREDENTIALS_REUSED = "accord_credentials_reused_total", Kind::Counter;
 
     /// DPoP proofs rejected, by the rule or claim that they break.

@@ -1,7 +1,8 @@
 //! How signing keys come and go beside clients that follow the FAPI 2.0 Security Profile, which forbids RS256 (§5.4.1).
 //!
 //! The registry knows the clients, so it decides. It is told of RS256 before there is a key for it, and from then on admits no
-//! client to the profile; while one follows it, it rejects RS256. The reports of two replicas may still cross. Then signing decides:
+//! client to the profile; while one follows it, it rejects RS256. The reports of two replicas may still cross, and one that took too
+//! long may come after the next. Then signing decides:
 //! [`Client::require_token`](crate::model::client::Client::require_token) rejects the token.
 
 use std::time::Duration;
