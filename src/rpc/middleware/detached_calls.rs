@@ -15,15 +15,14 @@ use std::{
 
 use axum::{
     body::Body,
-    http::{Method, Request, Response},
+    http::{Request, Response},
 };
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use tokio::{sync::oneshot, time::timeout};
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt;
 
-use super::{Cutoff, MAX_CALL_TIME, Panicked, Protocol, RejectedCalls, Route, Routes, rejected_call};
+use super::{Call, Cutoff, MAX_CALL_TIME, Panicked, Protocol, Routes};
 use crate::{
     rpc::{
         context::{self, CallContext},
@@ -44,22 +43,13 @@ pub(in crate::rpc) struct DetachedCalls {
     abandoned: Arc<AtomicUsize>,
 }
 
-/// What a call needs beside its request.
-pub(super) struct Detached<P> {
-    pub(super) protocol: P,
-    pub(super) method: Method,
-    pub(super) route: Route,
-    /// `None` without a database.
-    pub(super) rejected: Option<RejectedCalls>,
-    pub(super) cutoff: Cutoff,
-}
-
 impl DetachedCalls {
     /// Calls the routes in a task of its own, and records the call if it is rejected. The call takes [`MAX_CALL_TIME`] at most,
     /// however long its caller waits. A call whose caller goes before its message was read ends: nothing was decided.
     pub(super) async fn call<P: Protocol>(
         &self,
-        call: Detached<P>,
+        call: Call<P>,
+        cutoff: Cutoff,
         context: CallContext,
         routes: impl Routes,
         request: Request<Body>,
@@ -69,17 +59,7 @@ impl DetachedCalls {
             return protocol.error(Problem::unavailable().into());
         }
         let (unread, request) = watched(request);
-        let cutoff = call.cutoff.clone();
-        let work = async move {
-            let Ok(response) = routes.oneshot(request).await;
-            let response = call.protocol.complete(response);
-            if let Some(rejected) = &call.rejected
-                && let Some(rejection) = rejected_call(&call.protocol, (&call.method, &call.route), &response)
-            {
-                rejected.record(rejection).await;
-            }
-            response
-        };
+        let work = async move { call.answer(routes, request).await };
         let work = AssertUnwindSafe(context::scope(context, validation::scope(work))).catch_unwind();
         let work = timeout(MAX_CALL_TIME, work);
         let (mut caller, answer) = oneshot::channel();

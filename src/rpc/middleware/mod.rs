@@ -30,7 +30,7 @@ use tower_http::sensitive_headers::{SetSensitiveRequestHeadersLayer, SetSensitiv
 
 use self::{
     address::{Gateways, PeerAddress, PeerKind, limited_address},
-    detached_calls::{Detached, DetachedCalls},
+    detached_calls::DetachedCalls,
     limits::AddressLimit,
     rejected_calls::{RejectedCall, RejectedCalls},
 };
@@ -265,11 +265,17 @@ async fn serve<P: Protocol>(
         notes: context::Notes::default(),
     };
     calls.begin();
+    let call = Call {
+        method: request.method().clone(),
+        route: protocol.route(&mut request),
+        protocol,
+        rejected,
+    };
     let mut record = CallRecord {
         protocol: P::NAME,
         request_id: request_id.clone(),
-        method: request.method().clone(),
-        route: protocol.route(&mut request),
+        method: call.method.clone(),
+        route: call.route.clone(),
         caller: String::new(),
         started,
         failure: Some(HUNG_UP.to_owned()),
@@ -291,27 +297,24 @@ async fn serve<P: Protocol>(
     context.address = gateways.address(kind, peer, request.headers());
     let limited_by = limited_address(kind, context.address, request.headers(), gateways.trusted_hops);
 
-    let call = async move {
-        let mut records_itself = false;
+    let work = async move {
+        let protocol = call.protocol.clone();
         let answer = async {
             let limited = limit.check(limited_by);
             limited.map_err(|problem| protocol.error(problem.into()))?;
-            record.caller = protocol.admit(&mut request).await?;
+            match protocol.admit(&mut request).await {
+                Ok(caller) => record.caller = caller,
+                Err(response) => {
+                    call.record_rejection(&response).await;
+                    return Err(response);
+                }
+            }
             if protocol.outlives_caller(&request)
                 && let Some(context) = context::current()
             {
-                records_itself = true;
-                let call = Detached {
-                    protocol: protocol.clone(),
-                    method: record.method.clone(),
-                    route: record.route.clone(),
-                    rejected: rejected.clone(),
-                    cutoff: cutoff.clone(),
-                };
-                return Ok(detached.call(call, context, routes, request).await);
+                return Ok(detached.call(call, cutoff.clone(), context, routes, request).await);
             }
-            let Ok(response) = routes.oneshot(request).await;
-            Ok(protocol.complete(response))
+            Ok(call.answer(routes, request).await)
         };
         let answer = AssertUnwindSafe(timeout_at(deadline, answer)).catch_unwind();
         let answer = tokio::select! {
@@ -320,7 +323,7 @@ async fn serve<P: Protocol>(
             () = cutoff.reached.cancelled() => None,
         };
         let mut response = match answer {
-            Some(Ok(Ok(Ok(response)) | Ok(Err(response)))) => response,
+            Some(Ok(Ok(Ok(response) | Err(response)))) => response,
             Some(Ok(Err(_elapsed))) => protocol.error(Problem::deadline_exceeded().into()),
             // The panic hook has already logged the panic and its place.
             Some(Err(_panic)) => protocol.error(Problem::internal(&Panicked).into()),
@@ -332,31 +335,50 @@ async fn serve<P: Protocol>(
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             response.headers_mut().insert(REQUEST_ID, value);
         }
-        let failure = protocol.failure(&response);
-        if let Some(rejected) = rejected.filter(|_| !records_itself)
-            && let Some(call) = rejected_call(&protocol, (&record.method, &record.route), &response)
-        {
-            rejected.record(call).await;
-        }
-        record.end(failure);
+        record.end(protocol.failure(&response));
         response
     };
-    context::scope(context, validation::scope(call)).await
+    context::scope(context, validation::scope(work)).await
 }
 
-/// Returns what the audit record says of a rejected call of somebody whom [`context`] has noted.
-fn rejected_call<P: Protocol>(
-    protocol: &P,
-    (method, route): (&Method, &Route),
-    response: &Response<Body>,
-) -> Option<RejectedCall> {
-    let reason = protocol.rejection(response)?;
-    let caller = context::noted_caller()?;
-    Some(RejectedCall {
-        caller,
-        method: protocol.method(method, route.label()),
-        reason: reason_name(reason),
-    })
+/// A call of the routes.
+struct Call<P> {
+    protocol: P,
+    method: Method,
+    route: Route,
+    /// Where its rejection is recorded; `None` without a database.
+    rejected: Option<RejectedCalls>,
+}
+
+impl<P: Protocol> Call<P> {
+    /// Calls the routes. Records the call if they reject it.
+    async fn answer(&self, routes: impl Routes, request: Request<Body>) -> Response<Body> {
+        let Ok(response) = routes.oneshot(request).await;
+        let response = self.protocol.complete(response);
+        self.record_rejection(&response).await;
+        response
+    }
+
+    /// Records the call if this response rejects it, and [`context`] has noted who made it.
+    fn record_rejection(&self, response: &Response<Body>) -> impl Future<Output = ()> + Send + use<P> {
+        let rejected = self.rejected.as_ref();
+        let rejection = rejected.and_then(|rejected| Some((rejected.clone(), self.rejection(response)?)));
+        // The response is not held: it can't be shared between threads.
+        async move {
+            if let Some((rejected, call)) = rejection {
+                rejected.record(call).await;
+            }
+        }
+    }
+
+    fn rejection(&self, response: &Response<Body>) -> Option<RejectedCall> {
+        let reason = self.protocol.rejection(response)?;
+        Some(RejectedCall {
+            caller: context::noted_caller()?,
+            method: self.protocol.method(&self.method, self.route.label()),
+            reason: reason_name(reason),
+        })
+    }
 }
 
 /// What is logged and measured of a call. Dropping writes it, so that a call whose caller hangs up is recorded too.

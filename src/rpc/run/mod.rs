@@ -28,8 +28,7 @@ use crate::{
         http::Http,
         listener::{self, Drain},
         middleware::{
-            self, Cutoff, Shared, address::Gateways, detached_calls::DetachedCalls, limits::AddressLimit,
-            rejected_calls::RejectedCalls,
+            self, Shared, address::Gateways, limits::AddressLimit, rejected_calls::RejectedCalls,
         },
         telemetry::{self, admin::Readiness},
         tls::server::ServerTls,
@@ -296,8 +295,8 @@ pub(crate) async fn in_process<S: Service>(
             has_tls: false,
             trusted_hops: service.trusted_hops(),
         },
-        cutoff: Cutoff::default(),
-        detached: DetachedCalls::default(),
+        cutoff: middleware::Cutoff::default(),
+        detached: middleware::detached_calls::DetachedCalls::default(),
         rejected: Some(RejectedCalls::new(service.database().clone(), authorizer.clock())),
     };
     Ok(middleware::stack(Grpc { authorizer }, shared, routes))
