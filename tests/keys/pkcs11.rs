@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use accord::registry::v1::{ListTenantsRequest, tenant_service_client::TenantServiceClient};
@@ -10,9 +11,12 @@ use accord_cli::call::with_token;
 use tempfile::TempDir;
 
 use super::write_key;
-use crate::harness::{
-    process::{Process, accord},
-    suite::SOFTHSM,
+use crate::{
+    harness::{
+        process::{Process, accord},
+        suite::SOFTHSM,
+    },
+    observability::scrape::fetch,
 };
 
 tests!(
@@ -198,6 +202,21 @@ async fn a_service_outlives_the_removal_of_its_token() {
         "{refused}"
     );
 
+    // Somebody whose token is there adds a version. This replica can't open it, and goes on until others may use it.
+    let elsewhere = std::fs::read_to_string(hsm.at("softhsm2.conf")).unwrap();
+    let elsewhere = elsewhere.replace("/tokens\n", "/removed\n");
+    std::fs::write(hsm.at("elsewhere.conf"), elsewhere).unwrap();
+    let mut added = hsm.registry(&[&["rotate-data-key", "delivery"][..], &by_token].concat());
+    added.env("SOFTHSM2_CONF", hsm.at("elsewhere.conf"));
+    assert!(added.status().unwrap().success());
+    process.wait_for("a line about the version", |process| {
+        let is_named = process.stderr().contains("data keys that no master key opens");
+        is_named.then_some(())
+    });
+    assert_eq!(fetch(&mut process, "/readyz").await.0, 200);
+    works().await;
+    until_ready(&mut process, 503).await;
+
     std::fs::remove_dir(hsm.at("tokens")).unwrap();
     std::fs::rename(hsm.at("removed"), hsm.at("tokens")).unwrap();
     hsm.run(&rotate);
@@ -209,10 +228,23 @@ async fn a_service_outlives_the_removal_of_its_token() {
             line["message"] == "data key read" && line["purpose"] == "pepper" && line["version"] == 2
         })
     });
+    until_ready(&mut process, 200).await;
     works().await;
     assert!(!process.stderr().contains(PIN));
     process.signal("TERM");
     assert!(process.wait().success());
+}
+
+/// Waits until a service says with this status whether it is ready: a new version is used after a minute.
+async fn until_ready(process: &mut Process, status: u16) {
+    let waiting = async {
+        while fetch(process, "/readyz").await.0 != status {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), waiting)
+        .await
+        .unwrap();
 }
 
 async fn a_token_that_can_not_be_used_is_refused_without_its_pin() {

@@ -1,11 +1,12 @@
 //! A master key that never leaves its PKCS#11 token: AES-256-GCM inside of it (PKCS#11 v3.1 §6.13).
 //!
-//! Every operation opens a session, logs in and finds the key, so that a token that was removed works again when it is
+//! Every operation opens a session, logs in and finds the key. After one that fails, the module is finalized, and the next
+//! operation initializes it again: a library may look for its tokens only then, and would miss one that was removed and is
 //! back. Operations are rare: a service unwraps a data key once.
 
 use std::{
     collections::{HashMap, HashSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{LazyLock, Mutex, PoisonError},
     time::Duration,
 };
@@ -39,7 +40,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One operation at a time. One that hangs holds up later ones, and no more than its own thread.
 static GATE: Semaphore = Semaphore::const_new(1);
-/// A module can be initialized once in a process.
+/// The modules that were loaded, one for each path. They stay loaded: libraries do not expect to be removed from a process.
 static MODULES: LazyLock<Mutex<HashMap<PathBuf, Pkcs11>>> = LazyLock::new(Mutex::default);
 /// Hashes of the PINs that a token refused. A token locks itself after a few wrong ones, so none is tried twice.
 static REFUSED_PINS: LazyLock<Mutex<HashSet<Vec<u8>>>> = LazyLock::new(Mutex::default);
@@ -129,9 +130,14 @@ async fn blocking<T: Send + 'static>(
         let permit = GATE.acquire().await.map_err(|_| token("stopped"))?;
         let run = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let session = log_in(&uri)?;
-            let key = find(&session, &uri)?;
-            work(&session, key)
+            let done = log_in(&uri).and_then(|session| {
+                let key = find(&session, &uri)?;
+                work(&session, key)
+            });
+            if let Err(KeyError::Token(_)) = done {
+                finalize(&uri.module());
+            }
+            done
         });
         run.await.map_err(|_| token("the module failed"))?
     };
@@ -169,17 +175,31 @@ fn log_in(uri: &Pkcs11Uri) -> Result<Session, KeyError> {
     }
 }
 
+/// The module of this path, initialized. An operation before may have initialized it.
 fn module(path: PathBuf) -> Result<Pkcs11, KeyError> {
     let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(module) = modules.get(&path) {
-        return Ok(module.clone());
+    let module = match modules.get(&path) {
+        Some(module) => module.clone(),
+        None => {
+            // The loader's message names the path.
+            let module = Pkcs11::new(&path).map_err(|_| token("the module can't be loaded"))?;
+            modules.insert(path, module.clone());
+            module
+        }
+    };
+    match module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
+        Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => Ok(module),
+        Err(error) => Err(failed(error)),
     }
-    // The loader's message names the path.
-    let module = Pkcs11::new(&path).map_err(|_| token("the module can't be loaded"))?;
-    let arguments = CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK);
-    module.initialize(arguments).map_err(failed)?;
-    modules.insert(path, module.clone());
-    Ok(module)
+}
+
+/// Makes the next operation initialize the module. No session is open: [`GATE`] lets one operation in at a time.
+fn finalize(path: &Path) {
+    let modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(module) = modules.get(path) {
+        // One that is not initialized needs no end.
+        let _ = module.clone().finalize();
+    }
 }
 
 fn find(session: &Session, uri: &Pkcs11Uri) -> Result<ObjectHandle, KeyError> {
