@@ -12,7 +12,7 @@ use accord::{
         operator_service_client::OperatorServiceClient, tenant_service_client::TenantServiceClient,
     },
     rpc::channel::HopChannel,
-    testing::calls::{assert_refused, ok},
+    testing::calls::{assert_rejected, ok},
     token::v1::{
         GetAuthorityMetadataRequest, ListRevocationsRequest, token_service_client::TokenServiceClient,
     },
@@ -62,9 +62,9 @@ async fn certificates_identify_every_caller_until_they_are_revoked() {
     let internal = token("internal-service-client");
     list_revocations(&internal).await.unwrap();
     let gateway = list_revocations(&token("gateway-client")).await;
-    assert_refused(gateway, Code::PermissionDenied, "PERMISSION_DENIED");
+    assert_rejected(gateway, Code::PermissionDenied, "PERMISSION_DENIED");
     let nobody = list_revocations(&token("")).await;
-    assert_refused(nobody, Code::Unauthenticated, "UNAUTHENTICATED");
+    assert_rejected(nobody, Code::Unauthenticated, "UNAUTHENTICATED");
 
     let files = services.files("internal-service-client");
     let checker = Checker::connect_tls(&format!("https://{}", services.token_grpc), files).unwrap();

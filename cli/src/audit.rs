@@ -7,7 +7,7 @@ use std::{io::Write, path::PathBuf};
 use accord::{
     store::{
         Database,
-        audit::{self, CallerAddress, EventRow, Exported, LogPosition, Proof},
+        audit::{self, CallerAddress, EventProof, EventRow, Exported, LogPosition},
         log,
     },
     text::id::EventId,
@@ -148,9 +148,9 @@ async fn head(db: &Database) -> anyhow::Result<(log::Log, log::SignedHead)> {
 
 async fn proof(db: &Database, event_id: &EventId, out: &mut impl Write) -> anyhow::Result<()> {
     match audit::prove(db.read(), None, event_id).await? {
-        Proof::Sealed(proven) => Ok(write!(out, "{}", proven.file.to_json()?)?),
-        Proof::NotYetSealed | Proof::NoSuchHead => bail!("the event is not sealed yet"),
-        Proof::Unknown => bail!("there is no such event"),
+        EventProof::Sealed(proven) => Ok(write!(out, "{}", proven.file.to_json()?)?),
+        EventProof::NotYetSealed | EventProof::NoSuchHead => bail!("the event is not sealed yet"),
+        EventProof::Unknown => bail!("there is no such event"),
     }
 }
 

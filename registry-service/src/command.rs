@@ -128,7 +128,7 @@ async fn serve(flags: &Flags) -> anyhow::Result<()> {
         let tls = ServerTls::load(settings.service.tls(), Arc::new(SystemClock))?;
         let registry = run::when_reachable(&settings.service.database_url, async || {
             let registry = open(&settings).await?;
-            run::refuse_development(registry.database()).await?;
+            run::require_not_development(registry.database()).await?;
             require_client_ca(registry.database(), &settings).await?;
             Ok(registry)
         });

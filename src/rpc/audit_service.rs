@@ -12,7 +12,7 @@ use crate::{
     rpc::status::{ErrorReason, Problem, Reply},
     store::{
         Database, StoreError,
-        audit::{self, CallerAddress, EventRow, Fault, Filter, LogReport, Proof, Proven},
+        audit::{self, CallerAddress, EventProof, EventRow, Fault, Filter, LogReport, Proven},
         keyring::SharedKeyring,
         log::{self, Log, SignedHead},
         rows::RowTable,
@@ -249,14 +249,14 @@ impl AuditService for AuditApi {
         let size = size("log_size", request.log_size)?;
         let proof = audit::prove(self.db.read(), size, &event_id).await;
         let Proven { file: proof, head } = match proof.map_err(Problem::from)? {
-            Proof::Sealed(proven) => *proven,
-            Proof::NotYetSealed => return Err(not_sealed().into()),
-            Proof::NoSuchHead => {
+            EventProof::Sealed(proven) => *proven,
+            EventProof::NotYetSealed => return Err(not_sealed().into()),
+            EventProof::NoSuchHead => {
                 return Err(
                     violation("log_size", "must be the size of a checkpoint of the event's log").into(),
                 );
             }
-            Proof::Unknown => return Err(Problem::not_found("audit_event").into()),
+            EventProof::Unknown => return Err(Problem::not_found("audit_event").into()),
         };
         let hashes = |hashes: Vec<Hash>| hashes.into_iter().map(|hash| hash.0.to_vec()).collect();
         let mut response = pb::GetInclusionProofResponse {

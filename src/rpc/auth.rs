@@ -102,14 +102,14 @@ pub enum Access {
     Callers(&'static [Role], &'static [WorkloadKind]),
     /// The same, and anyone else without a bearer token: then the message holds a credential. So a client certificate of
     /// another caller, such as a gateway, counts for nothing.
-    CallersOrProof(&'static [Role], &'static [WorkloadKind]),
+    CallersOrClients(&'static [Role], &'static [WorkloadKind]),
 }
 
 impl Access {
     fn admits(self, caller: &Caller) -> bool {
         match self {
             Access::Anyone => true,
-            Access::Callers(roles, kinds) | Access::CallersOrProof(roles, kinds) => match caller {
+            Access::Callers(roles, kinds) | Access::CallersOrClients(roles, kinds) => match caller {
                 Caller::Operator { roles: held, .. } => held.iter().any(|role| roles.contains(role)),
                 Caller::Workload { kind, .. } => kinds.contains(kind),
             },
@@ -301,7 +301,7 @@ impl Authorizer {
         let has_token = headers.contains_key(http::header::AUTHORIZATION);
         let principal = match (access, connection) {
             (Access::Anyone, _) => Ok(Principal::Anonymous),
-            (Access::CallersOrProof(..), None) if !has_token => Ok(Principal::Anonymous),
+            (Access::CallersOrClients(..), None) if !has_token => Ok(Principal::Anonymous),
             (_, Some(connection)) if !has_token => self.admit_certificate(access, connection).await,
             _ => {
                 let token = bearer::token(headers).map_err(|_| {
@@ -397,7 +397,7 @@ impl Authorizer {
             (Some(caller), _) if access.admits(caller) => {
                 Ok(Principal::Caller(caller.clone(), Some(names.clone())))
             }
-            (_, Access::CallersOrProof(..)) => Ok(Principal::Anonymous),
+            (_, Access::CallersOrClients(..)) => Ok(Principal::Anonymous),
             (Some(caller), _) => {
                 note_caller(caller, Some(names));
                 Err(permission_denied(caller))

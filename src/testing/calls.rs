@@ -152,7 +152,7 @@ async fn hang_up_during<T: Debug>(call: impl Future<Output = T>, other: impl Asy
 
 /// Asserts the code, the reason and the domain of a status. Returns its metadata.
 #[track_caller]
-pub fn assert_refused<T>(result: Result<T, Status>, code: Code, reason: &str) -> HashMap<String, String> {
+pub fn assert_rejected<T>(result: Result<T, Status>, code: Code, reason: &str) -> HashMap<String, String> {
     let status = result.err().expect("the call should fail");
     let info = status.get_details_error_info();
     let info = info.unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
@@ -178,5 +178,5 @@ pub fn assert_violations<T>(result: Result<T, Status>, fields: &[&str]) {
     let mut expected = fields.to_vec();
     expected.sort_unstable();
     assert_eq!(found, expected, "{status:?}");
-    assert_refused::<T>(Err(status), Code::InvalidArgument, "INVALID_FIELDS");
+    assert_rejected::<T>(Err(status), Code::InvalidArgument, "INVALID_FIELDS");
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use accord::testing::calls::assert_refused;
+use accord::testing::calls::assert_rejected;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -22,7 +22,7 @@ pub const SESSION_INVALID: Refusal = (Code::Unauthenticated, "ADMIN_SESSION_INVA
 /// Asserts code and reason of a rejected call. Returns the metadata.
 #[track_caller]
 pub fn refused<T>(result: Result<T, Status>, (code, reason): Refusal) -> HashMap<String, String> {
-    assert_refused(result, code, reason)
+    assert_rejected(result, code, reason)
 }
 
 /// Returns whether a call is rejected with this code and reason.

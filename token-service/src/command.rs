@@ -39,7 +39,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
                 let tls = ServerTls::load(settings.tls(), clock.clone())?;
                 let server = run::when_reachable(&settings.service.database_url, async || {
                     let server = TokenServer::open(&settings, clock.clone(), random.clone()).await?;
-                    run::refuse_development(server.database()).await?;
+                    run::require_not_development(server.database()).await?;
                     Ok(server)
                 });
                 let server = server.await?.with_readiness(telemetry.readiness());

@@ -41,7 +41,7 @@ pub enum Error {
     LinkInvalid(Option<String>),
     /// A password breaks rules, which these texts name.
     #[error("the password can't be used")]
-    PasswordRefused(Vec<String>),
+    PasswordRejected(Vec<String>),
     /// The admin session is unknown, ended, idle too long, or another workload's.
     #[error("the admin session is not valid")]
     AdminSessionInvalid,
@@ -161,7 +161,7 @@ impl Error {
     /// Returns the reason that callers see and that metrics count.
     pub fn reason(&self) -> ErrorReason {
         match self {
-            Self::Invalid(_) | Self::PasswordRefused(_) => ErrorReason::InvalidFields,
+            Self::Invalid(_) | Self::PasswordRejected(_) => ErrorReason::InvalidFields,
             Self::NotFound(_) => ErrorReason::NotFound,
             Self::RequestIdReused => ErrorReason::RequestIdReused,
             Self::WrongState { .. } => ErrorReason::WrongState,

@@ -55,7 +55,7 @@ pub const TABLE: &[(&str, Access)] = &[
 
     ("/accord.token.v1.TokenService/IssueToken", Access::Anyone),
     ("/accord.token.v1.TokenService/PushAuthorizationRequest", Access::Anyone),
-    ("/accord.token.v1.TokenService/IntrospectToken", Access::CallersOrProof(&[], &[InternalService])),
+    ("/accord.token.v1.TokenService/IntrospectToken", Access::CallersOrClients(&[], &[InternalService])),
     ("/accord.token.v1.TokenService/RevokeToken", Access::Anyone),
     ("/accord.token.v1.TokenService/GetJsonWebKeySet", Access::Anyone),
     ("/accord.token.v1.TokenService/GetAuthorityMetadata", Access::Anyone),

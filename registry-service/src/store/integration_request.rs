@@ -19,7 +19,7 @@ use sea_orm::{Order::Desc, QueryOrder, QuerySelect, QueryTrait, entity::prelude:
 use super::{
     Store,
     caller::{acting, operator, second_person},
-    client::{self, profile::require_signing_key, security::with_content},
+    client::{self, security::with_content, signing_algorithms::require_signing_key},
     commit, corrupt,
     entity::{
         integration_request::{Column, Entity, Model},
@@ -63,7 +63,7 @@ impl Store {
             violations.extend(others);
         }
         violations.finish(|| Some(()))?;
-        require_signing_key(&tx, new.profile).await?;
+        require_signing_key(&tx, new.security_profile).await?;
         let amended = new.amends.as_ref().map(|amends| amends.client_id.clone());
         let id = IntegrationRequestId::generate(&*self.clock, &*self.random);
         let now = self.now().as_millis();
@@ -156,7 +156,7 @@ impl Store {
         let mut row = lock_for(&tx, id, step).await?;
         if let Decision::Approve = &decision {
             let content = integration_request(row.stored())?.content;
-            require_signing_key(&tx, content.profile).await?;
+            require_signing_key(&tx, content.security_profile).await?;
             event = with_content(event.concerning(content.tenant_ids.clone()), &content)?;
             if let Some(amends) = &content.amends {
                 event = event.concerning(client::tenants_of(&tx, &amends.client_id).await?);

@@ -21,7 +21,7 @@ use accord::{
 };
 use tonic::{Code, Status};
 
-use crate::harness::{CallerChannel, Harness, PUBLIC_BASE_URL, assert_refused, assert_violations, ok};
+use crate::harness::{CallerChannel, Harness, PUBLIC_BASE_URL, assert_rejected, assert_violations, ok};
 
 pub const UNKNOWN: &str = "cli_01k9zzzzzzzzzzzzzzzzzzzzzz";
 
@@ -252,21 +252,21 @@ async fn unknown_and_malformed_ids_are_rejected() {
     let unknown = pb::GetClientRequest {
         client_id: UNKNOWN.into(),
     };
-    let metadata = assert_refused(client.get_client(unknown).await, Code::NotFound, "NOT_FOUND");
+    let metadata = assert_rejected(client.get_client(unknown).await, Code::NotFound, "NOT_FOUND");
     assert_eq!(metadata["resource"], "client");
     let unknown = pb::ListClientSecretsRequest {
         client_id: UNKNOWN.into(),
         ..Default::default()
     };
-    assert_refused(
+    assert_rejected(
         client.list_client_secrets(unknown).await,
         Code::NotFound,
         "NOT_FOUND",
     );
     let unknown = client.create_client_secret(new_secret(UNKNOWN)).await;
-    assert_refused(unknown, Code::NotFound, "NOT_FOUND");
-    assert_refused(suspend(&harness, UNKNOWN).await, Code::NotFound, "NOT_FOUND");
-    assert_refused(reinstate(&harness, UNKNOWN).await, Code::NotFound, "NOT_FOUND");
+    assert_rejected(unknown, Code::NotFound, "NOT_FOUND");
+    assert_rejected(suspend(&harness, UNKNOWN).await, Code::NotFound, "NOT_FOUND");
+    assert_rejected(reinstate(&harness, UNKNOWN).await, Code::NotFound, "NOT_FOUND");
 
     let malformed = client.get_client(pb::GetClientRequest::default()).await;
     assert_violations(malformed, &["client_id"]);
@@ -358,7 +358,7 @@ async fn suspending_ends_tokens_and_may_be_repeated() {
     assert_eq!(suspend(&harness, id).await.unwrap(), suspended);
     assert_eq!(harness.registry.store().position().await.unwrap(), position);
     let refused = authenticate(&harness, id, &secret).await;
-    assert_refused(refused, Code::Unauthenticated, "INVALID_CLIENT");
+    assert_rejected(refused, Code::Unauthenticated, "INVALID_CLIENT");
 
     let reinstated = reinstate(&harness, id).await.unwrap();
     assert_eq!(reinstated.state(), ClientState::Active);

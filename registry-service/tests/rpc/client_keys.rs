@@ -20,7 +20,7 @@ use tonic::{Code, Status};
 
 use crate::{
     client::{UNKNOWN, authenticate, client, registered, seed},
-    harness::{CallerChannel, Harness, assert_refused, assert_violations, ok, submission},
+    harness::{CallerChannel, Harness, assert_rejected, assert_violations, ok, submission},
 };
 
 async fn seeded() -> Harness {
@@ -349,7 +349,7 @@ async fn a_rejected_key_set_reports_all_violations_and_changes_nothing() {
     let empty = set_by(client(&harness), pb::SetClientKeysRequest::default()).await;
     assert_violations(empty, &["client_id"]);
     let unknown = set_by(client(&harness), set(UNKNOWN, &key_set(&[p256("a")]))).await;
-    let metadata = assert_refused(unknown, Code::NotFound, "NOT_FOUND");
+    let metadata = assert_rejected(unknown, Code::NotFound, "NOT_FOUND");
     assert_eq!(metadata["resource"], "client");
     assert_eq!(shown(&harness, id).await, stored);
     assert!(harness.audit_events("client.set_keys").await.is_empty());
@@ -367,7 +367,7 @@ async fn only_registrars_and_admins_set_keys() {
         match set_by(clients, set(id, &stored.json_web_key_set)).await {
             Ok(_) => admitted.push(role),
             refused => {
-                assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+                assert_rejected(refused, Code::PermissionDenied, "PERMISSION_DENIED");
             }
         }
     }
@@ -378,10 +378,10 @@ async fn only_registrars_and_admins_set_keys() {
     for kind in WorkloadKind::ALL {
         let clients = ClientServiceClient::new(harness.workload(kind));
         let refused = set_by(clients, set(id, "")).await;
-        assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+        assert_rejected(refused, Code::PermissionDenied, "PERMISSION_DENIED");
     }
     let nobody = set_by(ClientServiceClient::new(harness.anonymous()), set(id, "")).await;
-    assert_refused(nobody, Code::Unauthenticated, "UNAUTHENTICATED");
+    assert_rejected(nobody, Code::Unauthenticated, "UNAUTHENTICATED");
     assert_eq!(shown(&harness, id).await, stored);
 }
 

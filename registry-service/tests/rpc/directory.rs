@@ -22,7 +22,7 @@ use tonic::{Code, Status};
 
 use crate::{
     client,
-    harness::{CallerChannel, Harness, assert_refused, assert_violations, ok, strangers_token},
+    harness::{CallerChannel, Harness, assert_rejected, assert_violations, ok, strangers_token},
     user::{PASSWORD, admin, enrol, registered, seeded},
 };
 
@@ -198,7 +198,7 @@ async fn a_tenants_profile_has_issuer_and_audience() {
     );
     assert_eq!(profile.cloud_api_url, "https://api.example/firm-one");
     let unknown = directory(&harness).get_tenant_profile(ask("firm-nine")).await;
-    assert_refused(unknown, Code::NotFound, "NOT_FOUND");
+    assert_rejected(unknown, Code::NotFound, "NOT_FOUND");
     let malformed = directory(&harness).get_tenant_profile(ask("Firm")).await;
     assert_violations(malformed, &["tenant_id"]);
 }

@@ -11,7 +11,7 @@ use tonic::Code;
 
 use crate::{
     client::{client, registered, seed},
-    harness::{Harness, assert_refused, ok},
+    harness::{Harness, assert_rejected, ok},
 };
 
 #[tokio::test]
@@ -37,29 +37,29 @@ async fn an_older_row_that_was_put_back_is_rejected() {
         .edit("DELETE FROM clients; INSERT INTO clients SELECT * FROM older")
         .await;
     let answer = directory.authenticate_client(authenticating()).await;
-    assert_refused(answer, Code::Internal, "INTERNAL");
+    assert_rejected(answer, Code::Internal, "INTERNAL");
     let reading = || pb::GetClientRequest {
         client_id: client_id.clone(),
     };
-    assert_refused(
+    assert_rejected(
         client(&harness).get_client(reading()).await,
         Code::Internal,
         "INTERNAL",
     );
     let every = pb::ListClientsRequest::default();
     let listed = client(&harness).list_clients(every).await;
-    assert_refused(listed, Code::Internal, "INTERNAL");
+    assert_rejected(listed, Code::Internal, "INTERNAL");
 
     // The suspension is recorded and published once more, and the row stays rejected.
     let position = || pb::ListChangesRequest::default();
     let before = ok(directory.list_changes(position()).await).position;
     let again = client(&harness).suspend_client(suspending()).await;
-    assert_refused(again, Code::Internal, "INTERNAL");
+    assert_rejected(again, Code::Internal, "INTERNAL");
     assert_ne!(ok(directory.list_changes(position()).await).position, before);
     let events = harness.audit_events("client.suspend").await;
     assert_eq!(events.len(), 2);
     assert_eq!(events[0].detail["altered"], "clients");
-    assert_refused(
+    assert_rejected(
         client(&harness).get_client(reading()).await,
         Code::Internal,
         "INTERNAL",
@@ -79,5 +79,5 @@ async fn a_row_whose_version_was_removed_is_rejected() {
     let answer = operators()
         .list_operators(pb::ListOperatorsRequest::default())
         .await;
-    assert_refused(answer, Code::Internal, "INTERNAL");
+    assert_rejected(answer, Code::Internal, "INTERNAL");
 }

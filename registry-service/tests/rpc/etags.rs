@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 
 use crate::{
     client::registered,
-    harness::{Harness, assert_refused},
+    harness::{Harness, assert_rejected},
 };
 
 fn mask(path: &str) -> Option<FieldMask> {
@@ -36,7 +36,7 @@ async fn assert_compared(
     seen.extend(others().await);
     let current = seen.pop().unwrap();
     for stale in seen.iter().map(String::as_str).chain(["0", "none"]) {
-        let metadata = assert_refused(update(stale).await, Code::Aborted, "ETAG_MISMATCH");
+        let metadata = assert_rejected(update(stale).await, Code::Aborted, "ETAG_MISMATCH");
         assert_eq!(metadata["resource"], resource, "{stale}");
     }
     seen.push(current.clone());

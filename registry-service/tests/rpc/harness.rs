@@ -32,7 +32,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
-pub use accord::testing::calls::{CallerChannel, assert_refused, assert_violations, ok};
+pub use accord::testing::calls::{CallerChannel, assert_rejected, assert_violations, ok};
 
 /// `--public-base-url` of every test's registry.
 pub const PUBLIC_BASE_URL: &str = "https://auth.example";

@@ -11,7 +11,9 @@ use accord::{
 use prost_types::FieldMask;
 use tonic::Code;
 
-use crate::harness::{CallerChannel, Harness, assert_refused, assert_violations, ok, request_id, submission};
+use crate::harness::{
+    CallerChannel, Harness, assert_rejected, assert_violations, ok, request_id, submission,
+};
 
 mod amendment;
 pub mod security;
@@ -225,7 +227,7 @@ async fn a_repeated_submission_makes_one_request() {
         ..call.clone()
     };
     let reused = client(&harness).submit_integration_request(other).await;
-    assert_refused(reused, Code::AlreadyExists, "REQUEST_ID_REUSED");
+    assert_rejected(reused, Code::AlreadyExists, "REQUEST_ID_REUSED");
     assert_eq!(count(&harness).await, 1);
 
     // Request ids of different operators are independent.
@@ -248,7 +250,7 @@ async fn a_request_is_approved_or_rejected_once() {
     assert_eq!(approved.state(), State::Approved);
     assert!(approved.update_time != approved.create_time);
     let again = client(&harness).approve_integration_request(approve(id)).await;
-    let metadata = assert_refused(again, Code::FailedPrecondition, "WRONG_STATE");
+    let metadata = assert_rejected(again, Code::FailedPrecondition, "WRONG_STATE");
     assert_eq!(
         (metadata["resource"].as_str(), metadata["state"].as_str()),
         ("integration_request", "APPROVED")
@@ -256,7 +258,7 @@ async fn a_request_is_approved_or_rejected_once() {
     let late = client(&harness)
         .reject_integration_request(reject(id, "late"))
         .await;
-    assert_refused(late, Code::FailedPrecondition, "WRONG_STATE");
+    assert_rejected(late, Code::FailedPrecondition, "WRONG_STATE");
     assert_eq!(get(&harness, id).await, approved);
 
     let id = &second.integration_request_id;
@@ -272,7 +274,7 @@ async fn a_request_is_approved_or_rejected_once() {
     let again = client(&harness)
         .reject_integration_request(reject(id, "no need"))
         .await;
-    let metadata = assert_refused(again, Code::FailedPrecondition, "WRONG_STATE");
+    let metadata = assert_rejected(again, Code::FailedPrecondition, "WRONG_STATE");
     assert_eq!(metadata["state"], "REJECTED");
     assert_eq!(harness.audit_events("integration_request.approve").await.len(), 1);
     assert_eq!(harness.audit_events("integration_request.reject").await.len(), 1);
@@ -285,16 +287,16 @@ async fn unknown_and_malformed_ids_are_rejected() {
     let unknown = pb::GetIntegrationRequestRequest {
         integration_request_id: UNKNOWN.into(),
     };
-    let metadata = assert_refused(
+    let metadata = assert_rejected(
         client.get_integration_request(unknown).await,
         Code::NotFound,
         "NOT_FOUND",
     );
     assert_eq!(metadata["resource"], "integration_request");
     let unknown = client.approve_integration_request(approve(UNKNOWN)).await;
-    assert_refused(unknown, Code::NotFound, "NOT_FOUND");
+    assert_rejected(unknown, Code::NotFound, "NOT_FOUND");
     let unknown = client.reject_integration_request(reject(UNKNOWN, "why")).await;
-    assert_refused(unknown, Code::NotFound, "NOT_FOUND");
+    assert_rejected(unknown, Code::NotFound, "NOT_FOUND");
 
     let malformed = client
         .get_integration_request(pb::GetIntegrationRequestRequest::default())

@@ -8,7 +8,7 @@ use accord::{
 };
 use tonic::Code;
 
-use crate::harness::{CallerChannel, Harness, assert_refused, assert_violations, ok, request_id};
+use crate::harness::{CallerChannel, Harness, assert_rejected, assert_violations, ok, request_id};
 
 fn client(harness: &Harness) -> OperatorServiceClient<CallerChannel> {
     OperatorServiceClient::new(harness.operator(Role::Admin))
@@ -63,7 +63,7 @@ async fn an_operators_token_works_until_it_is_revoked() {
     harness.clock.advance(std::time::Duration::from_secs(9));
     assert_eq!(ok(security.revoke_operator(request).await), revoked);
     let refused = list_scopes(&harness, &created.operator_token).await;
-    assert_refused(refused, Code::Unauthenticated, "UNAUTHENTICATED");
+    assert_rejected(refused, Code::Unauthenticated, "UNAUTHENTICATED");
     let events = harness.audit_events("operator.revoke").await;
     assert_eq!((events.len(), &events[0].subject), (1, &operator.operator_id));
     assert!(!format!("{events:?}").contains("Ada"));
@@ -84,7 +84,7 @@ async fn an_operator_may_revoke_itself() {
     let mut itself = OperatorServiceClient::new(harness.token(&created.operator_token));
     itself.revoke_operator(request.clone()).await.unwrap();
     let refused = itself.revoke_operator(request).await;
-    assert_refused(refused, Code::Unauthenticated, "UNAUTHENTICATED");
+    assert_rejected(refused, Code::Unauthenticated, "UNAUTHENTICATED");
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn a_workload_is_created_and_revoked() {
     );
     // The caller is known but has no permission.
     let refused = list_scopes(&harness, &created.workload_token).await;
-    assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+    assert_rejected(refused, Code::PermissionDenied, "PERMISSION_DENIED");
 
     let request = pb::RevokeWorkloadRequest {
         workload_id: workload.workload_id,
@@ -109,7 +109,7 @@ async fn a_workload_is_created_and_revoked() {
     assert!(revoked.workload.as_ref().unwrap().revoke_time.is_some());
     assert_eq!(ok(client(&harness).revoke_workload(request).await), revoked);
     let refused = list_scopes(&harness, &created.workload_token).await;
-    assert_refused(refused, Code::Unauthenticated, "UNAUTHENTICATED");
+    assert_rejected(refused, Code::Unauthenticated, "UNAUTHENTICATED");
     assert_eq!(harness.audit_events("workload.revoke").await.len(), 1);
 }
 
@@ -135,7 +135,7 @@ async fn a_certificate_name_takes_the_place_of_a_token() {
         ..ada()
     };
     let refused = client(&harness).create_operator(taken).await;
-    assert_refused(refused, Code::AlreadyExists, "ALREADY_EXISTS");
+    assert_rejected(refused, Code::AlreadyExists, "ALREADY_EXISTS");
     for bad in [
         "*.example",
         "Pages.example",
@@ -175,7 +175,7 @@ async fn a_repeated_call_returns_the_same_token() {
         name: "Eve".into(),
         ..call.clone()
     };
-    assert_refused(
+    assert_rejected(
         client(&harness).create_operator(other).await,
         Code::AlreadyExists,
         "REQUEST_ID_REUSED",
@@ -185,7 +185,7 @@ async fn a_repeated_call_returns_the_same_token() {
         request_id: call.request_id,
         ..pages()
     };
-    assert_refused(
+    assert_rejected(
         client(&harness).create_workload(other).await,
         Code::AlreadyExists,
         "REQUEST_ID_REUSED",
@@ -206,7 +206,7 @@ async fn the_name_of_a_live_caller_is_taken() {
     let created = ok(client(&harness).create_operator(ada()).await);
     let taken = client(&harness).create_operator(ada()).await;
     assert_eq!(
-        assert_refused(taken, Code::AlreadyExists, "ALREADY_EXISTS")["resource"],
+        assert_rejected(taken, Code::AlreadyExists, "ALREADY_EXISTS")["resource"],
         "operator"
     );
     let request = pb::RevokeOperatorRequest {
@@ -219,7 +219,7 @@ async fn the_name_of_a_live_caller_is_taken() {
     client(&harness).create_workload(pages()).await.unwrap();
     let taken = client(&harness).create_workload(pages()).await;
     assert_eq!(
-        assert_refused(taken, Code::AlreadyExists, "ALREADY_EXISTS")["resource"],
+        assert_rejected(taken, Code::AlreadyExists, "ALREADY_EXISTS")["resource"],
         "workload"
     );
 }
@@ -273,7 +273,7 @@ async fn the_unknown_are_not_found() {
     };
     let refused = client(&harness).revoke_operator(request).await;
     assert_eq!(
-        assert_refused(refused, Code::NotFound, "NOT_FOUND")["resource"],
+        assert_rejected(refused, Code::NotFound, "NOT_FOUND")["resource"],
         "operator"
     );
     let request = pb::RevokeWorkloadRequest {
@@ -282,7 +282,7 @@ async fn the_unknown_are_not_found() {
     };
     let refused = client(&harness).revoke_workload(request).await;
     assert_eq!(
-        assert_refused(refused, Code::NotFound, "NOT_FOUND")["resource"],
+        assert_rejected(refused, Code::NotFound, "NOT_FOUND")["resource"],
         "workload"
     );
 }

@@ -21,7 +21,7 @@ use tonic::{Code, Status};
 use crate::{
     client::{UNKNOWN, authenticate, client, registered, registered_with_link, secrets, seed},
     harness::{
-        CallerChannel, Harness, PUBLIC_BASE_URL, assert_refused, assert_violations, ok, request_id,
+        CallerChannel, Harness, PUBLIC_BASE_URL, assert_rejected, assert_violations, ok, request_id,
         strangers_token,
     },
 };
@@ -69,7 +69,7 @@ async fn claim(harness: &Harness, claim_token: &str) -> Result<pb::CredentialBun
 /// Asserts that a link is rejected without a hint whether it ever existed.
 #[track_caller]
 fn assert_nothing_told<T: std::fmt::Debug>(result: Result<T, Status>) {
-    let metadata = assert_refused(result, Code::FailedPrecondition, "LINK_INVALID");
+    let metadata = assert_rejected(result, Code::FailedPrecondition, "LINK_INVALID");
     assert_eq!(metadata, Default::default());
 }
 
@@ -108,7 +108,7 @@ async fn a_link_is_opened_once() {
     assert_eq!(authenticated.secret_id, secret.secret_id);
 
     let second = claim(&harness, &link.claim_token).await;
-    assert_refused(second, Code::FailedPrecondition, "LINK_INVALID");
+    assert_rejected(second, Code::FailedPrecondition, "LINK_INVALID");
     let events = harness.audit_events("delivery.claim").await;
     let found: Vec<_> = events
         .iter()
@@ -155,7 +155,7 @@ async fn opening_a_link_again_returns_the_time_of_the_first_opening() {
         harness.clock.advance(wait);
         harness.registry.store().expire_deliveries().await.unwrap();
         let again = claim(&harness, &link.claim_token).await;
-        let metadata = assert_refused(again, Code::FailedPrecondition, "LINK_INVALID");
+        let metadata = assert_rejected(again, Code::FailedPrecondition, "LINK_INVALID");
         assert_eq!(metadata.len(), 1);
         assert_eq!(metadata["claim_time"], opened.to_string());
         assert!(metadata["claim_time"].ends_with('Z') && !metadata["claim_time"].contains('.'));
@@ -221,7 +221,7 @@ async fn of_racing_claims_one_wins() {
                 Ok(answer) => bundles.push(answer.into_inner().bundle.unwrap()),
                 Err(status) => {
                     let refused = Err::<(), _>(status);
-                    assert_refused(refused, Code::FailedPrecondition, "LINK_INVALID");
+                    assert_rejected(refused, Code::FailedPrecondition, "LINK_INVALID");
                 }
             }
         }
@@ -255,13 +255,13 @@ async fn a_claim_is_repeated_by_its_request_id_alone() {
         .await
         .unwrap();
     for id in [&other, ""] {
-        let metadata = assert_refused(claim(id).await, Code::FailedPrecondition, "LINK_INVALID");
+        let metadata = assert_rejected(claim(id).await, Code::FailedPrecondition, "LINK_INVALID");
         assert_eq!(metadata["claim_time"], "2026-01-01T00:00:00Z");
     }
     assert_eq!(claims(&harness).await, (1, vec!["opened before".to_owned(); 2]));
     assert_eq!(harness.audit_events("delivery.repeat").await.len(), 1);
     harness.clock.advance(Duration::from_secs(60));
-    assert_refused(claim(&id).await, Code::FailedPrecondition, "LINK_INVALID");
+    assert_rejected(claim(&id).await, Code::FailedPrecondition, "LINK_INVALID");
 }
 
 #[tokio::test]
@@ -282,7 +282,7 @@ async fn a_repeated_call_returns_the_same_link() {
         ..call
     };
     let reused = delivered(&harness, other).await;
-    assert_refused(reused, Code::AlreadyExists, "REQUEST_ID_REUSED");
+    assert_rejected(reused, Code::AlreadyExists, "REQUEST_ID_REUSED");
     claim(&harness, &first.claim_token).await.unwrap();
 }
 
@@ -316,7 +316,7 @@ async fn unknown_and_malformed_ids_are_rejected() {
     let harness = seeded().await;
     let (created, link) = registered_with_link(&harness).await;
     let unknown = delivered(&harness, deliver(UNKNOWN)).await;
-    let metadata = assert_refused(unknown, Code::NotFound, "NOT_FOUND");
+    let metadata = assert_rejected(unknown, Code::NotFound, "NOT_FOUND");
     assert_eq!(metadata["resource"], "client");
     let malformed = pb::CreateDeliveryRequest {
         request_id: "1".into(),
@@ -342,7 +342,7 @@ async fn unknown_and_malformed_ids_are_rejected() {
     // A new link would replace an unopened one, but this one was opened.
     claim(&harness, &link.claim_token).await.unwrap();
     let refused = delivered(&harness, deliver(&created.client_id)).await;
-    assert_refused(refused, Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
+    assert_rejected(refused, Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
     assert_eq!(secrets(&harness, &created.client_id).await.len(), 10);
 }
 

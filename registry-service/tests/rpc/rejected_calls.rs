@@ -20,7 +20,7 @@ use accord::{
 use tokio::task::JoinSet;
 use tonic::{Code, Request};
 
-use crate::harness::{CallerChannel, Harness, assert_refused, ok, strangers_token};
+use crate::harness::{CallerChannel, Harness, assert_rejected, ok, strangers_token};
 
 const SUSPEND: &str = "accord.registry.v1.TenantService/SuspendTenant";
 const MINUTE: Duration = Duration::from_secs(60);
@@ -74,7 +74,7 @@ async fn a_method_that_its_role_does_not_have_is_an_event_of_the_operator() {
                 .unwrap_err(),
             _ => suspend(channel).await,
         };
-        assert_refused::<()>(Err(status), Code::PermissionDenied, "PERMISSION_DENIED");
+        assert_rejected::<()>(Err(status), Code::PermissionDenied, "PERMISSION_DENIED");
         let event = rejected(&harness).await.pop().unwrap();
         let name = format!("the {}", role.as_ref());
         let operator = operators.iter().find(|operator| operator.name == name).unwrap();
@@ -106,17 +106,17 @@ async fn a_broken_rule_is_an_event_with_its_reason_and_a_success_is_none() {
         ..Default::default()
     };
     let early = clients.register_client(register).await;
-    assert_refused(early, Code::FailedPrecondition, "WRONG_STATE");
+    assert_rejected(early, Code::FailedPrecondition, "WRONG_STATE");
     let mut tenants = TenantServiceClient::new(harness.operator(Role::Registrar));
     let malformed = tenants.create_tenant(pb::CreateTenantRequest::default()).await;
-    assert_refused(malformed, Code::InvalidArgument, "INVALID_FIELDS");
+    assert_rejected(malformed, Code::InvalidArgument, "INVALID_FIELDS");
     let again = pb::CreateTenantRequest {
         tenant_id: "acme".into(),
         display_name: "Acme".into(),
         cloud_api_url: "https://api.example".into(),
         ..Default::default()
     };
-    assert_refused(
+    assert_rejected(
         tenants.create_tenant(again).await,
         Code::AlreadyExists,
         "ALREADY_EXISTS",
@@ -124,7 +124,7 @@ async fn a_broken_rule_is_an_event_with_its_reason_and_a_success_is_none() {
     let unknown = pb::GetTenantRequest {
         tenant_id: "globex".into(),
     };
-    assert_refused(tenants.get_tenant(unknown).await, Code::NotFound, "NOT_FOUND");
+    assert_rejected(tenants.get_tenant(unknown).await, Code::NotFound, "NOT_FOUND");
     let stale = pb::UpdateTenantRequest {
         tenant: Some(pb::Tenant {
             tenant_id: "acme".into(),
@@ -136,7 +136,7 @@ async fn a_broken_rule_is_an_event_with_its_reason_and_a_success_is_none() {
             paths: vec!["display_name".into()],
         }),
     };
-    assert_refused(tenants.update_tenant(stale).await, Code::Aborted, "ETAG_MISMATCH");
+    assert_rejected(tenants.update_tenant(stale).await, Code::Aborted, "ETAG_MISMATCH");
     let reasons: Vec<_> = rejected(&harness)
         .await
         .iter()
@@ -294,7 +294,7 @@ async fn a_flood_of_approvals_that_need_a_second_person_is_counted_too() {
             integration_request_id: integration_request_id.clone(),
         };
         let refused = requests.approve_integration_request(Request::new(request)).await;
-        assert_refused(refused, Code::PermissionDenied, "SECOND_OPERATOR_REQUIRED");
+        assert_rejected(refused, Code::PermissionDenied, "SECOND_OPERATOR_REQUIRED");
     }
     harness.clock.advance(MINUTE);
     suspend(harness.operator(Role::Registrar)).await;

@@ -7,7 +7,7 @@ use accord::{
 use prost_types::FieldMask;
 use tonic::Code;
 
-use crate::harness::{CallerChannel, Harness, assert_refused, assert_violations, ok, request_id};
+use crate::harness::{CallerChannel, Harness, assert_rejected, assert_violations, ok, request_id};
 
 fn client(harness: &Harness) -> ScopeServiceClient<CallerChannel> {
     ScopeServiceClient::new(harness.operator(Role::Registrar))
@@ -66,7 +66,7 @@ async fn a_name_is_taken_once() {
     let harness = Harness::start().await;
     harness.scope("contacts.read").await;
     let again = client(&harness).create_scope(create("contacts.read")).await;
-    let metadata = assert_refused(again, Code::AlreadyExists, "ALREADY_EXISTS");
+    let metadata = assert_rejected(again, Code::AlreadyExists, "ALREADY_EXISTS");
     assert_eq!(metadata["resource"], "scope");
     assert_eq!(list(&harness).await.len(), 1);
 }
@@ -85,7 +85,7 @@ async fn a_repeated_call_returns_the_same_and_other_content_is_rejected() {
         name: "contacts.write".into(),
         ..call
     };
-    assert_refused(
+    assert_rejected(
         client(&harness).create_scope(other).await,
         Code::AlreadyExists,
         "REQUEST_ID_REUSED",
@@ -145,7 +145,7 @@ async fn an_update_changes_the_fields_of_its_mask() {
     let unknown = admin(&harness)
         .update_scope(update("contacts.write", &both))
         .await;
-    let metadata = assert_refused(unknown, Code::NotFound, "NOT_FOUND");
+    let metadata = assert_rejected(unknown, Code::NotFound, "NOT_FOUND");
     assert_eq!(metadata["resource"], "scope");
 }
 

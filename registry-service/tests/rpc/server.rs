@@ -24,7 +24,7 @@ use tonic_health::pb::{
 
 use crate::{
     client,
-    harness::{Harness, assert_refused, ok, settings},
+    harness::{Harness, assert_rejected, ok, settings},
     user,
 };
 
@@ -109,7 +109,7 @@ async fn a_new_epoch_ends_the_links_of_the_copy() {
         .await
         .unwrap();
     let enrolled = user::enrol(&harness, &invited.enrolment_token, "correct horse battery").await;
-    assert_refused(enrolled, Code::FailedPrecondition, "LINK_INVALID");
+    assert_rejected(enrolled, Code::FailedPrecondition, "LINK_INVALID");
 
     let harness = Harness::start().await;
     client::seed(&harness).await;
@@ -123,7 +123,7 @@ async fn a_new_epoch_ends_the_links_of_the_copy() {
     };
     let mut provisioning = ProvisioningServiceClient::new(harness.anonymous());
     let claimed = provisioning.claim_delivery(claim).await;
-    assert_refused(claimed, Code::FailedPrecondition, "LINK_INVALID");
+    assert_rejected(claimed, Code::FailedPrecondition, "LINK_INVALID");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use prost_types::FieldMask;
 use tonic::Code;
 
 use crate::harness::{
-    CallerChannel, Harness, PUBLIC_BASE_URL, assert_refused, assert_violations, ok, request_id,
+    CallerChannel, Harness, PUBLIC_BASE_URL, assert_rejected, assert_violations, ok, request_id,
 };
 
 fn client(harness: &Harness) -> TenantServiceClient<CallerChannel> {
@@ -77,7 +77,7 @@ async fn a_new_tenant_is_active_and_has_its_own_authority() {
     assert_eq!(get(&harness, "acme").await, created);
     let taken = client(&harness).create_tenant(create("acme")).await;
     assert_eq!(
-        assert_refused(taken, Code::AlreadyExists, "ALREADY_EXISTS")["resource"],
+        assert_rejected(taken, Code::AlreadyExists, "ALREADY_EXISTS")["resource"],
         "tenant"
     );
     assert_eq!(harness.audit_events("tenant.create").await.len(), 1);
@@ -97,7 +97,7 @@ async fn a_repeated_call_makes_one_tenant() {
         tenant_id: "globex".into(),
         ..call
     };
-    assert_refused(
+    assert_rejected(
         client(&harness).create_tenant(other).await,
         Code::AlreadyExists,
         "REQUEST_ID_REUSED",
@@ -173,7 +173,7 @@ async fn an_update_changes_the_fields_of_its_mask() {
     let unknown = client(&harness)
         .update_tenant(update("nowhere", &["display_name"]))
         .await;
-    assert_refused(unknown, Code::NotFound, "NOT_FOUND");
+    assert_rejected(unknown, Code::NotFound, "NOT_FOUND");
 }
 
 #[tokio::test]
@@ -191,8 +191,8 @@ async fn suspending_and_reinstating_may_be_repeated() {
     assert_eq!(reinstate(&harness, "acme").await.unwrap(), reinstated);
     assert_eq!(harness.audit_events("tenant.suspend").await.len(), 1);
     assert_eq!(harness.audit_events("tenant.reinstate").await.len(), 1);
-    assert_refused(suspend(&harness, "nowhere").await, Code::NotFound, "NOT_FOUND");
-    assert_refused(reinstate(&harness, "nowhere").await, Code::NotFound, "NOT_FOUND");
+    assert_rejected(suspend(&harness, "nowhere").await, Code::NotFound, "NOT_FOUND");
+    assert_rejected(reinstate(&harness, "nowhere").await, Code::NotFound, "NOT_FOUND");
 }
 
 #[tokio::test]
@@ -228,7 +228,7 @@ async fn only_an_admin_moves_a_tenants_cloud_api() {
         let refused = TenantServiceClient::new(harness.operator(Role::Registrar))
             .update_tenant(update("acme", paths))
             .await;
-        assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+        assert_rejected(refused, Code::PermissionDenied, "PERMISSION_DENIED");
     }
     assert_eq!(get(&harness, "acme").await, created);
     assert!(harness.audit_events("tenant.update").await.is_empty());

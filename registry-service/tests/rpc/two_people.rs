@@ -25,7 +25,7 @@ use registry_service::permissions::SERVICES;
 use tonic::{Code, Response, Status};
 
 use self::attack::{Known, attack};
-use crate::harness::{CallerChannel, Harness, assert_refused, assert_violations, ok, submission};
+use crate::harness::{CallerChannel, Harness, assert_rejected, assert_violations, ok, submission};
 
 mod attack;
 mod links;
@@ -315,7 +315,7 @@ async fn who_submitted_a_request_needs_another_to_approve_it() {
         if is_admin {
             ok(answer);
         } else {
-            assert_refused(answer, Code::PermissionDenied, "SECOND_OPERATOR_REQUIRED");
+            assert_rejected(answer, Code::PermissionDenied, "SECOND_OPERATOR_REQUIRED");
             let mut approver = IntegrationRequestServiceClient::new(harness.operator(Role::Approver));
             ok(approver.approve_integration_request(approve).await);
         }

@@ -12,7 +12,7 @@ use accord::{
 use tonic::{Code, Status};
 
 use crate::harness::{
-    CallerChannel, Harness, PUBLIC_BASE_URL, assert_refused, assert_violations, ok, request_id,
+    CallerChannel, Harness, PUBLIC_BASE_URL, assert_rejected, assert_violations, ok, request_id,
 };
 
 const NAME: &str = "Ada.Admin@Firm.example";
@@ -100,7 +100,7 @@ async fn a_name_is_found_in_every_spelling_and_never_shown() {
         let same = found(&harness, "firm-one", Which::AccountName(written.into())).await;
         assert_eq!(same.unwrap(), user, "{written}");
         let taken = registrar(&harness).register_user(admin(written)).await;
-        assert_refused(taken, Code::AlreadyExists, "ALREADY_EXISTS");
+        assert_rejected(taken, Code::AlreadyExists, "ALREADY_EXISTS");
     }
     assert_eq!(
         found(&harness, "firm-one", Which::UserId(user.user_id.clone()))
@@ -119,14 +119,14 @@ async fn a_name_is_found_in_every_spelling_and_never_shown() {
     assert!(other.enrolment_token.is_empty() && other.enrolment_link.is_empty());
     assert_ne!(other.user.unwrap().user_id, user.user_id);
     let foreign = found(&harness, "firm-two", Which::UserId(user.user_id.clone())).await;
-    assert_refused(foreign, Code::NotFound, "NOT_FOUND");
+    assert_rejected(foreign, Code::NotFound, "NOT_FOUND");
     let deactivate = pb::DeactivateUserRequest {
         tenant_id: "firm-two".into(),
         user_id: user.user_id,
         reason: "a test".into(),
     };
     let foreign = security(&harness).deactivate_user(deactivate).await;
-    assert_refused(foreign, Code::NotFound, "NOT_FOUND");
+    assert_rejected(foreign, Code::NotFound, "NOT_FOUND");
 }
 
 #[tokio::test]
@@ -159,7 +159,7 @@ async fn all_violations_are_reported_at_once() {
         ..admin(NAME)
     };
     let result = registrar(&harness).register_user(unknown).await;
-    assert_refused(result, Code::NotFound, "NOT_FOUND");
+    assert_rejected(result, Code::NotFound, "NOT_FOUND");
     let nobody = pb::FindUserRequest::default();
     assert_violations(
         registrar(&harness).find_user(nobody).await,
@@ -193,7 +193,7 @@ async fn a_repeated_call_returns_the_same_link_and_other_content_is_rejected() {
         ..request
     };
     let result = registrar(&harness).register_user(other).await;
-    assert_refused(result, Code::AlreadyExists, "REQUEST_ID_REUSED");
+    assert_rejected(result, Code::AlreadyExists, "REQUEST_ID_REUSED");
 
     let reset = pb::ResetUserPasswordRequest {
         tenant_id: "firm-one".into(),
@@ -285,14 +285,14 @@ async fn the_unknown_and_another_tenants_user_are_not_found() {
             .map(drop);
         for refused in [found, deactivated, reactivated, reset] {
             assert_eq!(
-                assert_refused(refused, Code::NotFound, "NOT_FOUND")["resource"],
+                assert_rejected(refused, Code::NotFound, "NOT_FOUND")["resource"],
                 "user"
             );
         }
     }
     for tenant_id in ["firm-two", "firm-nine"] {
         let refused = found(&harness, tenant_id, Which::AccountName(NAME.into())).await;
-        assert_refused(refused, Code::NotFound, "NOT_FOUND");
+        assert_rejected(refused, Code::NotFound, "NOT_FOUND");
     }
     assert_eq!(harness.registry.store().position().await.unwrap(), position);
     let untouched = found(&harness, "firm-one", Which::UserId(user_id)).await.unwrap();
@@ -335,16 +335,16 @@ async fn a_request_id_belongs_to_one_call() {
     ];
     for reused in reused {
         let refused = registrar(&harness).reset_user_password(reused).await;
-        assert_refused(refused, Code::AlreadyExists, "REQUEST_ID_REUSED");
+        assert_rejected(refused, Code::AlreadyExists, "REQUEST_ID_REUSED");
     }
     assert_eq!(harness.audit_events("user.register").await.len(), 2);
     assert_eq!(harness.audit_events("user.reset_password").await.len(), 1);
 
     harness.clock.advance(Duration::from_secs(601));
     let late = registrar(&harness).register_user(register).await;
-    assert_refused(late, Code::AlreadyExists, "REQUEST_ID_REUSED");
+    assert_rejected(late, Code::AlreadyExists, "REQUEST_ID_REUSED");
     let late = registrar(&harness).reset_user_password(reset).await;
-    assert_refused(late, Code::AlreadyExists, "REQUEST_ID_REUSED");
+    assert_rejected(late, Code::AlreadyExists, "REQUEST_ID_REUSED");
 }
 
 /// Users of `firm-one`.

@@ -312,7 +312,9 @@ async fn serve<P: Protocol>(
             if protocol.outlives_caller(&request)
                 && let Some(context) = context::current()
             {
-                return Ok(detached.call(call, cutoff.clone(), context, routes, request).await);
+                return Ok(detached
+                    .call(call, cutoff.clone(), context, routes, request)
+                    .await);
             }
             Ok(call.answer(routes, request).await)
         };

@@ -15,7 +15,7 @@ use tonic::service::RoutesBuilder;
 pub use self::{
     keys::{Key, rotate},
     signals::{Signals, exit, print_line, service_signals, shutdown_signal},
-    start::{Outage, check, migrate, open, refuse_development, start_epoch, when_reachable},
+    start::{Outage, check, migrate, open, require_not_development, start_epoch, when_reachable},
 };
 use crate::{
     clock::Clock,
@@ -27,9 +27,7 @@ use crate::{
         grpc::{self, Grpc, Health},
         http::Http,
         listener::{self, Drain},
-        middleware::{
-            self, Shared, address::Gateways, limits::AddressLimit, rejected_calls::RejectedCalls,
-        },
+        middleware::{self, Shared, address::Gateways, limits::AddressLimit, rejected_calls::RejectedCalls},
         telemetry::{self, admin::Readiness},
         tls::server::ServerTls,
     },

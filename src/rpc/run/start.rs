@@ -74,7 +74,7 @@ pub async fn open<M: MigratorTrait>(
     random: &dyn Random,
 ) -> anyhow::Result<(Database, SharedKeyring)> {
     let (db, masters) = Box::pin(open_with_masters::<M>(database_url, masters)).await?;
-    refuse_unfinished_epoch(&db).await?;
+    require_finished_epoch(&db).await?;
     // Boxed, as the others here: the futures of a start are deep.
     let keyring = Box::pin(SharedKeyring::open(db.clone(), masters, purposes, clock, random)).await;
     Ok((db, keyring.context("opening the keyring")?))
@@ -120,8 +120,8 @@ pub async fn check<M: MigratorTrait>(
     masters: Vec<MasterKeySource>,
 ) -> anyhow::Result<()> {
     let (db, masters) = Box::pin(open_with_masters::<M>(database_url, masters)).await?;
-    refuse_development(&db).await?;
-    refuse_unfinished_epoch(&db).await?;
+    require_not_development(&db).await?;
+    require_finished_epoch(&db).await?;
     let checked = Box::pin(keyring::check(&db, &masters)).await;
     checked.context("opening the keyring")
 }
@@ -159,7 +159,7 @@ pub(super) async fn open_for_events<M: MigratorTrait>(
 }
 
 /// Refuses a database of `accord dev`: a file holds its operators' tokens in plaintext.
-pub async fn refuse_development(db: &Database) -> anyhow::Result<()> {
+pub async fn require_not_development(db: &Database) -> anyhow::Result<()> {
     let is_for_development = db.is_for_development().await;
     if is_for_development.context("reading what the database was created for")? {
         bail!("the database is one of `accord dev`, which is for development only");
@@ -168,7 +168,7 @@ pub async fn refuse_development(db: &Database) -> anyhow::Result<()> {
 }
 
 /// Refuses a restored database that still holds what its new epoch ends.
-async fn refuse_unfinished_epoch(db: &Database) -> anyhow::Result<()> {
+async fn require_finished_epoch(db: &Database) -> anyhow::Result<()> {
     let is_unfinished = is_epoch_unfinished(db.read()).await;
     if is_unfinished.context("reading whether a new epoch is finished")? {
         bail!("a new epoch of the database was begun and is not finished: run `migrate --new-epoch` again");

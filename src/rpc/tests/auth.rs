@@ -49,7 +49,7 @@ fn setup_with_clock(kind: WorkloadKind) -> (Authorizer, String, Arc<ManualClock>
         ),
         (
             "/a.A/Either",
-            Access::CallersOrProof(&[], &[WorkloadKind::InternalService]),
+            Access::CallersOrClients(&[], &[WorkloadKind::InternalService]),
         ),
     ]);
     let directory = Arc::new(OneCaller(token.expose().to_owned(), caller));

@@ -27,7 +27,7 @@ use crate::{
         auth::{Access, Permissions},
         listener::MAX_CONCURRENT_CALLS,
     },
-    testing::{NoCallers, calls::assert_refused, http2::hang_up, postgres, sqlite, test_clock},
+    testing::{NoCallers, calls::assert_rejected, http2::hang_up, postgres, sqlite, test_clock},
 };
 
 /// A service whose every method and page panics.
@@ -243,27 +243,27 @@ async fn a_message_that_cannot_be_read_is_an_invalid_argument() {
     for path in [LIST, CHECK, WATCH] {
         for body in unreadable {
             let status = send(&channel, path, "identity", body).await;
-            assert_refused::<()>(Err(status), Code::InvalidArgument, "INVALID_FIELDS");
+            assert_rejected::<()>(Err(status), Code::InvalidArgument, "INVALID_FIELDS");
         }
         let too_large = send(&channel, path, "identity", &[0, 0xff, 0xff, 0xff, 0xff]).await;
         assert!(too_large.message().contains("the limit is"), "{too_large:?}");
-        assert_refused::<()>(Err(too_large), Code::InvalidArgument, "INVALID_FIELDS");
+        assert_rejected::<()>(Err(too_large), Code::InvalidArgument, "INVALID_FIELDS");
         let without = send(&channel, path, "identity", &[]).await;
-        assert_refused::<()>(Err(without), Code::InvalidArgument, "INVALID_FIELDS");
+        assert_rejected::<()>(Err(without), Code::InvalidArgument, "INVALID_FIELDS");
         let compressed = send(&channel, path, "gzip", &[1, 0, 0, 0, 0]).await;
-        assert_refused::<()>(Err(compressed), Code::Unimplemented, "NOT_AVAILABLE");
+        assert_rejected::<()>(Err(compressed), Code::Unimplemented, "NOT_AVAILABLE");
     }
     let unknown = send(&channel, CHECK, "identity", &[0, 0, 0, 0, 3, 0x0a, 1, b'x']).await;
-    assert_refused::<()>(Err(unknown), Code::NotFound, "NOT_FOUND");
+    assert_rejected::<()>(Err(unknown), Code::NotFound, "NOT_FOUND");
     // Reflection ends the stream.
     for body in unreadable {
         assert_eq!(send(&channel, REFLECT, "identity", body).await.code(), Code::Ok);
     }
     // Its own errors are in trailers: of an unknown symbol, and of a request for nothing.
     let unknown = send(&channel, REFLECT, "identity", &[0, 0, 0, 0, 3, 0x22, 1, b'x']).await;
-    assert_refused::<()>(Err(unknown), Code::NotFound, "NOT_FOUND");
+    assert_rejected::<()>(Err(unknown), Code::NotFound, "NOT_FOUND");
     let nothing = send(&channel, REFLECT, "identity", &[0, 0, 0, 0, 0]).await;
-    assert_refused::<()>(Err(nothing), Code::InvalidArgument, "INVALID_FIELDS");
+    assert_rejected::<()>(Err(nothing), Code::InvalidArgument, "INVALID_FIELDS");
     drop(channel);
     shutdown.cancel();
     running.await.unwrap().unwrap();

@@ -46,7 +46,7 @@ pub use list::{
     position::LogPosition,
 };
 pub use open_log::ensure_log;
-pub use proof::{Proof, Proven, prove};
+pub use proof::{EventProof, Proven, prove};
 pub use protection::KEYRING_PURPOSE;
 pub use record::{EventRow, TokenUse};
 pub use resume::{

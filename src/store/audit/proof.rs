@@ -19,7 +19,7 @@ use crate::{
 
 /// What is known of an event.
 #[derive(Debug)]
-pub enum Proof {
+pub enum EventProof {
     /// It is in a log.
     Sealed(Box<Proven>),
     /// It is recorded and will be sealed, or comes after the head that was asked for.
@@ -47,9 +47,9 @@ pub async fn prove(
     conn: &impl ConnectionTrait,
     size: Option<u64>,
     event_id: &EventId,
-) -> Result<Proof, StoreError> {
+) -> Result<EventProof, StoreError> {
     let Some(found) = find(conn, event_id).await? else {
-        return Ok(Proof::Unknown);
+        return Ok(EventProof::Unknown);
     };
     let leaf = leaf::Entity::find()
         .filter(leaf::Column::Source.eq(&*found.source))
@@ -57,7 +57,7 @@ pub async fn prove(
         .one(conn)
         .await?;
     let Some(leaf) = leaf else {
-        return Ok(Proof::NotYetSealed);
+        return Ok(EventProof::NotYetSealed);
     };
     let head = match size {
         Some(size) => log::at_size(conn, leaf.log_id, size).await?,
@@ -65,17 +65,17 @@ pub async fn prove(
     };
     let Some(head) = head else {
         return Ok(match size {
-            Some(_) => Proof::NoSuchHead,
-            None => Proof::NotYetSealed,
+            Some(_) => EventProof::NoSuchHead,
+            None => EventProof::NotYetSealed,
         });
     };
     let index = u64::try_from(leaf.leaf_index).map_err(|_| StoreError::Corrupt("audit_leaves"))?;
     let Some(proof) = log::inclusion_proof(conn, leaf.log_id, index, head.head).await? else {
-        return Ok(Proof::NotYetSealed);
+        return Ok(EventProof::NotYetSealed);
     };
     let mut file = ProofFile::new(found.event, index, proof.hashes, head.checkpoint.clone());
     file.group = found.group;
-    Ok(Proof::Sealed(Box::new(Proven { file, head })))
+    Ok(EventProof::Sealed(Box::new(Proven { file, head })))
 }
 
 struct Found {

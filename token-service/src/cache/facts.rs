@@ -164,7 +164,7 @@ fn client_size(client: &Client) -> usize {
     let scope_size = |scope: &ClientScope| scope.description.len() + scope.reason.len() + 128;
     let scopes: usize = client.scopes.iter().map(scope_size).sum();
     let uris: usize = client.redirect_uris.iter().map(|uri| uri.len() + 32).sum();
-    let texts = client.profile.size() + client.json_web_key_set.len();
+    let texts = client.display.size() + client.json_web_key_set.len();
     2 * OVERHEAD + scopes + uris + client.tenants.len() * 64 + texts
 }
 
@@ -176,5 +176,5 @@ fn tenant_size(tenant: &Tenant) -> usize {
 /// Returns the approximate size of a grant in bytes.
 fn grant_size(grant: &Grant) -> usize {
     let scopes: usize = grant.scopes.iter().map(|scope| scope.as_str().len()).sum();
-    3 * OVERHEAD + scopes + grant.scopes.len() * 24 + grant.profile.size()
+    3 * OVERHEAD + scopes + grant.scopes.len() * 24 + grant.display.size()
 }

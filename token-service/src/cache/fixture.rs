@@ -38,7 +38,7 @@ use tonic::{
 
 use super::Cache;
 use crate::{
-    model::{client::Profile, signing_key::Algorithm},
+    model::{client::DisplayInfo, signing_key::Algorithm},
     registry::Registry,
     store::{Store, entity, fixture},
 };
@@ -388,7 +388,7 @@ impl Cache {
             tenant_id: TENANT.into(),
             grant_id: GrantId::generate(&*self.store.clock, &*self.store.random).into(),
             client_id: registry.client_id.to_string(),
-            profile: serde_json::to_value(Profile::default()).unwrap(),
+            profile: serde_json::to_value(DisplayInfo::default()).unwrap(),
             scopes: serde_json::json!([SCOPE]),
             designated_user_id: registry.user_id.to_string(),
             granted_by_user_id: registry.user_id.to_string(),

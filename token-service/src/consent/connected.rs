@@ -175,7 +175,7 @@ impl Call {
         let client = client.as_deref().map(|client| &client.value);
         match grant.state_with(self.consents.store.now(), client, true) {
             GrantState::Active | GrantState::Suspended => Ok((origin, session, grant)),
-            state => Err(state.refusal()),
+            state => Err(state.wrong_state()),
         }
     }
 

@@ -18,7 +18,7 @@ use crate::{
     error::{Error, Result, found},
     model::{
         admin_session::AdminSession,
-        client::{Client, Profile},
+        client::{Client, DisplayInfo},
         grant::{Consent, Grant, usage::UsageSummary},
         setup::{
             self, Approval, NewSetup, Setup, is_unchanged,
@@ -328,9 +328,9 @@ pub fn check_request(
         setup_id,
         request,
         tenant_display_name: tenant.display_name,
-        profile: Profile {
+        display: DisplayInfo {
             bound_tokens,
-            ..client.profile
+            ..client.display
         },
         client_version: client.version,
         scopes,

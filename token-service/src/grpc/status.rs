@@ -35,7 +35,7 @@ fn problem(error: Error) -> Problem {
             plain(Code::ResourceExhausted).retry_after(retry_after)
         }
         Error::LinkInvalid(_) => plain(Code::FailedPrecondition),
-        Error::PasswordRefused(_) => plain(Code::InvalidArgument),
+        Error::PasswordRejected(_) => plain(Code::InvalidArgument),
         Error::AdminSessionInvalid => plain(Code::Unauthenticated),
         Error::AdminSessionMismatch => plain(Code::PermissionDenied),
         Error::SignInTooOld => plain(Code::PermissionDenied),

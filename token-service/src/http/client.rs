@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use super::{HttpState, error::HttpError, form::Form};
 use crate::{
     model::client::SecretPlace,
-    oauth::client_authentication::{ASSERTION_TYPE, Credentials, Proof},
+    oauth::client_authentication::{ASSERTION_TYPE, ClientCredential, Credentials},
 };
 
 /// The error description for a request with more than one kind of credentials.
@@ -61,40 +61,40 @@ pub(super) fn credentials(parts: &ClientParts, form: &Form) -> Result<Credential
     }
     let client_id = form.text("client_id").to_owned();
     let (secret, assertion) = (form.get("client_secret"), form.get("client_assertion"));
-    let proof = match (authorization, secret, assertion) {
+    let credential = match (authorization, secret, assertion) {
         (Some(authorization), None, None) => {
-            let (named, proof) = basic(authorization);
-            let is_readable = !matches!(proof, Proof::Missing(_));
+            let (named, credential) = basic(authorization);
+            let is_readable = !matches!(credential, ClientCredential::Missing(_));
             if is_readable && !client_id.is_empty() && client_id != named {
                 return invalid("client_id differs from that in Authorization");
             }
-            return Ok(Credentials::new(named, Some(proof), certificate.clone()));
+            return Ok(Credentials::new(named, Some(credential), certificate.clone()));
         }
         (None, Some(secret), None) => {
             let secret = Zeroizing::new(secret.to_owned());
-            Some(Proof::Secret(SecretPlace::Form, secret))
+            Some(ClientCredential::Secret(SecretPlace::Form, secret))
         }
         (None, None, Some(jwt)) => {
             if form.get("client_assertion_type") != Some(ASSERTION_TYPE) {
                 return invalid("client_assertion_type must be the URN for JWTs (RFC 7523)");
             }
-            Some(Proof::Assertion(Zeroizing::new(jwt.to_owned())))
+            Some(ClientCredential::Assertion(Zeroizing::new(jwt.to_owned())))
         }
         (None, None, None) => None,
         _ => return invalid(ONE_METHOD),
     };
-    Ok(Credentials::new(client_id, proof, certificate.clone()))
+    Ok(Credentials::new(client_id, credential, certificate.clone()))
 }
 
 /// Reads the credentials of an `Authorization: Basic` header, whose parts are form-encoded.
-fn basic(authorization: &HeaderValue) -> (String, Proof) {
+fn basic(authorization: &HeaderValue) -> (String, ClientCredential) {
     let read = || {
         let pair = basic_pair(authorization)?;
         let (client_id, secret) = pair.split_once(':')?;
-        let proof = Proof::Secret(SecretPlace::Header, form_decoded(secret)?);
-        Some((form_decoded(client_id)?.to_string(), proof))
+        let credential = ClientCredential::Secret(SecretPlace::Header, form_decoded(secret)?);
+        Some((form_decoded(client_id)?.to_string(), credential))
     };
-    let unreadable = Proof::Missing("Authorization contains no valid Basic credentials");
+    let unreadable = ClientCredential::Missing("Authorization contains no valid Basic credentials");
     read().unwrap_or((String::new(), unreadable))
 }
 
@@ -173,11 +173,11 @@ mod tests {
         match credentials(&parts, &Form::parse(form.as_bytes()).unwrap()) {
             Ok(Credentials {
                 client_id,
-                proof: Proof::Secret(_, secret),
+                credential: ClientCredential::Secret(_, secret),
                 ..
             }) => Ok((client_id, secret.to_string())),
             Ok(Credentials {
-                proof: Proof::Assertion(_),
+                credential: ClientCredential::Assertion(_),
                 ..
             }) => Err("assertion"),
             Ok(_) => Err("missing"),

@@ -18,7 +18,7 @@ use accord::{
 };
 use metrics::counter;
 
-use super::{OAuth, note_refused};
+use super::{OAuth, note_rejected_client};
 use crate::{
     error::{Error, Result},
     model::{
@@ -170,7 +170,7 @@ pub fn require_known_key(client: &Client, tenant_id: &TenantId, jkt: Option<&str
         Some(jkt) => event.detail("jkt", jkt),
         None => event,
     };
-    note_refused(&client.client_id, ErrorReason::InvalidDpopProof, event);
+    note_rejected_client(&client.client_id, ErrorReason::InvalidDpopProof, event);
     count("key");
     log_rejection(&client.client_id, &KNOWN_KEY);
     Err(Error::InvalidDpopProof(KNOWN_KEY.to_owned()))

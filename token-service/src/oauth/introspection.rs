@@ -30,7 +30,7 @@ use crate::{
     oauth::{
         OAuth,
         binding::{Binding, NotBound},
-        note_refused, revocation_names,
+        note_rejected_client, revocation_names,
     },
 };
 
@@ -132,7 +132,7 @@ pub async fn introspect(
                     None | Some(Ok(true)) => Ok(response),
                     Some(Ok(false)) => {
                         let ids = [response.client_id.as_str(), &response.grant_id];
-                        introspection.note_refused_use(ids, ErrorReason::InvalidDpopProof, "used proof");
+                        introspection.note_rejected_use(ids, ErrorReason::InvalidDpopProof, "used proof");
                         Ok(inactive())
                     }
                     Some(Err(error)) => Err(error),
@@ -198,7 +198,7 @@ impl Introspection<'_> {
 
     /// Notes the event of a call whose caller brought a live access token, and may not use it: the token was stolen, or its
     /// client is at fault. `ids` are those of client and grant.
-    fn note_refused_use(&self, [client_id, grant_id]: [&str; 2], reason: ErrorReason, why: &'static str) {
+    fn note_rejected_use(&self, [client_id, grant_id]: [&str; 2], reason: ErrorReason, why: &'static str) {
         let Ok(client_id) = ClientId::parse(client_id) else {
             return;
         };
@@ -211,7 +211,7 @@ impl Introspection<'_> {
             Some(address) => event.detail("client_address", address.to_string()),
             None => event,
         };
-        note_refused(&client_id, reason, event);
+        note_rejected_client(&client_id, reason, event);
     }
 
     /// Returns the proof of the caller, too, which is not spent yet.
@@ -263,19 +263,19 @@ impl Introspection<'_> {
         let token_type = claims.token_type().to_owned();
         let proof = match self.binding {
             Some(binding) => {
-                let refused = |reason, why| {
-                    self.note_refused_use([&claims.client_id, &claims.grant_id], reason, why);
+                let rejected = |reason, why| {
+                    self.note_rejected_use([&claims.client_id, &claims.grant_id], reason, why);
                     Rejection::Inactive
                 };
                 let networks = [&parties.client.allowed_networks, &grant.allowed_networks];
                 let from = binding.check_networks(networks);
-                from.map_err(|NotBound| refused(ErrorReason::NetworkNotAllowed, "network"))?;
+                from.map_err(|NotBound| rejected(ErrorReason::NetworkNotAllowed, "network"))?;
                 let key = binding.check_key(claims.cnf.as_ref(), token, now);
                 key.map_err(|NotBound| match &claims.cnf {
                     Some(Confirmation::Certificate(_)) => {
-                        refused(ErrorReason::Unauthenticated, "certificate")
+                        rejected(ErrorReason::Unauthenticated, "certificate")
                     }
-                    _ => refused(ErrorReason::InvalidDpopProof, "key"),
+                    _ => rejected(ErrorReason::InvalidDpopProof, "key"),
                 })?
             }
             None => None,

@@ -88,7 +88,7 @@ async fn complete<T: Send + 'static>(work: impl Future<Output = Result<T>> + Sen
 
 /// Notes the event of a call that is rejected although its client is authenticated, because somebody may have copied what the
 /// client holds. The record lists some of them, and counts the rest of a flood.
-fn note_refused(client_id: &ClientId, reason: ErrorReason, event: Event) {
+fn note_rejected_client(client_id: &ClientId, reason: ErrorReason, event: Event) {
     let actor = Actor {
         kind: ActorKind::Client,
         id: client_id.to_string(),

@@ -20,7 +20,7 @@ use crate::{
         client_authentication::{Credentials, authenticate, spend},
         dpop,
         metadata::endpoint_urls,
-        note_refused,
+        note_rejected_client,
     },
 };
 
@@ -60,7 +60,7 @@ pub async fn push(oauth: &OAuth, request: Request) -> Result<Pushed> {
     pushed.inspect_err(|error| {
         // Who is authenticated and lacks the key may have stolen the rest.
         if matches!(error, Error::InvalidDpopProof(_)) {
-            note_refused(&client_id, error.reason(), event);
+            note_rejected_client(&client_id, error.reason(), event);
         }
     })
 }

@@ -19,7 +19,7 @@ use crate::{
     model::{
         change::Change,
         client::{
-            AppliedRequest, CertificateSubject, Client, ClientOrigin, ClientScope, LiveSecret, Profile,
+            AppliedRequest, CertificateSubject, Client, ClientOrigin, ClientScope, DisplayInfo, LiveSecret,
         },
         revocation::{Revocation, RevocationKind},
         tenant::{Tenant, operator_action::OperatorAction},
@@ -147,7 +147,7 @@ pub(super) fn client(profile: Option<pb::ClientProfile>) -> Result<Client> {
     let live_secrets = profile.live_secrets.into_iter().map(live_secret);
     Ok(Client {
         client_id: ClientId::parse(&profile.client_id).map_err(|_| unexpected("client_id"))?,
-        profile: Profile {
+        display: DisplayInfo {
             display_name: profile.display_name,
             partner_name: profile.partner_name,
             purpose: profile.purpose,

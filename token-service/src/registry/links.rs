@@ -56,7 +56,7 @@ impl Registry {
     /// the same request id and password gets the same answer for a minute.
     ///
     /// # Errors
-    /// [`Error::LinkInvalid`], with the time for a link that was used before; [`Error::PasswordRefused`], [`Error::RegistryUnavailable`].
+    /// [`Error::LinkInvalid`], with the time for a link that was used before; [`Error::PasswordRejected`], [`Error::RegistryUnavailable`].
     pub async fn complete_enrolment(
         &self,
         enrolment_token: &OpaqueToken,
@@ -93,7 +93,7 @@ fn link_failure(status: Status) -> Error {
             let bad = status.get_details_bad_request();
             let violations = bad.into_iter().flat_map(|bad| bad.field_violations);
             let violations = violations.filter(|v| v.field == "password");
-            Error::PasswordRefused(violations.map(|v| v.description).collect())
+            Error::PasswordRejected(violations.map(|v| v.description).collect())
         }
         _ => failure(status),
     }

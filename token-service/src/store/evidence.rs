@@ -1,7 +1,7 @@
 //! What the audit record shows a tenant: the proof of an approval, and what operators did.
 
 use accord::{
-    store::audit::{self, EventRow, Filter, Outcome, Proof},
+    store::audit::{self, EventProof, EventRow, Filter, Outcome},
     text::{
         id::{ClientId, EventId, GrantId, TenantId},
         page::PageRequest,
@@ -35,9 +35,9 @@ impl Store {
         let (events, _) = found.into_parts();
         let event = events.into_iter().next().ok_or(Error::NotFound("audit_event"))?;
         match audit::prove(self.db.read(), None, &event.event_id).await? {
-            Proof::Sealed(proof) => Ok((event.event_id, proof.file)),
-            Proof::NotYetSealed | Proof::NoSuchHead => Err(Error::NotYetSealed),
-            Proof::Unknown => Err(Error::NotFound("audit_event")),
+            EventProof::Sealed(proof) => Ok((event.event_id, proof.file)),
+            EventProof::NotYetSealed | EventProof::NoSuchHead => Err(Error::NotYetSealed),
+            EventProof::Unknown => Err(Error::NotFound("audit_event")),
         }
     }
 

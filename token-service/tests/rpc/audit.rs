@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use tonic::{Code, Status};
 
 use crate::{
-    harness::{assert_refused, assert_violations},
+    harness::{assert_rejected, assert_violations},
     world::World,
 };
 
@@ -111,14 +111,14 @@ async fn a_registry_that_does_not_answer_is_no_origin_that_is_gone() {
     let (ids, _) = tokens(&world).await;
     world.registry().set_unavailable(true);
     let refused = trace(&world, Role::Auditor, &ids[0]).await;
-    assert_refused(refused, Code::Unavailable, "UNAVAILABLE");
+    assert_rejected(refused, Code::Unavailable, "UNAVAILABLE");
 }
 
 #[tokio::test]
 async fn a_token_that_was_never_issued_is_not_traced() {
     let world = World::start().await;
     let unknown = trace(&world, Role::Auditor, UNKNOWN).await;
-    assert_refused(unknown, Code::NotFound, "NOT_FOUND");
+    assert_rejected(unknown, Code::NotFound, "NOT_FOUND");
     for malformed in ["", "jti", "01K9ZZZZZZZZZZZZZZZZZZZZZZ"] {
         assert_violations(trace(&world, Role::Auditor, malformed).await, &["jti"]);
     }
@@ -126,10 +126,10 @@ async fn a_token_that_was_never_issued_is_not_traced() {
     world.pending_grant().await;
     let approval = world.audit_events("consent.approve").await.remove(0);
     let no_token = trace(&world, Role::Auditor, &approval.event_id).await;
-    assert_refused(no_token, Code::NotFound, "NOT_FOUND");
+    assert_rejected(no_token, Code::NotFound, "NOT_FOUND");
     for role in [Role::Registrar, Role::Approver, Role::Security] {
         let refused = trace(&world, role, UNKNOWN).await;
-        assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+        assert_rejected(refused, Code::PermissionDenied, "PERMISSION_DENIED");
     }
 }
 

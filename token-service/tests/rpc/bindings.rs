@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tonic::{Code, Status};
 
 use crate::{
-    harness::{assert_refused, assert_violations, ok},
+    harness::{assert_rejected, assert_violations, ok},
     world::World,
 };
 
@@ -281,5 +281,5 @@ async fn a_binding_is_for_workloads_and_well_formed() {
         .tokens()
         .introspect_token(asking(&token, pb::TokenBinding::default()))
         .await;
-    assert_refused(nobody, Code::InvalidArgument, "INVALID_FIELDS");
+    assert_rejected(nobody, Code::InvalidArgument, "INVALID_FIELDS");
 }

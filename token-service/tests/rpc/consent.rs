@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::{
-    harness::{assert_refused, assert_violations, ok},
+    harness::{assert_rejected, assert_violations, ok},
     world::World,
 };
 
@@ -75,14 +75,14 @@ async fn change(world: &World, request: pb::ChangeDesignatedUserRequest) -> Resu
 #[track_caller]
 fn assert_not_found<T>(answer: Result<T, Status>, resource: &str) {
     assert_eq!(
-        assert_refused(answer, Code::NotFound, "NOT_FOUND")["resource"],
+        assert_rejected(answer, Code::NotFound, "NOT_FOUND")["resource"],
         resource
     );
 }
 
 #[track_caller]
 fn assert_wrong_state<T>(answer: Result<T, Status>, state: &str) {
-    let metadata = assert_refused(answer, Code::FailedPrecondition, "WRONG_STATE");
+    let metadata = assert_rejected(answer, Code::FailedPrecondition, "WRONG_STATE");
     assert_eq!((&*metadata["resource"], &*metadata["state"]), ("consent", state));
 }
 
@@ -116,21 +116,21 @@ async fn a_tenant_admin_reads_the_tenants_own_consents() {
     assert_violations(get(&world, bad).await, &["tenant_id", "grant_id"]);
 
     let without = get(&world, getting(&grant_id, "")).await;
-    assert_refused(without, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
+    assert_rejected(without, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
     let foreign = world.sign_in_at("globex").await;
     let refused = get(&world, getting(&grant_id, &foreign)).await;
     assert_not_found(refused, "consent");
     let refused = world.list(listing(&foreign)).await;
     assert_not_found(refused, "tenant");
     let refused = revoke(&world, revoking(&grant_id, &foreign, "")).await;
-    assert_refused(refused, Code::NotFound, "NOT_FOUND");
+    assert_rejected(refused, Code::NotFound, "NOT_FOUND");
     let refused = change(&world, changing(&grant_id, &foreign, world.api_user_name())).await;
-    assert_refused(refused, Code::NotFound, "NOT_FOUND");
+    assert_rejected(refused, Code::NotFound, "NOT_FOUND");
     let own = pb::GetConsentRequest {
         tenant_id: "globex".into(),
         ..getting(&grant_id, &foreign)
     };
-    assert_refused(get(&world, own).await, Code::NotFound, "NOT_FOUND");
+    assert_rejected(get(&world, own).await, Code::NotFound, "NOT_FOUND");
 }
 
 #[tokio::test]
@@ -145,9 +145,9 @@ async fn operators_read_without_a_session() {
         let listed = ok(consents.list_consents(listing("")).await);
         assert_eq!(ids(&listed.consents), [grant_id.as_str()]);
         let refused = consents.get_consent(getting(&grant_id, &session)).await;
-        assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+        assert_rejected(refused, Code::PermissionDenied, "PERMISSION_DENIED");
         let refused = consents.list_consents(listing(&session)).await;
-        assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+        assert_rejected(refused, Code::PermissionDenied, "PERMISSION_DENIED");
         let elsewhere = pb::ListConsentsRequest {
             tenant_id: "nobody".into(),
             ..listing("")
@@ -157,7 +157,7 @@ async fn operators_read_without_a_session() {
     }
     for role in [Role::Registrar, Role::Approver] {
         let refused = world.consents_of(role).get_consent(getting(&grant_id, "")).await;
-        assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+        assert_rejected(refused, Code::PermissionDenied, "PERMISSION_DENIED");
     }
 }
 
@@ -254,7 +254,7 @@ async fn an_active_consent_is_suspended_while_one_of_its_parties_is() {
         .await
         .unwrap_err();
     assert!(refused.get_details_retry_info().is_some());
-    assert_refused::<()>(Err(refused), Code::Unavailable, "UNAVAILABLE");
+    assert_rejected::<()>(Err(refused), Code::Unavailable, "UNAVAILABLE");
 }
 
 #[tokio::test]
@@ -275,11 +275,11 @@ async fn a_consent_ends_for_good_when_the_client_loses_the_tenant() {
             "{tenant_id}"
         );
         let refused = world.issue(world.by_client_credentials()).await;
-        assert_refused(refused, Code::PermissionDenied, "CONSENT_REQUIRED");
+        assert_rejected(refused, Code::PermissionDenied, "CONSENT_REQUIRED");
         let refused = world.refresh(&tokens.refresh_token).await;
-        assert_refused(refused, Code::FailedPrecondition, "INVALID_GRANT");
+        assert_rejected(refused, Code::FailedPrecondition, "INVALID_GRANT");
         let refused = world.issue(world.by_code(&waiting)).await;
-        assert_refused(refused, Code::FailedPrecondition, "INVALID_GRANT");
+        assert_rejected(refused, Code::FailedPrecondition, "INVALID_GRANT");
         for token in [&tokens.access_token, &tokens.refresh_token] {
             assert!(!world.is_active(token).await, "{tenant_id}");
         }
@@ -313,7 +313,7 @@ async fn a_scope_that_the_client_lost_does_not_come_back_to_a_consent() {
     }
     let mut beyond = world.by_client_credentials();
     beyond.scopes = vec!["contacts.write".into()];
-    assert_refused(world.issue(beyond).await, Code::InvalidArgument, "INVALID_SCOPE");
+    assert_rejected(world.issue(beyond).await, Code::InvalidArgument, "INVALID_SCOPE");
     let again = world.first_tokens().await;
     assert_eq!(again.scope, "contacts.read contacts.write");
 }

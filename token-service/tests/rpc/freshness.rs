@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use accord::token::v1 as pb;
 use tonic::Code;
 
-use crate::{fake_registry::Question, harness::assert_refused, world::World};
+use crate::{fake_registry::Question, harness::assert_rejected, world::World};
 
 mod assertions;
 mod unanswered;
@@ -71,7 +71,7 @@ async fn no_token_is_issued_by_an_answer_that_is_too_old() {
             change_meanwhile(&world, change);
             let answer = world.issue(request).await;
             assert!(world.registry().was_delayed(), "change {index}, flow {flow}");
-            assert_refused(answer, code, reason);
+            assert_rejected(answer, code, reason);
         }
     }
 }
@@ -253,7 +253,7 @@ async fn a_call_fails_when_its_grant_or_family_ends_meanwhile() {
     );
     let refused = world.refresh(&tokens.refresh_token).await;
     assert!(world.registry().was_delayed());
-    assert_refused(refused, Code::FailedPrecondition, "INVALID_GRANT");
+    assert_rejected(refused, Code::FailedPrecondition, "INVALID_GRANT");
 
     let tokens = world.first_tokens().await;
     let grant_id = tokens.grant_id.clone();
@@ -263,14 +263,14 @@ async fn a_call_fails_when_its_grant_or_family_ends_meanwhile() {
     );
     let refused = world.issue(world.by_client_credentials()).await;
     assert!(world.registry().was_delayed());
-    assert_refused(refused, Code::PermissionDenied, "CONSENT_REQUIRED");
+    assert_rejected(refused, Code::PermissionDenied, "CONSENT_REQUIRED");
 
     let tokens = world.first_tokens().await;
     let token = tokens.refresh_token.clone();
     after_the_commit(&world, |world| async move { world.revoke(&token).await.unwrap() });
     let refused = world.refresh(&tokens.refresh_token).await;
     assert!(world.registry().was_delayed());
-    assert_refused(refused, Code::FailedPrecondition, "INVALID_GRANT");
+    assert_rejected(refused, Code::FailedPrecondition, "INVALID_GRANT");
 }
 
 #[tokio::test]
@@ -287,7 +287,7 @@ async fn endless_changes_end_in_unavailable() {
     }
     always(world.clone(), Question::Tenant);
     let refused = world.refresh(&tokens.refresh_token).await;
-    assert_refused(refused, Code::Unavailable, "UNAVAILABLE");
+    assert_rejected(refused, Code::Unavailable, "UNAVAILABLE");
     world.registry().end_delays();
     let next = world.refresh(&tokens.refresh_token).await.unwrap();
     assert!(world.is_active(&next.access_token).await, "and it is no replay");
@@ -307,7 +307,7 @@ async fn a_session_that_ends_while_it_decides_decides_nothing() {
     let approval = world.approval(&setup.setup_id, &session);
     let refused = world.setups().approve_setup(approval).await;
     assert!(world.registry().was_delayed());
-    assert_refused(refused, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
+    assert_rejected(refused, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
     let session = world.sign_in(&setup.setup_id).await;
     let approval = world.approval(&setup.setup_id, &session);
     world
@@ -330,7 +330,7 @@ async fn a_session_that_a_reset_ended_decides_nothing_once_answers_are_too_old()
     let approval = world.approval(&setup.setup_id, &session);
     let refused = world.setups().approve_setup(approval).await;
     assert!(world.registry().was_delayed());
-    assert_refused(refused, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
+    assert_rejected(refused, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
 
     let grant_id = world.active_grant().await;
     let request = pb::ChangeDesignatedUserRequest {
@@ -346,7 +346,7 @@ async fn a_session_that_a_reset_ended_decides_nothing_once_answers_are_too_old()
     });
     let refused = world.consents().change_designated_user(request).await;
     assert!(world.registry().was_delayed());
-    assert_refused(refused, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
+    assert_rejected(refused, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
     let consent = world.consent(&grant_id).await;
     assert_eq!(consent.designated_user_id, world.api_user_id);
 }

@@ -37,7 +37,7 @@ use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Server, server::TcpIncoming};
 
-pub use accord::testing::calls::{CallerChannel, assert_refused, assert_violations, ok};
+pub use accord::testing::calls::{CallerChannel, assert_rejected, assert_violations, ok};
 
 use crate::fake_registry::FakeRegistry;
 

@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::{
-    harness::{assert_refused, assert_violations, ok},
+    harness::{assert_rejected, assert_violations, ok},
     world::{TestClient, World},
 };
 
@@ -227,7 +227,7 @@ async fn an_introspection_needs_one_proof_and_every_field() {
     assert_violations(introspect(&world, twice).await, &["client_id"]);
 
     let anonymous = async |request| world.tokens().introspect_token(request).await.map(drop);
-    assert_refused(
+    assert_rejected(
         anonymous(asking(&token)).await,
         Code::Unauthenticated,
         "UNAUTHENTICATED",
@@ -243,13 +243,13 @@ async fn an_introspection_needs_one_proof_and_every_field() {
             client_authentication: proof,
             ..own.clone()
         };
-        assert_refused(anonymous(unproven).await, Code::Unauthenticated, "INVALID_CLIENT");
+        assert_rejected(anonymous(unproven).await, Code::Unauthenticated, "INVALID_CLIENT");
     }
     let assertion = pb::IntrospectTokenRequest {
         client_authentication: Some(IntrospectProof::ClientAssertion("x".into())),
         ..own
     };
-    assert_refused(
+    assert_rejected(
         anonymous(assertion).await,
         Code::Unauthenticated,
         "INVALID_CLIENT",
@@ -264,7 +264,7 @@ async fn without_the_registry_nothing_is_called_active_or_inactive() {
     for token in [&tokens.access_token, &tokens.refresh_token, "x"] {
         let status = introspect(&world, asking(token)).await.unwrap_err();
         assert!(status.get_details_retry_info().is_some());
-        assert_refused::<()>(Err(status), Code::Unavailable, "UNAVAILABLE");
+        assert_rejected::<()>(Err(status), Code::Unavailable, "UNAVAILABLE");
     }
     world.registry().set_unavailable(false);
     assert!(world.is_active(&tokens.access_token).await);

@@ -7,7 +7,7 @@ use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::{
-    harness::assert_refused,
+    harness::assert_rejected,
     http::{Request, assert_error, keys::ClientKey},
     world::{TestClient, World},
 };
@@ -43,7 +43,7 @@ async fn a_client_that_calls_too_often_learns_when_to_come_again() {
         wait > Duration::ZERO && wait <= Duration::from_secs(1),
         "{wait:?}"
     );
-    assert_refused::<()>(Err(status), Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
+    assert_rejected::<()>(Err(status), Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
     let answer = loop {
         let request = Request::post(TOKEN).basic(&world.client).form(&[CREDENTIALS]);
         let answer = request.send(&world).await;
@@ -136,7 +136,7 @@ async fn an_address_that_calls_too_often_is_limited_on_both_faces() {
         }
     };
     assert!(status.get_details_retry_info().is_some());
-    assert_refused::<()>(Err(status), Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
+    assert_rejected::<()>(Err(status), Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
     // Calls that no gateway forwarded are the deployment's own.
     for _ in 0..20 {
         world

@@ -24,7 +24,7 @@ use tonic::{
 };
 
 use crate::{
-    harness::{assert_refused, ok},
+    harness::{assert_rejected, ok},
     http::{MTLS_HOST, connection::thumbprint},
     world::{World, confirmation, tls::Authorities},
 };
@@ -208,7 +208,7 @@ async fn no_other_certificate_authenticates() {
         assert_error(answer, 401, "invalid_client").await;
         let mut tokens = TokenServiceClient::new(stage.channel(Some(pair)).await);
         let refused = tokens.issue_token(stage.bare()).await;
-        assert_refused(refused, Code::Unauthenticated, "INVALID_CLIENT");
+        assert_rejected(refused, Code::Unauthenticated, "INVALID_CLIENT");
     }
     // None at all, and one that is only told of.
     let pair = stage.partners.issue(&subject());
@@ -305,7 +305,7 @@ async fn a_partner_is_no_workload() {
         let refused = tokens
             .list_revocations(pb::ListRevocationsRequest::default())
             .await;
-        assert_refused(refused, Code::Unauthenticated, "UNAUTHENTICATED");
+        assert_rejected(refused, Code::Unauthenticated, "UNAUTHENTICATED");
     }
     let pair = stage.workloads.issue(&named);
     let mut tokens = TokenServiceClient::new(stage.channel(Some(&pair)).await);
@@ -389,7 +389,7 @@ async fn a_gateway_passes_the_certificate_on_in_the_header_that_is_named() {
         json!({"x5t#S256": thumbprint(&pair)})
     );
     let refused = tokens.issue_token(stage.bare()).await;
-    assert_refused(refused, Code::Unauthenticated, "INVALID_CLIENT");
+    assert_rejected(refused, Code::Unauthenticated, "INVALID_CLIENT");
 }
 
 #[tokio::test]

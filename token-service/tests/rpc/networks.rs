@@ -10,7 +10,7 @@ use accord::{
 use tonic::{Code, Request, Status};
 
 use crate::{
-    harness::{assert_refused, assert_violations, ok},
+    harness::{assert_rejected, assert_violations, ok},
     http::{Request as HttpRequest, assert_error, keys::ClientKey},
     world::{REDIRECT_URI, VERIFIER, World},
 };
@@ -45,7 +45,7 @@ async fn post_from(world: &World, address: &str, fields: &[(&str, &str)]) -> cra
 
 #[track_caller]
 fn assert_network_not_allowed<T>(answer: Result<T, Status>, address: &str) {
-    let metadata = assert_refused(answer, Code::PermissionDenied, "NETWORK_NOT_ALLOWED");
+    let metadata = assert_rejected(answer, Code::PermissionDenied, "NETWORK_NOT_ALLOWED");
     assert_eq!(metadata["client_address"], address);
 }
 
@@ -237,7 +237,7 @@ async fn an_assertion_counts_once_from_inside() {
     }
     issue_from(&world, INSIDE, request.clone()).await.unwrap();
     let again = issue_from(&world, INSIDE, request).await;
-    assert_refused(again, Code::Unauthenticated, "INVALID_CLIENT");
+    assert_rejected(again, Code::Unauthenticated, "INVALID_CLIENT");
 }
 
 #[tokio::test]
@@ -402,7 +402,7 @@ async fn a_change_of_the_networks_needs_a_fresh_sign_in_and_an_active_consent() 
     let pending = world.pending_grant().await;
     let session = world.sign_in("").await;
     let refused = change(&world, changing(&pending, &session, networks())).await;
-    assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE");
+    assert_rejected(refused, Code::FailedPrecondition, "WRONG_STATE");
     let bad = pb::ChangeAllowedNetworksRequest {
         tenant_id: "A".into(),
         ..changing(
@@ -422,15 +422,15 @@ async fn a_change_of_the_networks_needs_a_fresh_sign_in_and_an_active_consent() 
     assert_violations(change(&world, overlapping).await, &["allowed_networks[1]"]);
     let foreign = world.sign_in_at("globex").await;
     let refused = change(&world, changing(&grant_id, &foreign, networks())).await;
-    assert_refused(refused, Code::NotFound, "NOT_FOUND");
+    assert_rejected(refused, Code::NotFound, "NOT_FOUND");
     for role in Role::ALL {
         let request = changing(&grant_id, "", networks());
         let refused = world.consents_of(role).change_allowed_networks(request).await;
-        assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+        assert_rejected(refused, Code::PermissionDenied, "PERMISSION_DENIED");
     }
     world.clock().advance(Duration::from_millis(300_001));
     let refused = change(&world, changing(&grant_id, &session, networks())).await;
-    assert_refused(refused, Code::PermissionDenied, "SIGN_IN_TOO_OLD");
+    assert_rejected(refused, Code::PermissionDenied, "SIGN_IN_TOO_OLD");
     assert!(world.consent(&grant_id).await.allowed_networks.is_empty());
 }
 
@@ -451,5 +451,5 @@ async fn an_approval_with_wrong_networks_is_rejected_and_its_event_names_the_rig
     // The same decision with other networks is another one.
     approval.allowed_networks.pop();
     let refused = world.setups().approve_setup(approval).await;
-    assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE");
+    assert_rejected(refused, Code::FailedPrecondition, "WRONG_STATE");
 }

@@ -12,7 +12,7 @@ use accord::{
 use tonic::Code;
 
 use crate::{
-    harness::{assert_refused, assert_violations},
+    harness::{assert_rejected, assert_violations},
     world::World,
 };
 
@@ -50,7 +50,7 @@ async fn every_role_without_a_method_leaves_an_event() {
             .consents_of(role)
             .revoke_consent(revoking(&grant_id, ""))
             .await;
-        assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+        assert_rejected(refused, Code::PermissionDenied, "PERMISSION_DENIED");
         let event = rejected(&world).await.pop().unwrap();
         assert_eq!(said(&event), (REVOKE, "PERMISSION_DENIED"), "{role:?}");
         assert_eq!(
@@ -69,15 +69,15 @@ async fn every_role_without_a_method_leaves_an_event() {
             ..Default::default()
         };
         let refused = world.consents_of(role).change_designated_user(change).await;
-        assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+        assert_rejected(refused, Code::PermissionDenied, "PERMISSION_DENIED");
         let unknown = world
             .consents_of(role)
             .revoke_consent(revoking(UNKNOWN, ""))
             .await;
-        assert_refused(unknown, Code::NotFound, "NOT_FOUND");
+        assert_rejected(unknown, Code::NotFound, "NOT_FOUND");
         let with_session = revoking(&grant_id, "ads_x");
         let refused = world.consents_of(role).revoke_consent(with_session).await;
-        assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+        assert_rejected(refused, Code::PermissionDenied, "PERMISSION_DENIED");
         let events = rejected(&world).await;
         let last: Vec<_> = events[events.len() - 3..].iter().map(said).collect();
         let change = "accord.token.v1.ConsentService/ChangeDesignatedUser";
@@ -115,14 +115,14 @@ async fn a_tenant_admin_is_named_whose_session_does_not_suffice() {
         );
     };
     let unknown = world.consents().revoke_consent(revoking(UNKNOWN, &session)).await;
-    assert_refused(unknown, Code::NotFound, "NOT_FOUND");
+    assert_rejected(unknown, Code::NotFound, "NOT_FOUND");
     last("NOT_FOUND").await;
     // Another workload has the session.
     let stolen = world
         .other_consents()
         .revoke_consent(revoking(&grant_id, &session))
         .await;
-    assert_refused(stolen, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
+    assert_rejected(stolen, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
     last("ADMIN_SESSION_INVALID").await;
     world.clock().advance(6 * MINUTE);
     let change = pb::ChangeDesignatedUserRequest {
@@ -132,14 +132,14 @@ async fn a_tenant_admin_is_named_whose_session_does_not_suffice() {
         designated_account_name: world.second_user_name().into(),
     };
     let late = world.consents().change_designated_user(change).await;
-    assert_refused(late, Code::PermissionDenied, "SIGN_IN_TOO_OLD");
+    assert_rejected(late, Code::PermissionDenied, "SIGN_IN_TOO_OLD");
     last("SIGN_IN_TOO_OLD").await;
     world.clock().advance(16 * MINUTE);
     let idle = world
         .consents()
         .revoke_consent(revoking(&grant_id, &session))
         .await;
-    assert_refused(idle, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
+    assert_rejected(idle, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
     last("ADMIN_SESSION_INVALID").await;
     let events = format!("{:?}", rejected(&world).await);
     assert!(!events.contains(&session[4..]) && !events.contains(world.second_user_name()));
@@ -149,7 +149,7 @@ async fn a_tenant_admin_is_named_whose_session_does_not_suffice() {
         .consents()
         .revoke_consent(revoking(&grant_id, "ads_x"))
         .await;
-    assert_refused(none, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
+    assert_rejected(none, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
     assert_eq!(rejected(&world).await.len(), before);
 }
 
@@ -159,12 +159,12 @@ async fn a_flood_of_a_tenant_admin_is_counted() {
     let session = world.sign_in("").await;
     for _ in 0..200 {
         let unknown = world.consents().revoke_consent(revoking(UNKNOWN, &session)).await;
-        assert_refused(unknown, Code::NotFound, "NOT_FOUND");
+        assert_rejected(unknown, Code::NotFound, "NOT_FOUND");
     }
     assert_eq!(rejected(&world).await.len(), 10);
     world.clock().advance(MINUTE);
     let unknown = world.consents().revoke_consent(revoking(UNKNOWN, &session)).await;
-    assert_refused(unknown, Code::NotFound, "NOT_FOUND");
+    assert_rejected(unknown, Code::NotFound, "NOT_FOUND");
     let events = rejected(&world).await;
     assert_eq!(events.len(), 12, "{events:?}");
     let count = events.iter().find_map(|event| event.detail.get("count"));
@@ -179,7 +179,7 @@ async fn an_unknown_credential_is_an_event_of_its_address() {
     let refused = keys
         .list_signing_keys(pb::ListSigningKeysRequest::default())
         .await;
-    assert_refused(refused, Code::Unauthenticated, "UNAUTHENTICATED");
+    assert_rejected(refused, Code::Unauthenticated, "UNAUTHENTICATED");
     let event = rejected(&world).await.pop().unwrap();
     assert_eq!(
         (

@@ -4,7 +4,7 @@ use accord::token::v1::{self as pb, SigningKeyState};
 use tonic::Code;
 
 use crate::harness::ok;
-use crate::{harness::assert_refused, world::World};
+use crate::{harness::assert_rejected, world::World};
 
 /// The ids of the keys that verifiers get.
 async fn published(world: &World) -> Vec<String> {
@@ -47,7 +47,7 @@ async fn a_restored_copy_begins_with_new_signing_keys_and_without_old_tokens() {
         ] {
             assert!(!world.is_active(token).await);
         }
-        assert_refused(
+        assert_rejected(
             world.refresh(&tokens.refresh_token).await,
             Code::FailedPrecondition,
             "INVALID_GRANT",
@@ -57,7 +57,7 @@ async fn a_restored_copy_begins_with_new_signing_keys_and_without_old_tokens() {
             admin_session: session,
             ..Default::default()
         };
-        assert_refused(
+        assert_rejected(
             world.list(listing).await,
             Code::Unauthenticated,
             "ADMIN_SESSION_INVALID",

@@ -10,7 +10,7 @@ use accord::{
 use tonic::{Code, Status};
 
 use crate::{
-    harness::{assert_refused, assert_violations},
+    harness::{assert_rejected, assert_violations},
     world::World,
 };
 
@@ -53,7 +53,7 @@ async fn a_client_ends_a_family_by_any_of_its_refresh_tokens() {
         for token in [&first.access_token, &second.access_token, &second.refresh_token] {
             assert!(!world.is_active(token).await);
         }
-        assert_refused(
+        assert_rejected(
             world.refresh(&second.refresh_token).await,
             Code::FailedPrecondition,
             "INVALID_GRANT",
@@ -113,7 +113,7 @@ async fn a_revocation_needs_the_clients_proof_and_every_field() {
             client_authentication: proof,
             ..own.clone()
         };
-        assert_refused(
+        assert_rejected(
             revoke(&world, unproven).await,
             Code::Unauthenticated,
             "INVALID_CLIENT",
@@ -123,7 +123,7 @@ async fn a_revocation_needs_the_clients_proof_and_every_field() {
         client_authentication: Some(RevokeProof::ClientAssertion("x".into())),
         ..own
     };
-    assert_refused(
+    assert_rejected(
         revoke(&world, assertion).await,
         Code::Unauthenticated,
         "INVALID_CLIENT",
@@ -154,7 +154,7 @@ async fn a_revocation_is_completed_although_its_caller_hangs_up() {
     recorded(&world, "token.revoke").await;
     assert!(!world.is_active(&tokens.access_token).await);
     let refused = world.refresh(&tokens.refresh_token).await;
-    assert_refused(refused, Code::FailedPrecondition, "INVALID_GRANT");
+    assert_rejected(refused, Code::FailedPrecondition, "INVALID_GRANT");
 
     let revoking = pb::RevokeConsentRequest {
         tenant_id: "acme".into(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use accord::token::v1 as pb;
 use tonic::Code;
 
-use crate::{harness::assert_refused, world::World};
+use crate::{harness::assert_rejected, world::World};
 
 async fn list(world: &World, cursor: &str) -> Result<pb::ListRevocationsResponse, tonic::Status> {
     let request = pb::ListRevocationsRequest {
@@ -78,7 +78,7 @@ async fn no_stale_page_of_revocations_is_returned() {
     let world = World::start().await;
     world.registry().tell_changes();
     world.registry().set_unavailable(true);
-    assert_refused(list(&world, "").await, Code::Unavailable, "UNAVAILABLE");
+    assert_rejected(list(&world, "").await, Code::Unavailable, "UNAVAILABLE");
     world.registry().set_unavailable(false);
     list(&world, "").await.unwrap();
 }
@@ -96,7 +96,7 @@ async fn an_unknown_cursor_is_rejected() {
         "a.1.99999999999999999999",
     ] {
         let refused = list(&world, cursor).await;
-        assert_refused(refused, Code::InvalidArgument, "INVALID_FIELDS");
+        assert_rejected(refused, Code::InvalidArgument, "INVALID_FIELDS");
     }
 }
 
@@ -105,5 +105,5 @@ async fn it_is_for_internal_services_alone() {
     let world = World::start().await;
     let request = pb::ListRevocationsRequest::default();
     let refused = world.tokens().list_revocations(request).await;
-    assert_refused(refused, Code::Unauthenticated, "UNAUTHENTICATED");
+    assert_rejected(refused, Code::Unauthenticated, "UNAUTHENTICATED");
 }

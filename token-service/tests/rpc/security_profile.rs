@@ -17,7 +17,7 @@ use token_service::{
 use tonic::{Code, Status};
 
 use crate::{
-    harness::{assert_refused, assert_violations, ok, request_id},
+    harness::{assert_rejected, assert_violations, ok, request_id},
     http::keys::{ClientKey, key_set},
     world::World,
 };
@@ -33,7 +33,7 @@ fn by_assertion(world: &World, assertion: String) -> pb::IssueTokenRequest {
 fn message<T>(answer: Result<T, Status>) -> String {
     let status = answer.map(drop).unwrap_err();
     let text = status.message().to_owned();
-    assert_refused::<()>(Err(status), Code::Unauthenticated, "INVALID_CLIENT");
+    assert_rejected::<()>(Err(status), Code::Unauthenticated, "INVALID_CLIENT");
     text
 }
 
@@ -102,7 +102,7 @@ async fn the_profile_holds_from_its_start_on() {
     // The client is who it says, but its tokens are bound.
     let unbound = with(&key, one()).await;
     let text = unbound.as_ref().unwrap_err().message().to_owned();
-    assert_refused(unbound, Code::InvalidArgument, "INVALID_DPOP_PROOF");
+    assert_rejected(unbound, Code::InvalidArgument, "INVALID_DPOP_PROOF");
     assert!(
         text.contains("must be sent, or a client certificate presented"),
         "{text}"
@@ -153,9 +153,9 @@ async fn a_refresh_token_is_kept_under_the_profile_and_rotates_after_it() {
         let second = renew(&first).await.unwrap();
         let third = renew(&second).await.unwrap();
         assert!(first != second && second != third);
-        assert_refused(renew(&first).await, Code::FailedPrecondition, "INVALID_GRANT");
+        assert_rejected(renew(&first).await, Code::FailedPrecondition, "INVALID_GRANT");
         assert_eq!(world.audit_events("refresh_token.reuse").await.len(), 1);
-        assert_refused(renew(&third).await, Code::FailedPrecondition, "INVALID_GRANT");
+        assert_rejected(renew(&third).await, Code::FailedPrecondition, "INVALID_GRANT");
     }
 }
 
@@ -210,13 +210,13 @@ async fn no_key_is_for_rs256_while_a_client_follows_the_profile() {
         let refused = world.signing_key_service().rotate_signing_key(request).await;
         let text = refused.as_ref().unwrap_err().message().to_owned();
         assert!(text.ends_with("use PS256, ES256 or EdDSA"), "{text}");
-        assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE");
+        assert_rejected(refused, Code::FailedPrecondition, "WRONG_STATE");
     }
     assert_eq!(algorithms(&world).await, [Algorithm::EdDsa; 2]);
     assert!(rotate(&world, "PS256").await.is_ok());
     // Nobody can ask the registry.
     world.registry().set_unavailable(true);
-    assert_refused(rotate(&world, "RS256").await, Code::Unavailable, "UNAVAILABLE");
+    assert_rejected(rotate(&world, "RS256").await, Code::Unavailable, "UNAVAILABLE");
     assert!(rotate(&world, "ES256").await.is_ok());
     assert_eq!(algorithms(&world).await, [Algorithm::Es256; 2]);
 }

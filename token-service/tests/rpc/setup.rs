@@ -15,7 +15,7 @@ use tonic_types::StatusExt;
 use url::Url;
 
 use crate::{
-    harness::{assert_refused, assert_violations, request_id},
+    harness::{assert_rejected, assert_violations, request_id},
     world::{REDIRECT_URI, World},
 };
 
@@ -83,7 +83,7 @@ async fn use_session(world: &World, session: &str) -> Result<(), Status> {
 
 #[track_caller]
 fn assert_session_invalid(result: Result<(), Status>) {
-    assert_refused(result, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
+    assert_rejected(result, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
 }
 
 #[tokio::test]
@@ -125,7 +125,7 @@ async fn a_setup_shows_client_scopes_and_reasons() {
     );
     let unknown = get(&world, "set_01jd0000000000000000000000").await;
     assert_eq!(
-        assert_refused(unknown, Code::NotFound, "NOT_FOUND")["resource"],
+        assert_rejected(unknown, Code::NotFound, "NOT_FOUND")["resource"],
         "setup"
     );
     assert_violations(get(&world, "set_x").await, &["setup_id"]);
@@ -154,7 +154,7 @@ async fn scopes_and_resource_may_be_named_or_left_out() {
             scopes,
             ..world.request()
         };
-        assert_refused(
+        assert_rejected(
             start(&world, beyond).await,
             Code::InvalidArgument,
             "INVALID_SCOPE",
@@ -168,14 +168,14 @@ async fn scopes_and_resource_may_be_named_or_left_out() {
             resource,
             ..world.request()
         };
-        assert_refused(
+        assert_rejected(
             start(&world, elsewhere).await,
             Code::InvalidArgument,
             "INVALID_TARGET",
         );
     }
     world.change_client(|client| client.scopes.clear());
-    assert_refused(
+    assert_rejected(
         start(&world, world.request()).await,
         Code::InvalidArgument,
         "INVALID_SCOPE",
@@ -248,13 +248,13 @@ async fn only_an_active_client_may_ask_an_active_tenant_of_its_own() {
         ("globex", world.client_id.as_str(), "client"),
     ] {
         let refused = start(&world, asking(tenant_id, client_id)).await;
-        let metadata = assert_refused(refused, Code::NotFound, "NOT_FOUND");
+        let metadata = assert_rejected(refused, Code::NotFound, "NOT_FOUND");
         assert_eq!(metadata["resource"], resource, "{tenant_id} {client_id}");
     }
     for resource in ["client", "tenant"] {
         world.suspend(resource, true);
         let refused = start(&world, world.request()).await;
-        let metadata = assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE");
+        let metadata = assert_rejected(refused, Code::FailedPrecondition, "WRONG_STATE");
         assert_eq!(
             (metadata["resource"].as_str(), metadata["state"].as_str()),
             (resource, "SUSPENDED")
@@ -264,7 +264,7 @@ async fn only_an_active_client_may_ask_an_active_tenant_of_its_own() {
     world.registry().set_unavailable(true);
     let refused = start(&world, world.request()).await.unwrap_err();
     assert!(refused.get_details_retry_info().is_some());
-    assert_refused::<()>(Err(refused), Code::Unavailable, "UNAVAILABLE");
+    assert_rejected::<()>(Err(refused), Code::Unavailable, "UNAVAILABLE");
 }
 
 #[tokio::test]
@@ -284,13 +284,13 @@ async fn a_repeated_start_returns_the_same_setup_after_later_changes() {
         state: "other".into(),
         ..request.clone()
     };
-    assert_refused(
+    assert_rejected(
         start(&world, other).await,
         Code::AlreadyExists,
         "REQUEST_ID_REUSED",
     );
     world.clock().advance(11 * MINUTE);
-    assert_refused(
+    assert_rejected(
         start(&world, request).await,
         Code::AlreadyExists,
         "REQUEST_ID_REUSED",

@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::{
-    harness::{assert_refused, assert_violations},
+    harness::{assert_rejected, assert_violations},
     world::World,
 };
 
@@ -29,12 +29,12 @@ fn assert_invalid_grant(answer: Answer) {
         "the code or refresh token is not valid for this client",
         "one answer, whatever the reason"
     );
-    assert_refused::<()>(Err(status), Code::FailedPrecondition, "INVALID_GRANT");
+    assert_rejected::<()>(Err(status), Code::FailedPrecondition, "INVALID_GRANT");
 }
 
 #[track_caller]
 fn assert_consent_required(answer: Answer, state: Option<&str>) {
-    let metadata = assert_refused(answer, Code::PermissionDenied, "CONSENT_REQUIRED");
+    let metadata = assert_rejected(answer, Code::PermissionDenied, "CONSENT_REQUIRED");
     assert_eq!(metadata.get("state").map(String::as_str), state);
 }
 
@@ -119,7 +119,7 @@ async fn every_violation_of_a_request_is_reported_at_once() {
         grant: None,
         ..world.by_client_credentials()
     };
-    assert_refused(
+    assert_rejected(
         world.issue(none).await,
         Code::InvalidArgument,
         "UNSUPPORTED_GRANT_TYPE",
@@ -152,7 +152,7 @@ async fn a_client_that_is_not_proven_gets_one_answer() {
     let guesses = || malformed.iter().chain(&wrong).cloned();
     world.registry().take_counts();
     for request in guesses() {
-        assert_refused(
+        assert_rejected(
             world.issue(request).await,
             Code::Unauthenticated,
             "INVALID_CLIENT",
@@ -161,18 +161,18 @@ async fn a_client_that_is_not_proven_gets_one_answer() {
     assert!(world.registry().take_counts().is_empty(), "a guess makes no call");
     world.suspend("client", true);
     let refused = world.issue(world.by_client_credentials()).await;
-    assert_refused(refused, Code::Unauthenticated, "INVALID_CLIENT");
+    assert_rejected(refused, Code::Unauthenticated, "INVALID_CLIENT");
 
     let assertion = with(
         &world.client_id,
         Some(ClientAuthentication::ClientAssertion("x".into())),
     );
     let refused = world.issue(assertion).await;
-    assert_refused(refused, Code::Unauthenticated, "INVALID_CLIENT");
+    assert_rejected(refused, Code::Unauthenticated, "INVALID_CLIENT");
 
     world.registry().set_unavailable(true);
     for request in guesses() {
-        assert_refused(
+        assert_rejected(
             world.issue(request).await,
             Code::Unauthenticated,
             "INVALID_CLIENT",
@@ -180,7 +180,7 @@ async fn a_client_that_is_not_proven_gets_one_answer() {
     }
     let refused = world.issue(world.by_client_credentials()).await.unwrap_err();
     assert!(refused.get_details_retry_info().is_some());
-    assert_refused::<()>(Err(refused), Code::Unavailable, "UNAVAILABLE");
+    assert_rejected::<()>(Err(refused), Code::Unavailable, "UNAVAILABLE");
 }
 
 #[tokio::test]
@@ -192,12 +192,12 @@ async fn a_rejected_scope_or_target_uses_up_no_code() {
             scopes: vec!["contacts.read".into(), "files.read".into()],
             ..request.clone()
         };
-        assert_refused(world.issue(beyond).await, Code::InvalidArgument, "INVALID_SCOPE");
+        assert_rejected(world.issue(beyond).await, Code::InvalidArgument, "INVALID_SCOPE");
         let elsewhere = pb::IssueTokenRequest {
             resource: format!("{}/", world.cloud_api_url),
             ..request.clone()
         };
-        assert_refused(
+        assert_rejected(
             world.issue(elsewhere).await,
             Code::InvalidArgument,
             "INVALID_TARGET",
@@ -239,7 +239,7 @@ async fn scopes_are_those_of_grant_client_and_catalogue() {
     assert_eq!(fourth.scope, "contacts.write");
     world.change_client(|client| client.scopes.clear());
     let refused = world.refresh(&fourth.refresh_token).await;
-    assert_refused(refused, Code::InvalidArgument, "INVALID_SCOPE");
+    assert_rejected(refused, Code::InvalidArgument, "INVALID_SCOPE");
 }
 
 #[tokio::test]

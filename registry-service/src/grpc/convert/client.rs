@@ -18,7 +18,7 @@ use super::{
     Result, UpdateMask, etag,
     integration_request::{redirect_uris, scope_message, scopes, tenant_ids},
     release_code,
-    security::{allowed_networks, client_profile, dpop_jkts, method_name, subject_fields},
+    security::{allowed_networks, dpop_jkts, method_name, security_profile, subject_fields},
 };
 use crate::model::{
     client::{Client, ClientUpdate, State},
@@ -234,7 +234,7 @@ pub fn message(client: Client) -> pb::Client {
         tls_client_auth_san_email: subject.san_email,
         dpop_jkts: security.dpop_jkts,
         allowed_networks: security.allowed_networks.to_texts(),
-        security_profile: client_profile(client.fapi_from).into(),
+        security_profile: security_profile(client.fapi_from).into(),
         profile_start_time: client.fapi_from.map(UnixMillis::to_timestamp),
     }
 }

@@ -19,7 +19,7 @@ use accord::{
 
 use super::{
     Result,
-    security::{client_profile as security_profile, method_name, subject_fields},
+    security::{method_name, security_profile, subject_fields},
 };
 use crate::{
     directory::Changes,

@@ -15,13 +15,14 @@ use uuid::Uuid;
 
 use super::{
     Result, reason,
-    security::{method_name, profile, security, subject_fields},
+    security::{method_name, requested_security_profile, security, subject_fields},
 };
 use crate::model::{
     client_keys::ClientKeys,
     integration_request::{
-        Amends, Decision, IntegrationRequest, MAX_REDIRECT_URIS, MAX_REFERENCES, MAX_SCOPE_CHARACTERS,
-        NewIntegrationRequest, Presentation, References, RequestedProfile, RequestedScope, State,
+        Amends, Decision, DisplayInfo, IntegrationRequest, MAX_REDIRECT_URIS, MAX_REFERENCES,
+        MAX_SCOPE_CHARACTERS, NewIntegrationRequest, References, RequestedScope, RequestedSecurityProfile,
+        State,
     },
 };
 
@@ -58,9 +59,9 @@ pub fn submit(
     let keys = ClientKeys::parse(&request.json_web_key_set);
     let keys = keys.map_err(|violations| v.extend(violations)).ok();
     let security = security(&mut v, request);
-    let profile = profile(&mut v, request, amended.is_some(), now);
+    let profile = requested_security_profile(&mut v, request, amended.is_some(), now);
     if let (None, Some(security), Some(keys)) = (&amended, &security, &keys) {
-        let follows_fapi = matches!(profile, Some(RequestedProfile::Fapi2 { .. }));
+        let follows_fapi = matches!(profile, Some(RequestedSecurityProfile::Fapi2 { .. }));
         security
             .authentication
             .check(&mut v, keys, &redirect_uris, follows_fapi);
@@ -76,7 +77,7 @@ pub fn submit(
             None => None,
         };
         let new = NewIntegrationRequest {
-            presentation: Presentation {
+            presentation: DisplayInfo {
                 display_name: display_name.or_else(|| partner_name.clone())?,
                 partner_name: partner_name?,
                 goals: goals?,
@@ -88,7 +89,7 @@ pub fn submit(
             notes: notes?,
             json_web_key_set: keys?.as_str().to_owned(),
             security: security?,
-            profile: profile?,
+            security_profile: profile?,
             amends,
         };
         Some((new, request_id?))
@@ -174,10 +175,10 @@ pub fn message(request: IntegrationRequest) -> pb::IntegrationRequest {
     let content = request.content;
     let security = content.security;
     let subject = subject_fields(security.authentication.certificate_subject);
-    let (security_profile, from) = match content.profile {
-        RequestedProfile::Unspecified => (pb::SecurityProfile::Unspecified, None),
-        RequestedProfile::Fapi2 { from } => (pb::SecurityProfile::Fapi20, from),
-        RequestedProfile::None => (pb::SecurityProfile::None, None),
+    let (security_profile, from) = match content.security_profile {
+        RequestedSecurityProfile::Unspecified => (pb::SecurityProfile::Unspecified, None),
+        RequestedSecurityProfile::Fapi2 { from } => (pb::SecurityProfile::Fapi20, from),
+        RequestedSecurityProfile::None => (pb::SecurityProfile::None, None),
     };
     pb::IntegrationRequest {
         integration_request_id: request.integration_request_id.into(),

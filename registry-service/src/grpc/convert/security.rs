@@ -16,7 +16,7 @@ use url::Url;
 
 use crate::model::{
     client::security::{AuthMethod, Authentication, CertificateSubject, MAX_DPOP_JKTS, Security},
-    integration_request::RequestedProfile,
+    integration_request::RequestedSecurityProfile,
 };
 
 /// Reads them from a request.
@@ -136,12 +136,12 @@ fn uri(text: &str) -> Result<String, &'static str> {
 }
 
 /// Reads what a request asks for of the security profile. `amends` says whether it is an amendment.
-pub fn profile(
+pub fn requested_security_profile(
     v: &mut Violations,
     request: &SubmitIntegrationRequestRequest,
     amends: bool,
     now: UnixMillis,
-) -> Option<RequestedProfile> {
+) -> Option<RequestedSecurityProfile> {
     let from = request.profile_start_time.as_ref().map(|time| {
         let from = UnixMillis::from_timestamp(time).filter(|from| *from > now);
         v.check(
@@ -150,14 +150,14 @@ pub fn profile(
         )
     });
     let profile = match SecurityProfile::try_from(request.security_profile) {
-        Ok(SecurityProfile::Unspecified) => Ok(RequestedProfile::Unspecified),
-        Ok(SecurityProfile::Fapi20) => Ok(RequestedProfile::Fapi2 { from: from.flatten() }),
-        Ok(SecurityProfile::None) if amends => Ok(RequestedProfile::None),
+        Ok(SecurityProfile::Unspecified) => Ok(RequestedSecurityProfile::Unspecified),
+        Ok(SecurityProfile::Fapi20) => Ok(RequestedSecurityProfile::Fapi2 { from: from.flatten() }),
+        Ok(SecurityProfile::None) if amends => Ok(RequestedSecurityProfile::None),
         Ok(SecurityProfile::None) => Err("must be unspecified: a new client follows no profile to leave"),
         Err(_) => Err("must be a known security profile"),
     };
     let profile = v.check("security_profile", profile)?;
-    if from.is_some() && !(amends && matches!(profile, RequestedProfile::Fapi2 { .. })) {
+    if from.is_some() && !(amends && matches!(profile, RequestedSecurityProfile::Fapi2 { .. })) {
         v.add(
             "profile_start_time",
             "must be absent without a profile, and for a new client, which follows its profile from the beginning",
@@ -203,7 +203,7 @@ pub fn method_name(method: Option<AuthMethod>) -> String {
 }
 
 /// Writes the profile of a client that follows FAPI 2.0 from this time on.
-pub fn client_profile(fapi_from: Option<UnixMillis>) -> SecurityProfile {
+pub fn security_profile(fapi_from: Option<UnixMillis>) -> SecurityProfile {
     match fapi_from {
         Some(_) => SecurityProfile::Fapi20,
         None => SecurityProfile::Unspecified,

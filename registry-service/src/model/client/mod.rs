@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use strum::{AsRefStr, EnumString};
 
 use self::security::{Authentication, Security, narrows_keys};
-use super::integration_request::{Presentation, RequestedScope};
+use super::integration_request::{DisplayInfo, RequestedScope};
 
 pub mod security;
 
@@ -36,7 +36,7 @@ pub struct Client {
     /// The request that it was registered from.
     pub integration_request_id: IntegrationRequestId,
     /// What consent pages show.
-    pub presentation: Presentation,
+    pub presentation: DisplayInfo,
     /// The tenants that it may ask for consent.
     pub tenant_ids: Vec<TenantId>,
     /// The scopes that it may ask for, with the partner's reasons.

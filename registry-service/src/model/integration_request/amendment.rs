@@ -50,7 +50,7 @@ pub fn amended(
     let keys = keys.map_err(|violations| v.extend(violations)).ok();
     let security = client.security.amended(&request.security, &new_keys);
     let security = security.map_err(|violations| v.extend(violations)).ok();
-    let fapi_from = request.profile.applied(client.fapi_from, now);
+    let fapi_from = request.security_profile.applied(client.fapi_from, now);
     let fapi_from = v.check("profile_start_time", fapi_from);
     if let (Some(security), Some(keys), Some(fapi_from)) = (&security, &keys, fapi_from) {
         let uris = redirect_uris.as_ref().unwrap_or(&client.redirect_uris);

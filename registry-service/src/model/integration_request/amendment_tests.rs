@@ -12,7 +12,7 @@ use accord::{
 use super::*;
 use crate::model::{
     client::{Added, State, security::Security},
-    integration_request::{Amends, Presentation, RequestedProfile, RequestedScope},
+    integration_request::{Amends, DisplayInfo, RequestedScope, RequestedSecurityProfile},
 };
 
 fn scope(name: &str, reason: &str) -> RequestedScope {
@@ -42,7 +42,7 @@ fn client() -> Client {
     Client {
         client_id: ClientId::generate(&*clock, &random),
         integration_request_id: IntegrationRequestId::generate(&*clock, &random),
-        presentation: Presentation {
+        presentation: DisplayInfo {
             partner_name: "Partner".into(),
             display_name: "Contact Sync".into(),
             goals: "Keep contacts in step".into(),
@@ -73,7 +73,7 @@ fn amended(client: &Client, request: &NewIntegrationRequest) -> Result<ClientUpd
 /// An amendment that adds nothing.
 fn request() -> NewIntegrationRequest {
     NewIntegrationRequest {
-        presentation: Presentation {
+        presentation: DisplayInfo {
             partner_name: String::new(),
             display_name: String::new(),
             goals: String::new(),
@@ -85,7 +85,7 @@ fn request() -> NewIntegrationRequest {
         notes: String::new(),
         json_web_key_set: String::new(),
         security: Security::default(),
-        profile: RequestedProfile::Unspecified,
+        security_profile: RequestedSecurityProfile::Unspecified,
         amends: Some(Amends {
             client_id: client().client_id,
             etag: 7,
@@ -101,7 +101,7 @@ fn fields(result: Result<ClientUpdate, Violations>) -> Vec<String> {
 #[test]
 fn an_amendment_adds_to_what_the_client_has() {
     let amendment = NewIntegrationRequest {
-        presentation: Presentation {
+        presentation: DisplayInfo {
             display_name: "New name".into(),
             ..request().presentation
         },
@@ -151,7 +151,7 @@ fn an_amendment_adds_something_but_not_too_much() {
     assert_eq!(fields(amended(&client(), &same)), ["client_id"]);
     let kids: Vec<_> = (0..10).map(|n| n.to_string()).collect();
     let too_much = NewIntegrationRequest {
-        presentation: Presentation {
+        presentation: DisplayInfo {
             partner_name: "Somebody else".into(),
             ..request().presentation
         },

@@ -106,7 +106,7 @@ pub struct IntegrationRequest {
 /// The texts of an integration that consent pages show. Request and client store them as one value, so that a new text
 /// needs no column.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Presentation {
+pub struct DisplayInfo {
     /// The partner's name.
     pub partner_name: String,
     /// The integration's name.
@@ -119,7 +119,7 @@ pub struct Presentation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewIntegrationRequest {
     /// What consent pages show.
-    pub presentation: Presentation,
+    pub presentation: DisplayInfo,
     /// The address of the partner's contact.
     pub contact_email: String,
     /// The requested tenants.
@@ -135,7 +135,8 @@ pub struct NewIntegrationRequest {
     /// How the client authenticates, and what limits it. What an amendment leaves open stays.
     pub security: Security,
     /// The security profile that it asks for.
-    pub profile: RequestedProfile,
+    #[serde(rename = "profile")]
+    pub security_profile: RequestedSecurityProfile,
     /// The client that it amends; `None` for a request for a new one. Then the lists hold what is added and may be empty, and
     /// of the texts `display_name` is the new name, empty for the old one.
     pub amends: Option<Amends>,
@@ -144,7 +145,7 @@ pub struct NewIntegrationRequest {
 /// What a request asks for of the FAPI 2.0 Security Profile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum RequestedProfile {
+pub enum RequestedSecurityProfile {
     /// Nothing: a new client follows no profile, another one the profile that it has.
     #[default]
     Unspecified,
@@ -157,7 +158,7 @@ pub enum RequestedProfile {
     None,
 }
 
-impl RequestedProfile {
+impl RequestedSecurityProfile {
     /// Returns from when on a client follows the profile, if the request is applied now to a client that follows it from
     /// `current` on.
     ///
@@ -258,14 +259,14 @@ mod tests {
     #[test]
     fn a_profile_that_has_begun_does_not_begin_later() {
         let at = UnixMillis::from_millis;
-        let fapi = |from: Option<i64>| RequestedProfile::Fapi2 {
+        let fapi = |from: Option<i64>| RequestedSecurityProfile::Fapi2 {
             from: from.map(UnixMillis::from_millis),
         };
         let now = at(100);
         for (request, current, expected) in [
-            (RequestedProfile::Unspecified, None, Ok(None)),
-            (RequestedProfile::Unspecified, Some(50), Ok(Some(50))),
-            (RequestedProfile::None, Some(50), Ok(None)),
+            (RequestedSecurityProfile::Unspecified, None, Ok(None)),
+            (RequestedSecurityProfile::Unspecified, Some(50), Ok(Some(50))),
+            (RequestedSecurityProfile::None, Some(50), Ok(None)),
             (fapi(None), None, Ok(Some(100))),
             (fapi(Some(200)), None, Ok(Some(200))),
             (fapi(Some(300)), Some(200), Ok(Some(300))),

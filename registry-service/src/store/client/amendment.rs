@@ -8,7 +8,7 @@ use accord::{
 use super::{
     super::{Store, commit, credentials, integration_request},
     client, event, lock_client,
-    profile::require_signing_key,
+    signing_algorithms::require_signing_key,
 };
 use crate::{
     error::{Error, Result},
@@ -40,7 +40,7 @@ impl Store {
         if before.etag != amends.etag {
             return Err(Error::EtagMismatch("client"));
         }
-        require_signing_key(&tx, request.content.profile).await?;
+        require_signing_key(&tx, request.content.security_profile).await?;
         let now = self.now();
         let update = amended(&before, &request.content, now)?;
         let event = event("client.amend", client_id);

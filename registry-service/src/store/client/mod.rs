@@ -28,14 +28,14 @@ use crate::{
     model::{
         change_kind,
         client::{Added, Client, ClientUpdate, State, security::Security},
-        integration_request::Presentation,
+        integration_request::DisplayInfo,
     },
 };
 
 mod amendment;
-pub(super) mod profile;
 mod registration;
 pub(super) mod security;
+pub(super) mod signing_algorithms;
 
 impl Store {
     /// Reads a client.
@@ -117,7 +117,7 @@ impl Store {
         let event = security::replaced_security(event, &before, &update)?;
         set_next_version(&mut row, self.now());
         if let Some(display_name) = update.display_name {
-            row.presentation = json(&Presentation {
+            row.presentation = json(&DisplayInfo {
                 display_name,
                 ..before.presentation.clone()
             })?;

@@ -8,9 +8,10 @@ use super::{
         json,
     },
     changed, client, event, find, index_tenants, lock_client,
-    profile::require_signing_key,
     security::with_content,
-    set_version, tenants,
+    set_version,
+    signing_algorithms::require_signing_key,
+    tenants,
 };
 use crate::{
     error::{Error, Result},
@@ -126,10 +127,10 @@ impl Store {
             );
             return Err(Error::Invalid(v));
         }
-        require_signing_key(tx, request.profile).await?;
+        require_signing_key(tx, request.security_profile).await?;
         // A new client follows its profile from the beginning.
         let fapi_from = request
-            .profile
+            .security_profile
             .applied(None, now)
             .map_err(|_| corrupt("integration_requests"))?;
         let event = event("client.register", client_id).detail("integration_request_id", request_id.as_str());

@@ -104,7 +104,7 @@ pub(in crate::store) fn with_content(event: Event, content: &NewIntegrationReque
         ("scopes", json(&content.scopes)?),
         ("redirect_uris", json(&content.redirect_uris)?),
         ("security", json(&content.security)?),
-        ("security_profile", json(&content.profile)?),
+        ("security_profile", json(&content.security_profile)?),
     ];
     for (field, value) in fields {
         event = event.detail(field, value.to_string());

@@ -20,8 +20,8 @@ use crate::{
         client::{ClientUpdate, State, security::Security},
         delivery::Method,
         integration_request::{
-            Amends, Decision, IntegrationRequest, NewIntegrationRequest, Presentation, RequestedProfile,
-            State as RequestState,
+            Amends, Decision, DisplayInfo, IntegrationRequest, NewIntegrationRequest,
+            RequestedSecurityProfile, State as RequestState,
         },
     },
     store::{
@@ -33,7 +33,7 @@ use crate::{
 /// An amendment of a client that adds nothing.
 pub(in crate::store) fn addition(client_id: &ClientId) -> NewIntegrationRequest {
     NewIntegrationRequest {
-        presentation: Presentation {
+        presentation: DisplayInfo {
             partner_name: String::new(),
             display_name: String::new(),
             goals: String::new(),
@@ -45,7 +45,7 @@ pub(in crate::store) fn addition(client_id: &ClientId) -> NewIntegrationRequest 
         notes: String::new(),
         json_web_key_set: String::new(),
         security: Security::default(),
-        profile: RequestedProfile::Unspecified,
+        security_profile: RequestedSecurityProfile::Unspecified,
         amends: Some(Amends {
             client_id: client_id.clone(),
             etag: 0,
@@ -134,7 +134,7 @@ async fn an_approved_amendment_changes_the_client_once() {
         let amended = store.amend_client(&origin(), &id).await.unwrap();
         let seq = store.position().await.unwrap().seq;
         let expected = Client {
-            presentation: Presentation {
+            presentation: DisplayInfo {
                 display_name: "New name".into(),
                 ..client.presentation.clone()
             },

@@ -16,7 +16,7 @@ use crate::{
     model::{
         delivery::{Handover, Method},
         integration_request::{
-            Decision, NewIntegrationRequest, Presentation, RequestedProfile, RequestedScope,
+            Decision, DisplayInfo, NewIntegrationRequest, RequestedScope, RequestedSecurityProfile,
             State as RequestState,
         },
         scope::{NewScope, ScopeUpdate},
@@ -51,7 +51,13 @@ async fn somebody(store: &Store, role: Role) -> Origin {
 
 /// An approved request for both tenants and both scopes, with these keys, of a client that authenticates in this way.
 async fn approved(store: &Store, json_web_key_set: &str, security: Security) -> IntegrationRequestId {
-    approved_for(store, json_web_key_set, security, RequestedProfile::Unspecified).await
+    approved_for(
+        store,
+        json_web_key_set,
+        security,
+        RequestedSecurityProfile::Unspecified,
+    )
+    .await
 }
 
 /// The same, of a client that follows this profile.
@@ -59,10 +65,10 @@ pub(in crate::store) async fn approved_for(
     store: &Store,
     json_web_key_set: &str,
     security: Security,
-    profile: RequestedProfile,
+    security_profile: RequestedSecurityProfile,
 ) -> IntegrationRequestId {
     let new = NewIntegrationRequest {
-        presentation: Presentation {
+        presentation: DisplayInfo {
             partner_name: "Partner".into(),
             display_name: "Contact Sync".into(),
             goals: "Keep contacts in step".into(),
@@ -74,7 +80,7 @@ pub(in crate::store) async fn approved_for(
         notes: String::new(),
         json_web_key_set: json_web_key_set.to_owned(),
         security,
-        profile,
+        security_profile,
         amends: None,
     };
     let call = Creation {

@@ -14,7 +14,7 @@ use crate::{
         client::security::AuthMethod,
         client_secret::{ClientSecret, Reason, Revocation},
         delivery::{Handover, LINK_LIFETIME},
-        integration_request::RequestedProfile,
+        integration_request::RequestedSecurityProfile,
     },
     store::{
         client::tests::{addition, amend, registered, seeded},
@@ -221,7 +221,7 @@ async fn a_link_ends_with_its_secret_and_where_the_client_takes_none() {
         let mut entry = addition(&client_id);
         entry.json_web_key_set = KEYS.into();
         entry.security.authentication.method = Some(AuthMethod::PrivateKeyJwt);
-        entry.profile = RequestedProfile::Fapi2 {
+        entry.security_profile = RequestedSecurityProfile::Fapi2 {
             from: Some(store.now().plus(Duration::from_secs(60))),
         };
         amend(&store, entry).await.unwrap();

@@ -17,7 +17,7 @@ use crate::{
     model::{
         caller::{Authority, NewCaller},
         client::security::Security,
-        integration_request::{Presentation, RequestedProfile, RequestedScope},
+        integration_request::{DisplayInfo, RequestedScope, RequestedSecurityProfile},
         scope::{NewScope, ScopeUpdate},
         tenant,
     },
@@ -52,7 +52,7 @@ async fn seeded(url: &str) -> (Store, std::sync::Arc<accord::clock::ManualClock>
 
 fn new_request(tenants: &[&str], scopes: &[&str]) -> NewIntegrationRequest {
     NewIntegrationRequest {
-        presentation: Presentation {
+        presentation: DisplayInfo {
             partner_name: "Partner".into(),
             display_name: "Contact Sync".into(),
             goals: "Keep contacts in step".into(),
@@ -70,7 +70,7 @@ fn new_request(tenants: &[&str], scopes: &[&str]) -> NewIntegrationRequest {
         notes: String::new(),
         json_web_key_set: String::new(),
         security: Security::default(),
-        profile: RequestedProfile::Unspecified,
+        security_profile: RequestedSecurityProfile::Unspecified,
         amends: None,
     }
 }

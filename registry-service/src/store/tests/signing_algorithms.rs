@@ -28,7 +28,13 @@ async fn approved(store: &Store) -> IntegrationRequestId {
         },
         ..Security::default()
     };
-    approved_for(store, KEYS, security, RequestedProfile::Fapi2 { from: None }).await
+    approved_for(
+        store,
+        KEYS,
+        security,
+        RequestedSecurityProfile::Fapi2 { from: None },
+    )
+    .await
 }
 
 #[tokio::test]

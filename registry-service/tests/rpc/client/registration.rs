@@ -9,7 +9,7 @@ use tonic::Code;
 use super::{
     UNKNOWN_REQUEST, client, count, integration_request, register, registered, secrets, seed, seeded,
 };
-use crate::harness::{Harness, assert_refused, assert_violations, request_id};
+use crate::harness::{Harness, assert_rejected, assert_violations, request_id};
 
 #[tokio::test]
 async fn a_repeated_registration_returns_the_same_credentials() {
@@ -34,7 +34,7 @@ async fn a_repeated_registration_returns_the_same_credentials() {
             ..call
         };
         let reused = client(&harness).register_client(other).await;
-        assert_refused(reused, Code::AlreadyExists, "REQUEST_ID_REUSED");
+        assert_rejected(reused, Code::AlreadyExists, "REQUEST_ID_REUSED");
     }
     assert_eq!(count(&harness).await, 2);
     assert_eq!(harness.audit_events("client.register").await.len(), 2);
@@ -48,7 +48,7 @@ async fn only_an_approved_request_is_registered() {
     let early = client(&harness)
         .register_client(inline(&submitted.integration_request_id))
         .await;
-    let metadata = assert_refused(early, Code::FailedPrecondition, "WRONG_STATE");
+    let metadata = assert_rejected(early, Code::FailedPrecondition, "WRONG_STATE");
     assert_eq!(
         (metadata["resource"].as_str(), metadata["state"].as_str()),
         ("integration_request", "SUBMITTED")
@@ -57,10 +57,10 @@ async fn only_an_approved_request_is_registered() {
     let again = client(&harness)
         .register_client(inline(&created.integration_request_id))
         .await;
-    let metadata = assert_refused(again, Code::FailedPrecondition, "WRONG_STATE");
+    let metadata = assert_rejected(again, Code::FailedPrecondition, "WRONG_STATE");
     assert_eq!(metadata["state"], "REGISTERED");
     let unknown = client(&harness).register_client(inline(UNKNOWN_REQUEST)).await;
-    let metadata = assert_refused(unknown, Code::NotFound, "NOT_FOUND");
+    let metadata = assert_rejected(unknown, Code::NotFound, "NOT_FOUND");
     assert_eq!(metadata["resource"], "integration_request");
     let malformed = pb::RegisterClientRequest {
         request_id: "1".into(),
@@ -93,7 +93,7 @@ async fn of_racing_registrations_one_wins() {
             if result.is_ok() {
                 winners += 1;
             } else {
-                let metadata = assert_refused(result, Code::FailedPrecondition, "WRONG_STATE");
+                let metadata = assert_rejected(result, Code::FailedPrecondition, "WRONG_STATE");
                 assert_eq!(metadata["state"], "REGISTERED", "{label}");
             }
         }

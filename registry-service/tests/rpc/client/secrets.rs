@@ -16,7 +16,7 @@ use super::{
     HOUR, UNKNOWN, UNKNOWN_SECRET, add_secret, authenticate, new_secret, profile, registered, revoke,
     revoked, secrets, seeded,
 };
-use crate::harness::{assert_refused, request_id};
+use crate::harness::{assert_rejected, request_id};
 
 #[tokio::test]
 async fn secrets_overlap_until_they_expire() {
@@ -39,7 +39,7 @@ async fn secrets_overlap_until_they_expire() {
         ..call
     };
     let reused = add_secret(&harness, other).await;
-    assert_refused(reused, Code::AlreadyExists, "REQUEST_ID_REUSED");
+    assert_rejected(reused, Code::AlreadyExists, "REQUEST_ID_REUSED");
     let listed = secrets(&harness, id).await;
     assert_eq!((listed.len(), &listed[0]), (2, &secret));
     assert_eq!(harness.audit_events("client_secret.create").await.len(), 1);
@@ -54,7 +54,7 @@ async fn secrets_overlap_until_they_expire() {
     assert_eq!(used, Some(harness.clock.now().to_timestamp()));
     harness.clock.advance(HOUR);
     let expired = authenticate(&harness, id, &second).await;
-    assert_refused(expired, Code::Unauthenticated, "INVALID_CLIENT");
+    assert_rejected(expired, Code::Unauthenticated, "INVALID_CLIENT");
     authenticate(&harness, id, &first).await.unwrap();
 }
 
@@ -73,13 +73,13 @@ async fn ten_secrets_live_at_once() {
         add_secret(&harness, new_secret(id)).await.unwrap();
     }
     let refused = add_secret(&harness, new_secret(id)).await;
-    assert_refused(refused, Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
+    assert_rejected(refused, Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
     assert_eq!(secrets(&harness, id).await.len(), 10);
     // Expired and revoked secrets don't count.
     harness.clock.advance(HOUR);
     let (newest, _) = add_secret(&harness, new_secret(id)).await.unwrap();
     let refused = add_secret(&harness, new_secret(id)).await;
-    assert_refused(refused, Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
+    assert_rejected(refused, Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
     revoked(&harness, revoke(id, &newest.secret_id, Reason::Rotated, false))
         .await
         .unwrap();
@@ -96,7 +96,7 @@ async fn revoking_a_secret_in_use_needs_force() {
     harness.clock.advance(24 * HOUR - Duration::from_millis(1));
     for reason in [Reason::Rotated, Reason::Compromised] {
         let refused = revoked(&harness, revoke(id, &authenticated.secret_id, reason, false)).await;
-        let metadata = assert_refused(refused, Code::FailedPrecondition, "SECRET_IN_USE");
+        let metadata = assert_rejected(refused, Code::FailedPrecondition, "SECRET_IN_USE");
         assert_eq!(metadata["last_use_time"], used.to_string());
     }
     assert!(secrets(&harness, id).await[0].revoke_time.is_none());
@@ -112,7 +112,7 @@ async fn revoking_a_secret_in_use_needs_force() {
         (Reason::Rotated, Some(harness.clock.now().to_timestamp()))
     );
     let refused = authenticate(&harness, id, &secret).await;
-    assert_refused(refused, Code::Unauthenticated, "INVALID_CLIENT");
+    assert_rejected(refused, Code::Unauthenticated, "INVALID_CLIENT");
 
     // A day after the last use, revoking needs no force.
     let (second, text) = add_secret(&harness, new_secret(id)).await.unwrap();
@@ -132,10 +132,10 @@ async fn a_compromised_secret_ends_tokens_and_a_rotated_one_does_not() {
     let secret_id = secrets(&harness, id).await[0].secret_id.clone();
     let call = |reason| revoke(id, &secret_id, reason, false);
     let foreign = revoke(&other.client_id, &secret_id, Reason::Rotated, false);
-    let metadata = assert_refused(revoked(&harness, foreign).await, Code::NotFound, "NOT_FOUND");
+    let metadata = assert_rejected(revoked(&harness, foreign).await, Code::NotFound, "NOT_FOUND");
     assert_eq!(metadata["resource"], "client_secret");
     let unknown = revoke(id, UNKNOWN_SECRET, Reason::Rotated, false);
-    assert_refused(revoked(&harness, unknown).await, Code::NotFound, "NOT_FOUND");
+    assert_rejected(revoked(&harness, unknown).await, Code::NotFound, "NOT_FOUND");
 
     let rotated = revoked(&harness, call(Reason::Rotated)).await.unwrap();
     assert_eq!(rotated.revocation_reason(), Reason::Rotated);
@@ -186,7 +186,7 @@ async fn every_failed_authentication_looks_the_same() {
     ];
     for (client_id, attempt) in refused {
         let result = authenticate(&harness, client_id, &attempt).await;
-        let metadata = assert_refused(result, Code::Unauthenticated, "INVALID_CLIENT");
+        let metadata = assert_rejected(result, Code::Unauthenticated, "INVALID_CLIENT");
         assert!(metadata.is_empty());
     }
 
@@ -196,5 +196,5 @@ async fn every_failed_authentication_looks_the_same() {
         .await
         .unwrap();
     let refused = authenticate(&harness, id, &secret).await;
-    assert_refused(refused, Code::Unauthenticated, "INVALID_CLIENT");
+    assert_rejected(refused, Code::Unauthenticated, "INVALID_CLIENT");
 }

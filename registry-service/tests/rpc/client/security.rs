@@ -319,7 +319,7 @@ async fn a_client_moves_into_the_profile_at_a_date() {
     assert!(authenticate(&harness, client_id, &secret).await.is_ok());
     harness.clock.set(start);
     let refused = authenticate(&harness, client_id, &secret).await;
-    assert_refused(refused, Code::Unauthenticated, "INVALID_CLIENT");
+    assert_rejected(refused, Code::Unauthenticated, "INVALID_CLIENT");
 
     // A start that has passed is not postponed: that would bring the secret back.
     let later = pb::SubmitIntegrationRequestRequest {
@@ -359,7 +359,7 @@ async fn a_client_moves_into_the_profile_at_a_date() {
     };
     harness.amend(client_id, again).await;
     let refused = authenticate(&harness, client_id, &secret).await;
-    assert_refused(refused, Code::Unauthenticated, "INVALID_CLIENT");
+    assert_rejected(refused, Code::Unauthenticated, "INVALID_CLIENT");
     assert!(profile(&harness, client_id).await.live_secrets.is_empty());
 }
 
@@ -378,7 +378,7 @@ fn assert_wrong_state<T>(answer: Result<T, Status>, resource: &str) {
     let info = status.get_details_error_info().unwrap();
     assert_eq!(info.metadata["resource"], resource, "{status:?}");
     assert!(status.message().contains("PS256, ES256 or EdDSA"), "{status:?}");
-    assert_refused::<()>(Err(status), Code::FailedPrecondition, "WRONG_STATE");
+    assert_rejected::<()>(Err(status), Code::FailedPrecondition, "WRONG_STATE");
 }
 
 #[tokio::test]
@@ -476,7 +476,7 @@ async fn a_change_to_a_key_ends_the_secrets_and_their_links() {
         ..Default::default()
     };
     let refused = provisioning.claim_delivery(claim).await;
-    assert_refused(refused, Code::FailedPrecondition, "LINK_INVALID");
+    assert_rejected(refused, Code::FailedPrecondition, "LINK_INVALID");
     assert!(secrets(&harness, client_id).await[0].revoke_time.is_some());
     // Back to secrets, and a new one.
     let back = pb::SubmitIntegrationRequestRequest {

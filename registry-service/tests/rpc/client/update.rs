@@ -132,7 +132,7 @@ async fn a_rejected_update_reports_all_violations_and_changes_nothing() {
     let refused = client(&harness)
         .update_client(update(unknown, &["tenant_ids"]))
         .await;
-    assert_refused(refused, Code::NotFound, "NOT_FOUND");
+    assert_rejected(refused, Code::NotFound, "NOT_FOUND");
     assert_eq!(get(&harness, &created.client_id).await, created);
     assert!(harness.audit_events("client.update").await.is_empty());
 }

@@ -17,7 +17,7 @@ async fn callers_authenticate_until_they_are_revoked() {
     assert_eq!(operator.roles().collect::<Vec<_>>(), [pb::OperatorRole::Auditor]);
     for unknown in ["", "x", &strangers_token(TokenKind::Operator)] {
         let refused = directory(&harness).authenticate_caller(ask(unknown)).await;
-        assert_refused(refused, Code::Unauthenticated, "INVALID_CALLER");
+        assert_rejected(refused, Code::Unauthenticated, "INVALID_CALLER");
     }
     let mut operators = OperatorServiceClient::new(harness.operator(Role::Security));
     let revoke = pb::RevokeOperatorRequest {
@@ -26,7 +26,7 @@ async fn callers_authenticate_until_they_are_revoked() {
     };
     operators.revoke_operator(revoke).await.unwrap();
     let refused = directory(&harness).authenticate_caller(ask(&token)).await;
-    assert_refused(refused, Code::Unauthenticated, "INVALID_CALLER");
+    assert_rejected(refused, Code::Unauthenticated, "INVALID_CALLER");
 }
 
 #[tokio::test]
@@ -65,7 +65,7 @@ async fn a_workload_authenticates_until_it_is_revoked() {
     ] {
         let refused = directory(&harness).authenticate_caller(ask(unknown)).await;
         messages.push(refused.as_ref().unwrap_err().message().to_owned());
-        assert_refused(refused, Code::Unauthenticated, "INVALID_CALLER");
+        assert_rejected(refused, Code::Unauthenticated, "INVALID_CALLER");
     }
     messages.dedup();
     assert_eq!(messages.len(), 1);
@@ -112,21 +112,21 @@ async fn the_names_of_a_certificate_find_one_live_caller() {
     assert_eq!(workload.certificate_name, "pages.example");
 
     let both = ask(&["pages.example", "spiffe://example.org/api"]).await;
-    assert_refused(both, Code::Unauthenticated, "AMBIGUOUS_CERTIFICATE");
+    assert_rejected(both, Code::Unauthenticated, "AMBIGUOUS_CERTIFICATE");
     for unknown in [
         &["*.example"][..],
         &["Pages.example", ""],
         &["pages.example"; 65],
         &[],
     ] {
-        assert_refused(ask(unknown).await, Code::Unauthenticated, "INVALID_CALLER");
+        assert_rejected(ask(unknown).await, Code::Unauthenticated, "INVALID_CALLER");
     }
     let two = pb::AuthenticateCallerRequest {
         token: harness.operator_token(Role::Auditor).expose().to_owned(),
         certificate_names: vec!["pages.example".into()],
     };
     let refused = directory(&harness).authenticate_caller(two).await;
-    assert_refused(refused, Code::Unauthenticated, "INVALID_CALLER");
+    assert_rejected(refused, Code::Unauthenticated, "INVALID_CALLER");
 
     let revoke = pb::RevokeWorkloadRequest {
         workload_id: ids[0].clone(),
@@ -134,7 +134,7 @@ async fn the_names_of_a_certificate_find_one_live_caller() {
     };
     callers.revoke_workload(revoke).await.unwrap();
     let refused = ask(&["pages.example"]).await;
-    assert_refused(refused, Code::Unauthenticated, "INVALID_CALLER");
+    assert_rejected(refused, Code::Unauthenticated, "INVALID_CALLER");
     let left = ok(ask(&["pages.example", "spiffe://example.org/api"]).await);
     assert!(matches!(left.caller, Some(Caller::Workload(workload)) if workload.workload_id == ids[1]));
 }

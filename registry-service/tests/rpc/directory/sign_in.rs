@@ -11,7 +11,7 @@ use tonic::Code;
 
 use super::{NAME, sign_in};
 use crate::{
-    harness::{assert_refused, assert_violations},
+    harness::{assert_rejected, assert_violations},
     user::{PASSWORD, admin, enrol, registered, registrar, security, seeded},
 };
 
@@ -58,7 +58,7 @@ async fn each_sign_in_costs_one_argon2_run() {
         let before = hasher.runs();
         let refused = sign_in(&harness, tenant_id, name, &password).await;
         messages.push(refused.as_ref().unwrap_err().message().to_owned());
-        assert_refused(refused, Code::Unauthenticated, "SIGN_IN_FAILED");
+        assert_rejected(refused, Code::Unauthenticated, "SIGN_IN_FAILED");
         assert_eq!(hasher.runs() - before, 1, "{tenant_id} {name}");
     }
     messages.dedup();
@@ -75,7 +75,7 @@ async fn each_sign_in_costs_one_argon2_run() {
     security(&harness).deactivate_user(deactivate).await.unwrap();
     let before = hasher.runs();
     let refused = sign_in(&harness, "firm-one", NAME, &format!("{long}\0tail")).await;
-    assert_refused(refused, Code::Unauthenticated, "SIGN_IN_FAILED");
+    assert_rejected(refused, Code::Unauthenticated, "SIGN_IN_FAILED");
     assert_eq!(hasher.runs() - before, 1);
 }
 
@@ -94,7 +94,7 @@ async fn users_who_may_not_sign_in_are_rejected_like_unknown_ones() {
         let before = hasher.runs();
         let refused = sign_in(&harness, "firm-one", name, PASSWORD).await;
         let message = refused.as_ref().unwrap_err().message().to_owned();
-        assert_refused(refused, Code::Unauthenticated, "SIGN_IN_FAILED");
+        assert_rejected(refused, Code::Unauthenticated, "SIGN_IN_FAILED");
         assert_eq!(hasher.runs() - before, 1, "{name}");
         message
     };
@@ -158,7 +158,7 @@ async fn a_failed_sign_in_is_in_the_audit_record() {
     ] {
         harness.clock.advance(Duration::from_millis(1));
         let refused = sign_in(&harness, tenant_id, name, "not the password of anybody").await;
-        assert_refused(refused, Code::Unauthenticated, "SIGN_IN_FAILED");
+        assert_rejected(refused, Code::Unauthenticated, "SIGN_IN_FAILED");
     }
     let mut events = harness.audit_events("user.sign_in").await;
     events.reverse();

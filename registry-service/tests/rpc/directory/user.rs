@@ -8,7 +8,7 @@ use tonic::Code;
 
 use super::{NAME, directory};
 use crate::{
-    harness::{assert_refused, assert_violations, ok, strangers_token},
+    harness::{assert_rejected, assert_violations, ok, strangers_token},
     user::{PASSWORD, admin, enrol, registered, registrar, security, seeded},
 };
 
@@ -61,7 +61,7 @@ async fn a_resolved_user_has_the_positions_at_which_tokens_and_sessions_ended() 
     assert_eq!(profile.state(), pb::UserState::Deactivated);
 
     let unknown = resolve(Which::AccountName("nobody@firm.example".into()));
-    assert_refused(
+    assert_rejected(
         directory(&harness).resolve_user(unknown).await,
         Code::NotFound,
         "NOT_FOUND",
@@ -94,7 +94,7 @@ async fn an_enrolment_link_names_its_user_in_its_own_tenant_alone() {
     }
     let stranger = strangers_token(TokenKind::Enrolment);
     for (tenant_id, token) in [("firm-two", &token), ("firm-one", &stranger), ("nobody", &token)] {
-        assert_refused(resolve(tenant_id, token).await, Code::NotFound, "NOT_FOUND");
+        assert_rejected(resolve(tenant_id, token).await, Code::NotFound, "NOT_FOUND");
     }
     let cut = &token[..token.len() - 1];
     assert_violations(resolve("firm-one", cut).await, &["enrolment_token"]);
@@ -117,7 +117,7 @@ async fn another_tenants_user_is_not_resolved() {
                 .resolve_user(ask(tenant_id, which.clone()))
                 .await;
             assert_eq!(
-                assert_refused(refused, Code::NotFound, "NOT_FOUND")["resource"],
+                assert_rejected(refused, Code::NotFound, "NOT_FOUND")["resource"],
                 "user"
             );
         }

@@ -41,7 +41,7 @@ async fn a_request_may_amend_a_client() {
         integration_request_id: id.clone(),
     };
     let early = clients.amend_client(amend.clone()).await;
-    let metadata = assert_refused(early, Code::FailedPrecondition, "WRONG_STATE");
+    let metadata = assert_rejected(early, Code::FailedPrecondition, "WRONG_STATE");
     assert_eq!(metadata["state"], "SUBMITTED");
     ok(client(&harness).approve_integration_request(approve(id)).await);
     let register = pb::RegisterClientRequest {
@@ -63,7 +63,7 @@ async fn a_request_may_amend_a_client() {
     assert_eq!(amended, expected);
     assert_eq!(get(&harness, id).await.state(), State::Registered);
     let again = clients.amend_client(amend).await;
-    let metadata = assert_refused(again, Code::FailedPrecondition, "WRONG_STATE");
+    let metadata = assert_rejected(again, Code::FailedPrecondition, "WRONG_STATE");
     assert_eq!(metadata["state"], "REGISTERED");
 
     // Rejects an amendment of a client that has changed since.
@@ -79,7 +79,7 @@ async fn a_request_may_amend_a_client() {
     let amend = pb::AmendClientRequest {
         integration_request_id: stale,
     };
-    let metadata = assert_refused(clients.amend_client(amend).await, Code::Aborted, "ETAG_MISMATCH");
+    let metadata = assert_rejected(clients.amend_client(amend).await, Code::Aborted, "ETAG_MISMATCH");
     assert_eq!(metadata["resource"], "client");
 
     let bad = pb::SubmitIntegrationRequestRequest {
@@ -107,7 +107,7 @@ async fn a_request_may_amend_a_client() {
         let refused = clients.amend_client(amend).await;
         match is_malformed {
             true => assert_violations(refused, &["integration_request_id"]),
-            false => drop(assert_refused(refused, Code::NotFound, "NOT_FOUND")),
+            false => drop(assert_rejected(refused, Code::NotFound, "NOT_FOUND")),
         }
     }
 }

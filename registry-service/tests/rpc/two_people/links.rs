@@ -40,7 +40,7 @@ async fn credentials_go_by_a_link_and_open_with_the_code_of_a_second_person() {
         partner.claim_delivery(request).await.map(Response::into_inner)
     };
     let nothing_told = |answer: Result<pb::ClaimDeliveryResponse, Status>| {
-        let metadata = assert_refused(answer, Code::FailedPrecondition, "LINK_INVALID");
+        let metadata = assert_rejected(answer, Code::FailedPrecondition, "LINK_INVALID");
         assert_eq!(metadata, Default::default());
     };
     nothing_told(claim("").await);
@@ -52,7 +52,7 @@ async fn credentials_go_by_a_link_and_open_with_the_code_of_a_second_person() {
     let refused = ProvisioningServiceClient::new(harness.operator(Role::Registrar))
         .release_delivery(release.clone())
         .await;
-    assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+    assert_rejected(refused, Code::PermissionDenied, "PERMISSION_DENIED");
     let mut admin = ProvisioningServiceClient::new(harness.operator(Role::Admin));
     let deliver = pb::CreateDeliveryRequest {
         client_id: registered.client.unwrap().client_id,
@@ -64,10 +64,10 @@ async fn credentials_go_by_a_link_and_open_with_the_code_of_a_second_person() {
             delivery_id: other.delivery_id,
         })
         .await;
-    assert_refused(refused, Code::PermissionDenied, "SECOND_OPERATOR_REQUIRED");
+    assert_rejected(refused, Code::PermissionDenied, "SECOND_OPERATOR_REQUIRED");
     // A new link has ended the one before.
     let mut approver = ProvisioningServiceClient::new(harness.operator(Role::Approver));
-    let metadata = assert_refused(
+    let metadata = assert_rejected(
         approver.release_delivery(release).await,
         Code::FailedPrecondition,
         "WRONG_STATE",
@@ -84,7 +84,7 @@ async fn credentials_go_by_a_link_and_open_with_the_code_of_a_second_person() {
         let release = pb::ReleaseDeliveryRequest {
             delivery_id: id.into(),
         };
-        assert_refused(approver.release_delivery(release).await, code, reason);
+        assert_rejected(approver.release_delivery(release).await, code, reason);
     }
 }
 
@@ -161,7 +161,7 @@ async fn a_release_code_opens_links_in_whatever_form_it_is_typed() {
             .complete_enrolment(request)
             .await
     };
-    let metadata = assert_refused(enrol("").await, Code::FailedPrecondition, "LINK_INVALID");
+    let metadata = assert_rejected(enrol("").await, Code::FailedPrecondition, "LINK_INVALID");
     assert_eq!(metadata, Default::default());
     enrol(&code.replace('-', "")).await.unwrap();
     for (tenant_id, user_id, code, reason) in [
@@ -179,6 +179,6 @@ async fn a_release_code_opens_links_in_whatever_form_it_is_typed() {
             tenant_id: tenant_id.into(),
             user_id: user_id.into(),
         };
-        assert_refused(approver.release_enrolment(release).await, code, reason);
+        assert_rejected(approver.release_enrolment(release).await, code, reason);
     }
 }

@@ -11,14 +11,14 @@ use tonic::Code;
 
 use super::{NAME, PASSWORD, admin, enrol, found, listed, registered, registrar, security, seeded};
 use crate::directory::sign_in;
-use crate::harness::{Harness, assert_refused, assert_violations, ok, strangers_token};
+use crate::harness::{Harness, assert_rejected, assert_violations, ok, strangers_token};
 
 #[tokio::test]
 async fn an_enrolment_link_works_once_before_it_expires() {
     let harness = seeded().await;
     let created = registered(&harness, admin(NAME)).await;
     let user_id = created.user.unwrap().user_id;
-    let invalid = |result| assert_refused(result, Code::FailedPrecondition, "LINK_INVALID");
+    let invalid = |result| assert_rejected(result, Code::FailedPrecondition, "LINK_INVALID");
     invalid(
         enrol(
             &harness,
@@ -84,7 +84,7 @@ async fn an_enrolment_link_works_once_before_it_expires() {
     assert_eq!(harness.audit_events("user.deactivate").await.len(), 1);
     invalid(enrol(&harness, &third.enrolment_token, PASSWORD).await);
     let refused = registrar(&harness).reset_user_password(reset).await;
-    let metadata = assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE");
+    let metadata = assert_rejected(refused, Code::FailedPrecondition, "WRONG_STATE");
     assert_eq!(metadata["state"], "DEACTIVATED");
     let plain = pb::RegisterUserRequest {
         tenant_admin: false,
@@ -96,7 +96,7 @@ async fn an_enrolment_link_works_once_before_it_expires() {
         request_id: String::new(),
     };
     let refused = registrar(&harness).reset_user_password(reset).await;
-    assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE");
+    assert_rejected(refused, Code::FailedPrecondition, "WRONG_STATE");
     let reactivate = pb::ReactivateUserRequest {
         tenant_id: "firm-one".into(),
         user_id,
@@ -125,7 +125,7 @@ async fn of_racing_enrolments_one_wins() {
         for race in racing.collect::<Vec<_>>() {
             match race.await.unwrap() {
                 Ok(_) => won += 1,
-                refused => drop(assert_refused(refused, Code::FailedPrecondition, "LINK_INVALID")),
+                refused => drop(assert_rejected(refused, Code::FailedPrecondition, "LINK_INVALID")),
             }
         }
         assert_eq!(won, 1, "{label}");
@@ -148,7 +148,7 @@ async fn a_rejected_password_leaves_the_link_open() {
     assert_violations(enrol(&harness, &wrong_kind, PASSWORD).await, &["enrolment_token"]);
     let stranger = strangers_token(accord::text::opaque::TokenKind::Enrolment);
     let refused = enrol(&harness, &stranger, PASSWORD).await;
-    assert_refused(refused, Code::FailedPrecondition, "LINK_INVALID");
+    assert_rejected(refused, Code::FailedPrecondition, "LINK_INVALID");
     let hasher = &harness.registry.store().hasher;
     assert_eq!(hasher.runs(), 0, "what can't enrol costs no hash");
     assert!(harness.audit_events("user.enrol").await.is_empty());
@@ -194,7 +194,7 @@ async fn reactivation_restores_the_password_but_no_link() {
     }
     assert_eq!(harness.audit_events("user.reactivate").await.len(), 2);
     let refused = enrol(&harness, &invited.enrolment_token, PASSWORD).await;
-    assert_refused(refused, Code::FailedPrecondition, "LINK_INVALID");
+    assert_rejected(refused, Code::FailedPrecondition, "LINK_INVALID");
     let users = listed(&harness, pb::UserState::Active).await;
     let enrolled: Vec<_> = users.iter().map(|user| (&user.user_id, user.enrolled)).collect();
     assert_eq!(enrolled, [(&ids[0], true), (&ids[1], false)]);
@@ -217,7 +217,7 @@ async fn a_password_that_is_easy_to_guess_is_refused_and_leaves_the_link_open() 
     }
     let stranger = strangers_token(accord::text::opaque::TokenKind::Enrolment);
     let refused = enrol(&harness, &stranger, "passwordpassword").await;
-    assert_refused(refused, Code::FailedPrecondition, "LINK_INVALID");
+    assert_rejected(refused, Code::FailedPrecondition, "LINK_INVALID");
     assert_eq!(harness.registry.store().hasher.runs(), 0);
     enrol(&harness, &token, PASSWORD).await.unwrap();
 }
@@ -239,5 +239,5 @@ async fn a_password_is_the_same_composed_or_not() {
             .unwrap();
     }
     let other = sign_in(&harness, "firm-one", NAME, "cafe au lait avec sucre").await;
-    assert_refused(other, Code::Unauthenticated, "SIGN_IN_FAILED");
+    assert_rejected(other, Code::Unauthenticated, "SIGN_IN_FAILED");
 }

@@ -6,7 +6,7 @@ use accord::registry::v1 as pb;
 use tonic::Code;
 
 use super::{NAME, admin, listed, registered, registrar, security, seeded};
-use crate::harness::{assert_refused, assert_violations, ok};
+use crate::harness::{assert_rejected, assert_violations, ok};
 
 #[tokio::test]
 async fn users_are_listed_per_tenant_page_by_page() {
@@ -42,7 +42,7 @@ async fn users_are_listed_per_tenant_page_by_page() {
         tenant_id: "firm-nine".into(),
         ..Default::default()
     };
-    assert_refused(
+    assert_rejected(
         registrar(&harness).list_users(unknown).await,
         Code::NotFound,
         "NOT_FOUND",

@@ -4,8 +4,8 @@ use super::{super::seal::tests::Sealed, *};
 use crate::{
     random::SystemRandom,
     store::audit::{
-        self, Fault, Proof, RowVersion, SealError, check_rows, delete_before, ensure_log, extent::of_rows,
-        prove, verify_all,
+        self, EventProof, Fault, RowVersion, SealError, check_rows, delete_before, ensure_log,
+        extent::of_rows, prove, verify_all,
     },
     store::{
         Pool,
@@ -109,7 +109,7 @@ async fn a_new_log_begins_behind_rows_that_were_altered_or_removed() {
             let logs = keys(&record, vec![resumed.old.clone(), resumed.new.clone()]);
             for (ids, (_, key)) in [old, new].iter().zip(&logs) {
                 for id in ids {
-                    let Proof::Sealed(proven) = prove(record.db.read(), None, id).await.unwrap() else {
+                    let EventProof::Sealed(proven) = prove(record.db.read(), None, id).await.unwrap() else {
                         panic!("{place} {edit}: {id} is not proven");
                     };
                     proven.file.verify(key).unwrap();
@@ -370,7 +370,7 @@ async fn retention_may_remove_an_older_log_and_more() {
         assert_eq!(verified(&record).await, [INTACT, INTACT], "{place}");
         assert!(matches!(
             prove(record.db.read(), None, &kept).await.unwrap(),
-            Proof::Sealed(_)
+            EventProof::Sealed(_)
         ));
     }
 }

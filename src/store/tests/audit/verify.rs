@@ -8,7 +8,7 @@ use super::{super::seal::tests::Sealed, *};
 use crate::{
     clock::Clock,
     random::SystemRandom,
-    store::audit::{Proof, delete_before, prove},
+    store::audit::{EventProof, delete_before, prove},
 };
 
 async fn report(record: &Sealed, kept: &[Checkpoint]) -> Report {
@@ -244,7 +244,7 @@ async fn retention_leaves_a_record_that_is_intact() {
         // What is not sealed stays, whatever its age.
         assert!(matches!(
             prove_now(&mut record, &unsealed).await,
-            Proof::Sealed(_)
+            EventProof::Sealed(_)
         ));
         let checked = report(&record, &[]).await;
         assert_eq!(
@@ -273,7 +273,7 @@ async fn retention_leaves_a_record_that_is_intact() {
     }
 }
 
-async fn prove_now(record: &mut Sealed, event_id: &crate::text::id::EventId) -> Proof {
+async fn prove_now(record: &mut Sealed, event_id: &crate::text::id::EventId) -> EventProof {
     record.seal().await;
     prove(record.db.read(), None, event_id).await.unwrap()
 }
@@ -285,7 +285,7 @@ async fn every_event_is_proven_with_the_public_key_alone() {
         ids.extend(record.group(5).await);
         ids.push(record.change("two").await);
         for id in &ids {
-            let Proof::Sealed(proven) = prove_now(&mut record, id).await else {
+            let EventProof::Sealed(proven) = prove_now(&mut record, id).await else {
                 panic!("{id} is not proven");
             };
             let proof = proven.file;
@@ -296,6 +296,9 @@ async fn every_event_is_proven_with_the_public_key_alone() {
             assert!(other.verify(&record.key()).is_err());
         }
         let unknown = crate::text::id::EventId::generate(&*record.clock, &SystemRandom);
-        assert!(matches!(prove_now(&mut record, &unknown).await, Proof::Unknown));
+        assert!(matches!(
+            prove_now(&mut record, &unknown).await,
+            EventProof::Unknown
+        ));
     }
 }

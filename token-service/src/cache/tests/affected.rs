@@ -15,7 +15,7 @@ fn grant(random: &SeededRandom) -> Grant {
         grant_id: GrantId::generate(&*clock, random),
         tenant_id: tenant_id(0),
         client_id: ClientId::generate(&*clock, random),
-        profile: Profile::default(),
+        display: DisplayInfo::default(),
         scopes: Vec::new(),
         designated_user_id: UserId::generate(&*clock, random),
         granted_by: UserId::generate(&*clock, random),

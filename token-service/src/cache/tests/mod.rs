@@ -9,7 +9,7 @@ use crate::{
     error::Error,
     model::{
         change::{Change, Changes},
-        client::{Client, Profile},
+        client::{Client, DisplayInfo},
         revocation::{Revocation, RevocationKind},
     },
 };

@@ -24,7 +24,7 @@ use crate::{
     },
     oauth::{
         binding::Binding,
-        client_authentication::{Credentials, Proof},
+        client_authentication::{ClientCredential, Credentials},
         issuance::{CodeRequest, GrantRequest, Issued, Request},
         pushed_request::{self, Pushed},
         revocation_feed::Page,
@@ -56,9 +56,9 @@ pub fn grant_type(request: &pb::IssueTokenRequest) -> &'static str {
 /// # Errors
 /// [`Error::Invalid`] with all violations, [`Error::UnsupportedGrantType`].
 pub fn issue(request: pb::IssueTokenRequest, certificate: Option<ClientCertificate>) -> Result<Request> {
-    let proof = request.client_authentication.map(|proof| match proof {
-        IssueProof::ClientSecret(secret) => Proof::Secret(Field, Zeroizing::new(secret)),
-        IssueProof::ClientAssertion(jwt) => Proof::Assertion(Zeroizing::new(jwt)),
+    let credential = request.client_authentication.map(|credential| match credential {
+        IssueProof::ClientSecret(secret) => ClientCredential::Secret(Field, Zeroizing::new(secret)),
+        IssueProof::ClientAssertion(jwt) => ClientCredential::Assertion(Zeroizing::new(jwt)),
     });
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
@@ -86,7 +86,7 @@ pub fn issue(request: pb::IssueTokenRequest, certificate: Option<ClientCertifica
     let tenant_id = v.finish(|| tenant_id)?;
     Ok(Request {
         tenant_id,
-        credentials: Credentials::new(request.client_id, proof, certificate),
+        credentials: Credentials::new(request.client_id, credential, certificate),
         grant: grant.ok_or(Error::UnsupportedGrantType)?,
         scopes,
         resource: request.resource,
@@ -102,9 +102,9 @@ pub fn push(
     request: pb::PushAuthorizationRequestRequest,
     certificate: Option<ClientCertificate>,
 ) -> Result<pushed_request::Request> {
-    let proof = request.client_authentication.map(|proof| match proof {
-        PushProof::ClientSecret(secret) => Proof::Secret(Field, Zeroizing::new(secret)),
-        PushProof::ClientAssertion(jwt) => Proof::Assertion(Zeroizing::new(jwt)),
+    let credential = request.client_authentication.map(|credential| match credential {
+        PushProof::ClientSecret(secret) => ClientCredential::Secret(Field, Zeroizing::new(secret)),
+        PushProof::ClientAssertion(jwt) => ClientCredential::Assertion(Zeroizing::new(jwt)),
     });
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
@@ -123,7 +123,7 @@ pub fn push(
     let tenant_id = v.finish(|| tenant_id)?;
     Ok(pushed_request::Request {
         tenant_id,
-        credentials: Credentials::new(request.client_id, proof, certificate),
+        credentials: Credentials::new(request.client_id, credential, certificate),
         parameters,
         dpop_proof: Some(request.dpop_proof).filter(|proof| !proof.is_empty()),
     })
@@ -160,9 +160,9 @@ pub fn introspect(
     certificate: Option<ClientCertificate>,
 ) -> Result<Introspect> {
     let names_client = !request.client_id.is_empty() || request.client_authentication.is_some();
-    let proof = request.client_authentication.map(|proof| match proof {
-        IntrospectProof::ClientSecret(secret) => Proof::Secret(Field, Zeroizing::new(secret)),
-        IntrospectProof::ClientAssertion(jwt) => Proof::Assertion(Zeroizing::new(jwt)),
+    let credential = request.client_authentication.map(|credential| match credential {
+        IntrospectProof::ClientSecret(secret) => ClientCredential::Secret(Field, Zeroizing::new(secret)),
+        IntrospectProof::ClientAssertion(jwt) => ClientCredential::Assertion(Zeroizing::new(jwt)),
     });
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
@@ -177,7 +177,7 @@ pub fn introspect(
     let tenant_id = v.finish(|| tenant_id)?;
     let credentials = match (by_workload, names_client) {
         (true, _) => None,
-        (false, true) => Some(Credentials::new(request.client_id, proof, certificate)),
+        (false, true) => Some(Credentials::new(request.client_id, credential, certificate)),
         (false, false) => return Err(Error::Unauthenticated),
     };
     Ok(Introspect {
@@ -222,15 +222,15 @@ pub fn revoke(
     request: pb::RevokeTokenRequest,
     certificate: Option<ClientCertificate>,
 ) -> Result<(TenantId, Zeroizing<String>, Credentials)> {
-    let proof = request.client_authentication.map(|proof| match proof {
-        RevokeProof::ClientSecret(secret) => Proof::Secret(Field, Zeroizing::new(secret)),
-        RevokeProof::ClientAssertion(jwt) => Proof::Assertion(Zeroizing::new(jwt)),
+    let credential = request.client_authentication.map(|credential| match credential {
+        RevokeProof::ClientSecret(secret) => ClientCredential::Secret(Field, Zeroizing::new(secret)),
+        RevokeProof::ClientAssertion(jwt) => ClientCredential::Assertion(Zeroizing::new(jwt)),
     });
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
     token(&mut v, "token", &request.token);
     let tenant_id = v.finish(|| tenant_id)?;
-    let credentials = Credentials::new(request.client_id, proof, certificate);
+    let credentials = Credentials::new(request.client_id, credential, certificate);
     Ok((tenant_id, Zeroizing::new(request.token), credentials))
 }
 

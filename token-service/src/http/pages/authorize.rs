@@ -84,7 +84,7 @@ pub(super) async fn authorize(
     let client_id = client_id(&form)?;
     let redirect_uri = once(&form, "redirect_uri").ok_or(UNKNOWN_REDIRECT_URI)?;
     let parties = parties(&mut page, &client_id, redirect_uri).await?;
-    let partner_name = parties.1.profile.partner_name.clone();
+    let partner_name = parties.1.display.partner_name.clone();
     let checked: Result<Undecided, HttpError> = async {
         if form.repeats_other_than(&["resource"]) {
             return Err(HttpError::invalid_request("a parameter is repeated"));
@@ -119,7 +119,7 @@ async fn pushed(mut page: PageContext, form: &Form) -> Result<Response, PageErro
         ..
     } = pushed.request.parameters.clone();
     let parties = parties(&mut page, &client_id, &redirect_uri).await?;
-    let partner_name = parties.1.profile.partner_name.clone();
+    let partner_name = parties.1.display.partner_name.clone();
     let signed = SignedRequest::of_pushed(&page.http.consents.store, pushed);
     let checked = Undecided::request(&page, signed, parties).await;
     answer(

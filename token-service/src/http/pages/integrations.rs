@@ -54,7 +54,7 @@ pub(super) async fn show(mut page: PageContext) -> Result<Response, PageError> {
     if page.session().await?.is_none() {
         return Ok(page.html(StatusCode::OK, &sign_in_form(&page, &Form::default())));
     }
-    integration_page(page, Presentation::default()).await
+    integration_page(page, FormState::default()).await
 }
 
 /// `GET /{tenant}/integrations/{grant}/receipt`: a file with the receipt of the consent and its proof.
@@ -102,15 +102,15 @@ async fn signed_in(mut page: PageContext, form: &Form) -> Result<Response, PageE
         return Ok(page.redirect("integrations"));
     };
     page.resource = text.to_owned();
-    let entered = Presentation::entered(form);
+    let entered = FormState::entered(form);
     if entered.account_name.is_empty() && entered.reason.is_empty() && entered.networks.is_none() {
         return Ok(page.redirect(&format!("integrations/{}", grant_id(&page)?)));
     }
-    let presentation = Presentation {
+    let state = FormState {
         notice: Some("You are signed in. Check what you entered, and send it once more.".to_owned()),
         ..entered
     };
-    integration_page(page, presentation).await
+    integration_page(page, state).await
 }
 
 /// Shows a form with an invalid CSRF token again on the page of its integration, with what was typed.
@@ -119,12 +119,12 @@ pub(super) async fn again(PageForm { mut page, form }: PageForm) -> Result<Respo
     if page.session().await?.is_none() {
         return Ok(sign_in::stale(&page, sign_in_form(&page, &form)));
     }
-    let presentation = Presentation {
+    let state = FormState {
         status: StatusCode::FORBIDDEN,
         notice: Some(STALE_FORM.to_owned()),
-        ..Presentation::entered(&form)
+        ..FormState::entered(&form)
     };
-    integration_page(page, presentation).await
+    integration_page(page, state).await
 }
 
 /// `POST /{tenant}/integrations/{grant}/designated-user`.
@@ -132,19 +132,19 @@ pub(super) async fn change_user(PageForm { mut page, form }: PageForm) -> Result
     let grant_id = grant_id(&page)?;
     let name = form.text("account_name").trim();
     if name.is_empty() {
-        let presentation = Presentation::invalid(&form, "Enter the account name of a user.");
-        return integration_page(page, presentation).await;
+        let state = FormState::invalid(&form, "Enter the account name of a user.");
+        return integration_page(page, state).await;
     }
     let tenant_id = &page.tenant.tenant_id;
     match page.call.change_designated_user(tenant_id, &grant_id, name).await {
         Ok(consent) => {
             let user = consent.designated_user_label;
             let notice = format!("API transactions now run with the permissions of {user}.");
-            integration_page(page, Presentation::done(notice)).await
+            integration_page(page, FormState::done(notice)).await
         }
         Err(error @ Error::NotFound("user")) => {
             note(&error);
-            integration_page(page, Presentation::invalid(&form, UNKNOWN_USER)).await
+            integration_page(page, FormState::invalid(&form, UNKNOWN_USER)).await
         }
         Err(error) => sign_in_again(&page, &form, error),
     }
@@ -156,12 +156,12 @@ pub(super) async fn change_networks(PageForm { mut page, form }: PageForm) -> Re
     let networks = match networks::read(&form) {
         Ok(networks) => networks,
         Err(error) => {
-            let presentation = Presentation {
+            let state = FormState {
                 status: StatusCode::UNPROCESSABLE_ENTITY,
                 networks_error: Some(error),
-                ..Presentation::entered(&form)
+                ..FormState::entered(&form)
             };
-            return integration_page(page, presentation).await;
+            return integration_page(page, state).await;
         }
     };
     let tenant_id = &page.tenant.tenant_id;
@@ -172,7 +172,7 @@ pub(super) async fn change_networks(PageForm { mut page, form }: PageForm) -> Re
                 true => "The integration can now request tokens from anywhere.",
                 false => "The integration can now request tokens from these networks alone.",
             };
-            integration_page(page, Presentation::done(notice.to_owned())).await
+            integration_page(page, FormState::done(notice.to_owned())).await
         }
         Err(error) => sign_in_again(&page, &form, error),
     }
@@ -192,7 +192,7 @@ pub(super) async fn revoke(PageForm { mut page, form }: PageForm) -> Result<Resp
     {
         Ok(_) => {
             let notice = "Access was revoked. The integration can no longer reach your data.".to_owned();
-            integration_page(page, Presentation::done(notice)).await
+            integration_page(page, FormState::done(notice)).await
         }
         Err(error) => sign_in_again(&page, &form, error),
     }
@@ -207,12 +207,12 @@ fn sign_in_form(page: &PageContext, sent: &Form) -> SignInPage {
     let mut view = sign_in::form(page, "sign-in", Some(sent));
     let grant_id = sent.get("grant").unwrap_or(&page.resource);
     if !grant_id.is_empty() {
-        let presentation = Presentation::entered(sent);
+        let state = FormState::entered(sent);
         let entered = [
             ("grant", grant_id.to_owned()),
-            ("designated_account_name", presentation.account_name),
-            ("reason", presentation.reason),
-            (networks::FIELD, presentation.networks.unwrap_or_default()),
+            ("designated_account_name", state.account_name),
+            ("reason", state.reason),
+            (networks::FIELD, state.networks.unwrap_or_default()),
         ];
         view.entered = entered
             .into_iter()
@@ -228,7 +228,7 @@ fn sign_in_again(page: &PageContext, sent: &Form, error: Error) -> Result<Respon
 }
 
 /// How to present the page of an integration: the status, a notice, and the values and errors of its forms.
-struct Presentation {
+struct FormState {
     status: StatusCode,
     notice: Option<String>,
     account_name: String,
@@ -239,7 +239,7 @@ struct Presentation {
     networks_error: Option<String>,
 }
 
-impl Default for Presentation {
+impl Default for FormState {
     fn default() -> Self {
         Self {
             status: StatusCode::OK,
@@ -253,7 +253,7 @@ impl Default for Presentation {
     }
 }
 
-impl Presentation {
+impl FormState {
     /// Presents what was entered in a form of the page. A sign-in form carries it in hidden fields, because there
     /// `account_name` is the Tenant Admin's.
     fn entered(form: &Form) -> Self {
@@ -287,7 +287,7 @@ impl Presentation {
     }
 }
 
-async fn integration_page(mut page: PageContext, presentation: Presentation) -> Result<Response, PageError> {
+async fn integration_page(mut page: PageContext, state: FormState) -> Result<Response, PageError> {
     let grant_id = grant_id(&page)?;
     let consent = match page.call.get_consent(&page.tenant.tenant_id, &grant_id).await {
         Ok(consent) => consent,
@@ -311,17 +311,17 @@ async fn integration_page(mut page: PageContext, presentation: Presentation) -> 
         change_user_url: can_change.then(|| format!("{}/designated-user", integration.url)),
         change_networks_url: can_change.then(|| format!("{}/networks", integration.url)),
         revoke_url: can_revoke.then(|| format!("{}/revoke", integration.url)),
-        account_name: presentation.account_name,
-        reason: presentation.reason,
-        account_name_error: presentation.account_name_error.map(str::to_owned),
-        networks: presentation.networks.unwrap_or(networks),
-        networks_error: presentation.networks_error,
-        notice: presentation.notice,
+        account_name: state.account_name,
+        reason: state.reason,
+        account_name_error: state.account_name_error.map(str::to_owned),
+        networks: state.networks.unwrap_or(networks),
+        networks_error: state.networks_error,
+        notice: state.notice,
         reuse,
         days: report.days.into_iter().take(SHOWN_DAYS).map(shown_day).collect(),
         integration,
     };
-    Ok(page.html(presentation.status, &view))
+    Ok(page.html(state.status, &view))
 }
 
 fn shown_day((day, usage): (Day, UsageOfDay)) -> ShownDay {

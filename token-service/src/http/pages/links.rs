@@ -61,7 +61,7 @@ pub(super) async fn enrol(PageForm { page, form: sent }: PageForm) -> Result<Res
             };
             Ok(page.html(StatusCode::OK, &view))
         }
-        Err(Error::PasswordRefused(reasons)) => {
+        Err(Error::PasswordRejected(reasons)) => {
             let errors = reasons.iter().map(|reason| format!("The password {reason}."));
             problems.password.extend(errors);
             Ok(page.html(StatusCode::UNPROCESSABLE_ENTITY, &form(&page, problems)))

@@ -112,7 +112,7 @@ impl Undecided {
 pub(super) async fn show(mut page: PageContext) -> Result<Response, PageError> {
     let setup = pending_setup(&page).await?;
     if may_decide(&mut page, &setup.setup_id).await? {
-        consent_page(page, &setup, Presentation::default(), ConsentErrors::default()).await
+        consent_page(page, &setup, FormState::default(), ConsentErrors::default()).await
     } else {
         let undecided = Undecided::Stored(Box::new(setup));
         Ok(page.html(StatusCode::OK, &sign_in_form(&page, &undecided, None)))
@@ -136,12 +136,12 @@ async fn signed_in(mut page: PageContext, undecided: Undecided, form: &Form) -> 
         Undecided::Request { new, .. } => page.call.store_setup(*new).await?,
     };
     if has_choices(form) {
-        let presentation = Presentation {
+        let state = FormState {
             form: Some(form),
             status: StatusCode::OK,
             notice: Some("You are signed in. Check your choices, then approve once more."),
         };
-        return consent_page(page, setup, presentation, ConsentErrors::default()).await;
+        return consent_page(page, setup, state, ConsentErrors::default()).await;
     }
     Ok(page.redirect(&format!("setups/{}", setup.setup_id)))
 }
@@ -157,12 +157,12 @@ pub(super) async fn again(PageForm { mut page, form }: PageForm) -> Result<Respo
     if let Undecided::Stored(setup) = &undecided
         && has_session
     {
-        let presentation = Presentation {
+        let state = FormState {
             form: Some(&form).filter(|form| has_choices(form)),
             status: StatusCode::FORBIDDEN,
             notice: Some(STALE_FORM),
         };
-        return consent_page(page, setup, presentation, ConsentErrors::default()).await;
+        return consent_page(page, setup, state, ConsentErrors::default()).await;
     }
     Ok(sign_in::stale(
         &page,
@@ -179,7 +179,7 @@ pub(super) async fn approve(PageForm { mut page, form }: PageForm) -> Result<Res
     }
     let approve = match read_approval(&page, &setup, &form) {
         Ok(approve) => approve,
-        Err(errors) => return consent_page(page, &setup, Presentation::invalid(&form), errors).await,
+        Err(errors) => return consent_page(page, &setup, FormState::invalid(&form), errors).await,
     };
     match page.call.approve_setup(approve).await {
         Ok(approved) => Ok(approved_page(&page, &setup, &approved, StatusCode::OK)),
@@ -196,7 +196,7 @@ pub(super) async fn approve(PageForm { mut page, form }: PageForm) -> Result<Res
                 account_name: Some(UNKNOWN_USER.to_owned()),
                 ..ConsentErrors::default()
             };
-            consent_page(page, &setup, Presentation::invalid(&form), errors).await
+            consent_page(page, &setup, FormState::invalid(&form), errors).await
         }
         Err(error) => sign_in_again(&page, &setup, error, Some(&form)),
     }
@@ -248,8 +248,8 @@ pub(super) fn sign_in_form(page: &PageContext, undecided: &Undecided, sent: Opti
     let path = format!("setups/{}/sign-in", undecided.setup_id());
     let mut view = sign_in::form(page, &path, sent);
     view.client = Some(match undecided {
-        Undecided::Stored(setup) => setup.profile.clone(),
-        Undecided::Request { new, .. } => new.profile.clone(),
+        Undecided::Stored(setup) => setup.display.clone(),
+        Undecided::Request { new, .. } => new.display.clone(),
     });
     if let Undecided::Request { text, .. } = undecided {
         view.entered = vec![(REQUEST, text.clone())];
@@ -280,13 +280,13 @@ fn sign_in_again(
 }
 
 /// How to present the consent page: the form that was sent, if any, the status and a notice.
-struct Presentation<'a> {
+struct FormState<'a> {
     form: Option<&'a Form>,
     status: StatusCode,
     notice: Option<&'static str>,
 }
 
-impl<'a> Presentation<'a> {
+impl<'a> FormState<'a> {
     /// Presents a form with errors.
     fn invalid(form: &'a Form) -> Self {
         Self {
@@ -297,7 +297,7 @@ impl<'a> Presentation<'a> {
     }
 }
 
-impl Default for Presentation<'_> {
+impl Default for FormState<'_> {
     fn default() -> Self {
         Self {
             form: None,
@@ -356,19 +356,19 @@ fn read_approval(page: &PageContext, setup: &Setup, form: &Form) -> Result<Conse
     })
 }
 
-/// Shows the consent page. `presentation` holds the choices so far, and `errors` what is wrong with them.
+/// Shows the consent page. `state` holds the choices so far, and `errors` what is wrong with them.
 async fn consent_page(
     mut page: PageContext,
     setup: &Setup,
-    presentation: Presentation<'_>,
+    state: FormState<'_>,
     errors: ConsentErrors,
 ) -> Result<Response, PageError> {
     let call = &mut page.call;
     let current = match call.current_consent(&setup.tenant_id, &setup.client_id).await {
         Ok(current) => current,
-        Err(error) => return sign_in_again(&page, setup, error, presentation.form),
+        Err(error) => return sign_in_again(&page, setup, error, state.form),
     };
-    let form = presentation.form;
+    let form = state.form;
     let grant = current.as_ref().map(|consent| &consent.grant);
     let is_new = |scope: &ClientScope| grant.is_some_and(|grant| !grant.allows(scope));
     let scopes = setup.scopes.iter().map(|scope| ScopeChoice {
@@ -389,7 +389,7 @@ async fn consent_page(
         frame: page.frame(true),
         setup_id: setup.setup_id.to_string(),
         csrf: page.csrf(),
-        client: setup.profile.clone(),
+        client: setup.display.clone(),
         redirect_host: redirect
             .as_ref()
             .and_then(Url::host_str)
@@ -406,10 +406,10 @@ async fn consent_page(
         },
         earliest_end_date: dates::earliest_input(now),
         now: dates::minute(now),
-        notice: presentation.notice,
+        notice: state.notice,
         errors,
     };
-    Ok(page.html(presentation.status, &view))
+    Ok(page.html(state.status, &view))
 }
 
 /// Compares the requested scopes with those of the current consent.
@@ -455,7 +455,7 @@ fn leaving(
     let view = LeavingPage {
         frame: page.frame(false),
         url: url.to_owned(),
-        partner_name: setup.profile.partner_name.clone(),
+        partner_name: setup.display.partner_name.clone(),
         too_late: status == StatusCode::CONFLICT,
         outcome: match approved {
             Some(_) => Leaving::Approved,

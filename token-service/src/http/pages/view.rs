@@ -14,7 +14,7 @@ use axum::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::{
-    model::{client::Profile, grant::Consent},
+    model::{client::DisplayInfo, grant::Consent},
     registry::links::CredentialBundle,
 };
 
@@ -79,7 +79,7 @@ pub(super) struct SignInPage {
     /// What was entered in the form that this sign-in interrupts, by the names of hidden fields.
     pub entered: Vec<(&'static str, String)>,
     /// The client that requests access; present when signing in to decide a setup.
-    pub client: Option<Profile>,
+    pub client: Option<DisplayInfo>,
     /// Why the last attempt failed; shown above the form.
     pub error: Option<String>,
     /// A notice above the form, such as that a session ended.
@@ -96,7 +96,7 @@ pub(super) struct ConsentPage {
     /// The CSRF token of both forms.
     pub csrf: String,
     /// The client.
-    pub client: Profile,
+    pub client: DisplayInfo,
     /// The host of the redirect URI.
     pub redirect_host: String,
     /// The scopes requested.

@@ -16,8 +16,8 @@ use strum::{AsRefStr, EnumString};
 use crate::error::{Error, Result};
 
 pub mod certificate;
+pub mod fapi;
 pub mod key_set;
-pub mod security_profile;
 
 /// A client, as far as consent and issuance need it.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub struct Client {
     /// The Client ID.
     pub client_id: ClientId,
     /// The texts that people see.
-    pub profile: Profile,
+    pub display: DisplayInfo,
     /// Whether it can obtain tokens.
     pub active: bool,
     /// The tenants whose data it may request, each with the registry's position at which it got the tenant.
@@ -64,7 +64,7 @@ impl Client {
     pub fn without_anything(client_id: ClientId) -> Self {
         Self {
             client_id,
-            profile: Profile::default(),
+            display: DisplayInfo::default(),
             active: true,
             tenants: BTreeMap::new(),
             scopes: Vec::new(),
@@ -113,7 +113,7 @@ pub enum SecretPlace {
 
 /// What a client authenticates by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProofKind {
+pub enum CredentialKind {
     /// A Client Secret.
     Secret(SecretPlace),
     /// An assertion.
@@ -201,7 +201,7 @@ pub struct LiveSecret {
 /// client changes nothing about what a Tenant Admin was shown. A field that an older row lacks is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Profile {
+pub struct DisplayInfo {
     /// The client's display name.
     pub display_name: String,
     /// The partner's name.
@@ -214,7 +214,7 @@ pub struct Profile {
     pub allowed_networks: Vec<String>,
 }
 
-impl Profile {
+impl DisplayInfo {
     /// The bytes of all texts, for the bounds of caches.
     pub fn size(&self) -> usize {
         self.display_name.len()

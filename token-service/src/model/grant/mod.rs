@@ -13,7 +13,7 @@ use accord::{
 use strum::{AsRefStr, EnumString, IntoStaticStr};
 
 use super::{
-    client::{Client, ClientScope, Profile},
+    client::{Client, ClientScope, DisplayInfo},
     lifetimes::Lifetimes,
     tenant::Tenant,
     user::User,
@@ -76,7 +76,7 @@ impl GrantState {
     }
 
     /// Returns the error for a step that a consent in this state does not allow.
-    pub fn refusal(self) -> Error {
+    pub fn wrong_state(self) -> Error {
         Error::WrongState {
             resource: "consent",
             state: self.contract_name(),
@@ -115,7 +115,7 @@ pub struct Grant {
     /// The client.
     pub client_id: ClientId,
     /// The client's profile as the Tenant Admin saw it.
-    pub profile: Profile,
+    pub display: DisplayInfo,
     /// The scopes granted.
     pub scopes: Vec<ScopeName>,
     /// The user that API transactions run as.
@@ -284,7 +284,7 @@ mod tests {
             grant_id: GrantId::generate(&clock, &random),
             tenant_id: TenantId::parse("acme").unwrap(),
             client_id: ClientId::generate(&clock, &random),
-            profile: Profile::default(),
+            display: DisplayInfo::default(),
             scopes: Vec::new(),
             designated_user_id: UserId::generate(&clock, &random),
             granted_by: UserId::generate(&clock, &random),

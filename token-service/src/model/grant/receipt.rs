@@ -185,12 +185,12 @@ impl ConsentReceipt {
                 Party {
                     party_id: grant.client_id.into(),
                     party_type: "recipient_third_party",
-                    party_name: grant.profile.partner_name,
-                    service: Some(grant.profile.display_name),
+                    party_name: grant.display.partner_name,
+                    service: Some(grant.display.display_name),
                 },
             ],
             purposes: vec![Purpose {
-                purpose: grant.profile.purpose,
+                purpose: grant.display.purpose,
                 scopes: scopes.collect(),
             }],
             designated_user: Person {

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use self::request::{AuthorizationRequest, Parameters};
 use super::{
-    client::{Client, ClientScope, Profile, requested_scopes},
+    client::{Client, ClientScope, DisplayInfo, requested_scopes},
     tenant::Tenant,
 };
 use crate::error::{Error, Result};
@@ -63,7 +63,7 @@ pub struct NewSetup {
     /// The tenant's display name.
     pub tenant_display_name: String,
     /// The client's profile.
-    pub profile: Profile,
+    pub display: DisplayInfo,
     /// The client's version.
     pub client_version: i64,
     /// The scopes requested; not empty.
@@ -82,7 +82,7 @@ pub struct Setup {
     /// The client.
     pub client_id: ClientId,
     /// The client's profile.
-    pub profile: Profile,
+    pub display: DisplayInfo,
     /// The scopes requested.
     pub scopes: Vec<ClientScope>,
     /// The URI that the response goes to.
@@ -242,7 +242,7 @@ mod tests {
             tenant_id: TenantId::parse("acme").unwrap(),
             tenant_display_name: "Acme".into(),
             client_id: ClientId::generate(&clock, &random),
-            profile: Profile::default(),
+            display: DisplayInfo::default(),
             scopes: Vec::new(),
             redirect_uri: "https://p.example/cb".into(),
             state_parameter: String::new(),

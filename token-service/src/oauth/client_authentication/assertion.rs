@@ -177,10 +177,10 @@ fn check_claims<'a>(
     now: UnixMillis,
 ) -> Result<(&'a str, UnixMillis)> {
     let now = now.as_secs();
-    let refused = |claim, rule| Err(Error::InvalidAssertion { claim, rule });
+    let rejected = |claim, rule| Err(Error::InvalidAssertion { claim, rule });
     for claim in ["iss", "sub"] {
         if claims[claim] != client_id.as_str() {
-            return refused(claim, format!("must be the Client ID, {client_id}"));
+            return rejected(claim, format!("must be the Client ID, {client_id}"));
         }
     }
     // A second audience could replay the assertion here.
@@ -191,14 +191,14 @@ fn check_claims<'a>(
     };
     if !is_for_us {
         let form = if follows_fapi { ", one string" } else { "" };
-        return refused("aud", format!("must be {issuer} alone{form}"));
+        return rejected("aud", format!("must be {issuer} alone{form}"));
     }
     let Some(ends) = secs(&claims["exp"]) else {
-        return refused("exp", "must be a number of seconds since 1970".to_owned());
+        return rejected("exp", "must be a number of seconds since 1970".to_owned());
     };
     let latest = now.saturating_add(MAX_LIFETIME_SECS);
     if now >= ends.saturating_add(SKEW_SECS) || ends > latest.saturating_add(SKEW_SECS) {
-        return refused(
+        return rejected(
             "exp",
             format!("must be later than now, {now}, and at most {latest}"),
         );
@@ -206,7 +206,7 @@ fn check_claims<'a>(
     for claim in ["iat", "nbf"] {
         let begins = &claims[claim];
         if !begins.is_null() && secs(begins).is_none_or(|begins| begins > now.saturating_add(SKEW_SECS)) {
-            return refused(claim, format!("must not be later than now, {now}, if present"));
+            return rejected(claim, format!("must not be later than now, {now}, if present"));
         }
     }
     match claims["jti"].as_str() {
@@ -214,7 +214,7 @@ fn check_claims<'a>(
             let store_until = ends.saturating_add(SKEW_SECS + 1).saturating_mul(1000);
             Ok((jti, UnixMillis::from_millis(store_until)))
         }
-        _ => refused("jti", "must be a string, unique to each assertion".to_owned()),
+        _ => rejected("jti", "must be a string, unique to each assertion".to_owned()),
     }
 }
 
@@ -243,7 +243,7 @@ mod tests {
     }
 
     /// Changes valid claims. Returns the rejected claim and the rule in the error, if the result is rejected.
-    fn refused(change: impl FnOnce(&mut Value)) -> Option<(&'static str, String)> {
+    fn rejected(change: impl FnOnce(&mut Value)) -> Option<(&'static str, String)> {
         refused_of(false, change)
     }
 
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn an_assertion_is_valid_for_its_client_authority_and_time() {
         let now = TEST_START.as_secs();
-        assert_eq!(refused(|_| ()), None);
+        assert_eq!(rejected(|_| ()), None);
         for (claim, value) in [
             ("aud", json!([ISSUER])),
             ("exp", json!(now as f64 + 1.5)),
@@ -275,7 +275,7 @@ mod tests {
             ("nbf", json!(null)),
             ("jti", json!("j".repeat(1_000))),
         ] {
-            assert_eq!(refused(|c| c[claim] = value.clone()), None, "{claim}: {value}");
+            assert_eq!(rejected(|c| c[claim] = value.clone()), None, "{claim}: {value}");
         }
     }
 
@@ -332,7 +332,7 @@ mod tests {
             ),
         ] {
             for value in values {
-                let (named, rule) = refused(|c| c[claim] = value.clone()).unwrap();
+                let (named, rule) = rejected(|c| c[claim] = value.clone()).unwrap();
                 assert_eq!(named, claim, "{value}");
                 assert!(rule.contains(right), "{claim}: {value}: {rule}");
             }

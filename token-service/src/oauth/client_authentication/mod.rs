@@ -18,10 +18,10 @@ use crate::{
     cache::{Authenticated, Cached, EntryAsOf, FactAsOf, KnownClient},
     error::{Error, Result, found},
     model::{
-        client::{ProofKind, SecretPlace},
+        client::{CredentialKind, SecretPlace},
         tenant::Tenant,
     },
-    oauth::{OAuth, note_refused},
+    oauth::{OAuth, note_rejected_client},
     store::Assertion,
 };
 
@@ -34,48 +34,52 @@ pub use assertion::{ALGORITHMS, ASSERTION_TYPE};
 pub struct Credentials {
     /// The Client ID, as it was sent. May be empty with an assertion, which names the client itself.
     pub client_id: String,
-    /// The proof.
-    pub proof: Proof,
-    /// The certificate that the client presented. Its tokens are bound to it, whatever the proof (RFC 8705 §3).
+    /// What authenticates it.
+    pub credential: ClientCredential,
+    /// The certificate that the client presented. Its tokens are bound to it, whatever authenticates it (RFC 8705 §3).
     pub certificate: Option<ClientCertificate>,
 }
 
 impl Credentials {
-    /// Collects the credentials of a message. One without a proof is proven by the certificate, if it names the client
+    /// Collects the credentials of a message. Without a credential the certificate authenticates the client that it names
     /// (RFC 8705 §2).
-    pub fn new(client_id: String, proof: Option<Proof>, certificate: Option<ClientCertificate>) -> Self {
-        let proof = proof.unwrap_or(match &certificate {
-            Some(_) if !client_id.is_empty() => Proof::Certificate,
-            Some(_) => Proof::Missing("the request has a certificate and names no client"),
-            None => Proof::Missing("the request has no client credentials"),
+    pub fn new(
+        client_id: String,
+        credential: Option<ClientCredential>,
+        certificate: Option<ClientCertificate>,
+    ) -> Self {
+        let credential = credential.unwrap_or(match &certificate {
+            Some(_) if !client_id.is_empty() => ClientCredential::Certificate,
+            Some(_) => ClientCredential::Missing("the request has a certificate and names no client"),
+            None => ClientCredential::Missing("the request has no client credentials"),
         });
         Self {
             client_id,
-            proof,
+            credential,
             certificate,
         }
     }
 }
 
-/// A client's proof. No `Debug`.
-pub enum Proof {
+/// What a client authenticates by. No `Debug`.
+pub enum ClientCredential {
     /// The Client Secret, as it was sent, and where.
     Secret(SecretPlace, Zeroizing<String>),
     /// A JWT that the client signed (RFC 7523 §2.2), as it was sent.
     Assertion(Zeroizing<String>),
     /// The certificate of the credentials.
     Certificate,
-    /// No proof, or an unreadable one. The text says why, for the log.
+    /// None, or an unreadable one. The text says why, for the log.
     Missing(&'static str),
 }
 
-impl Proof {
-    /// Returns its kind; `None` for no proof.
-    pub fn kind(&self) -> Option<ProofKind> {
+impl ClientCredential {
+    /// Returns its kind; `None` if it is missing.
+    pub fn kind(&self) -> Option<CredentialKind> {
         match self {
-            Self::Secret(place, _) => Some(ProofKind::Secret(*place)),
-            Self::Assertion(_) => Some(ProofKind::Assertion),
-            Self::Certificate => Some(ProofKind::Certificate),
+            Self::Secret(place, _) => Some(CredentialKind::Secret(*place)),
+            Self::Assertion(_) => Some(CredentialKind::Assertion),
+            Self::Certificate => Some(CredentialKind::Certificate),
             Self::Missing(_) => None,
         }
     }
@@ -140,30 +144,34 @@ pub async fn authenticate(
 /// Verifies the credentials of a client, without counting its call.
 ///
 /// # Errors
-/// [`Error::InvalidClient`] for a rejected proof, whatever the reason; [`Error::InvalidAssertion`] for wrong claims in
-/// an assertion that a key of the client verifies; [`Error::WrongAuthMethod`] for a right proof of a method for which the
+/// [`Error::InvalidClient`] for a rejected credential, whatever the reason; [`Error::InvalidAssertion`] for wrong claims in
+/// an assertion that a key of the client verifies; [`Error::WrongAuthMethod`] for a right credential of a method for which the
 /// client is not registered.
 pub async fn verify(oauth: &OAuth, tenant_id: &TenantId, credentials: &Credentials) -> Result<Authenticated> {
     let Credentials {
         client_id,
-        proof,
+        credential,
         certificate,
     } = credentials;
-    let authenticated = match proof {
+    let authenticated = match credential {
         // Rejecting a malformed id or secret at once reveals nothing about what exists.
-        Proof::Secret(_, secret) => match (ClientId::parse(client_id), ClientSecret::parse(secret)) {
-            (Ok(client_id), Ok(secret)) => {
-                let cache = &oauth.cache;
-                cache.authenticate_client(&client_id, &secret, tenant_id).await
+        ClientCredential::Secret(_, secret) => {
+            match (ClientId::parse(client_id), ClientSecret::parse(secret)) {
+                (Ok(client_id), Ok(secret)) => {
+                    let cache = &oauth.cache;
+                    cache.authenticate_client(&client_id, &secret, tenant_id).await
+                }
+                (Err(_), _) => Err(Error::InvalidClient("the Client ID is malformed")),
+                (_, Err(_)) if ClientSecret::parse(secret.trim()).is_ok() => {
+                    Err(Error::InvalidClient("the secret has white space around it"))
+                }
+                _ => Err(Error::InvalidClient("the secret is malformed")),
             }
-            (Err(_), _) => Err(Error::InvalidClient("the Client ID is malformed")),
-            (_, Err(_)) if ClientSecret::parse(secret.trim()).is_ok() => {
-                Err(Error::InvalidClient("the secret has white space around it"))
-            }
-            _ => Err(Error::InvalidClient("the secret is malformed")),
-        },
-        Proof::Assertion(jwt) => Box::pin(assertion::authenticate(oauth, tenant_id, client_id, jwt)).await,
-        Proof::Certificate => match certificate {
+        }
+        ClientCredential::Assertion(jwt) => {
+            Box::pin(assertion::authenticate(oauth, tenant_id, client_id, jwt)).await
+        }
+        ClientCredential::Certificate => match certificate {
             Some(certificate) => {
                 Box::pin(certificate::authenticate(
                     oauth,
@@ -175,16 +183,16 @@ pub async fn verify(oauth: &OAuth, tenant_id: &TenantId, credentials: &Credentia
             }
             None => Err(Error::InvalidClient("the request has no certificate")),
         },
-        Proof::Missing(why) => Err(Error::InvalidClient(why)),
+        ClientCredential::Missing(why) => Err(Error::InvalidClient(why)),
     };
     let authenticated = authenticated.and_then(|authenticated| {
-        let kind = proof
+        let kind = credential
             .kind()
-            .ok_or(Error::InvalidClient("the request has no proof"))?;
+            .ok_or(Error::InvalidClient("the request has no credential"))?;
         authenticated
             .client
             .value
-            .require_proof(kind, oauth.store.now())?;
+            .require_credential(kind, oauth.store.now())?;
         Ok(authenticated)
     });
     match &authenticated {
@@ -195,7 +203,7 @@ pub async fn verify(oauth: &OAuth, tenant_id: &TenantId, credentials: &Credentia
             // The credential is right, so somebody has copied it, or the client is at fault.
             if let Some(client_id) = claimed_client(credentials) {
                 let event = Event::new("client_credential.refuse").tenant(tenant_id);
-                note_refused(&client_id, error.reason(), event.detail("why", why));
+                note_rejected_client(&client_id, error.reason(), event.detail("why", why));
             }
         }
         _ => {}
@@ -213,9 +221,9 @@ fn too_many_calls(client_id: &ClientId, wait: Duration) -> Error {
 
 /// Returns the client that credentials name, whether they are right or not.
 fn claimed_client(credentials: &Credentials) -> Option<ClientId> {
-    match (&credentials.proof, ClientId::parse(&credentials.client_id)) {
+    match (&credentials.credential, ClientId::parse(&credentials.client_id)) {
         (_, Ok(client_id)) => Some(client_id),
-        (Proof::Assertion(jwt), _) => assertion::claimed_client(jwt),
+        (ClientCredential::Assertion(jwt), _) => assertion::claimed_client(jwt),
         _ => None,
     }
 }
@@ -247,7 +255,7 @@ pub async fn spend(oauth: &OAuth, assertion: Option<Assertion>) -> Result<()> {
     tracing::warn!(%client_id, why = %error, "client authentication failed");
     // The client's key has signed it: somebody has copied it, or the client is at fault.
     let event = Event::new("client_assertion.reuse");
-    note_refused(&client_id, ErrorReason::InvalidClient, event);
+    note_rejected_client(&client_id, ErrorReason::InvalidClient, event);
     Err(error)
 }
 
@@ -278,34 +286,45 @@ mod tests {
             part(format!(r#"{{"iss":"{client_id}","sub":"{client_id}"}}"#)),
         );
         let wrong = accord::testing::calls::altered(secret);
-        let proof = |text: &str| Proof::Secret(SecretPlace::Form, Zeroizing::new(text.to_owned()));
-        let jwt = |text: &str| Proof::Assertion(Zeroizing::new(text.to_owned()));
-        for (named, proof, claimed, why) in [
+        let credential =
+            |text: &str| ClientCredential::Secret(SecretPlace::Form, Zeroizing::new(text.to_owned()));
+        let jwt = |text: &str| ClientCredential::Assertion(Zeroizing::new(text.to_owned()));
+        for (named, credential, claimed, why) in [
             (
                 client_id,
-                proof(&format!("{secret}\n")),
+                credential(&format!("{secret}\n")),
                 client_id,
                 "white space around it",
             ),
             (
                 client_id,
-                proof(&format!(" {secret}")),
+                credential(&format!(" {secret}")),
                 client_id,
                 "white space around it",
             ),
-            (client_id, proof(&wrong), client_id, "the secret is malformed"),
-            (client_id, proof(""), client_id, "the secret is malformed"),
-            ("cli_\n", proof(secret), "unknown", "the Client ID is malformed"),
+            (
+                client_id,
+                credential(&wrong),
+                client_id,
+                "the secret is malformed",
+            ),
+            (client_id, credential(""), client_id, "the secret is malformed"),
+            (
+                "cli_\n",
+                credential(secret),
+                "unknown",
+                "the Client ID is malformed",
+            ),
             (
                 "",
-                Proof::Missing("no Basic credentials"),
+                ClientCredential::Missing("no Basic credentials"),
                 "unknown",
                 "no Basic credentials",
             ),
             ("", jwt(&unsigned), client_id, "no key of the client verifies"),
             ("", jwt("x"), "unknown", "not a JWT"),
         ] {
-            let credentials = Credentials::new(named.to_owned(), Some(proof), None);
+            let credentials = Credentials::new(named.to_owned(), Some(credential), None);
             let log = Arc::new(tempfile::tempfile().unwrap());
             let lines = tracing_subscriber::fmt()
                 .with_ansi(false)

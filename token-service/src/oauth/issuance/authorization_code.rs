@@ -18,7 +18,7 @@ use crate::{
         grant::{GrantState, usage::Reuse},
         purpose,
     },
-    oauth::note_refused,
+    oauth::note_rejected_client,
     store::{PendingAnswer, Redemption, RedemptionOutcome},
 };
 
@@ -41,7 +41,7 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
     let now = store.now();
     let is_registered = issuance.client.redirect_uris.contains(&code.redirect_uri);
     if !is_registered || !code.accepts(&request.redirect_uri, &request.code_verifier, now) {
-        issuance.spend_proofs().await?;
+        issuance.spend_single_use().await?;
         let event = issuance.event("code.refuse", &code.grant_id);
         let event = event.detail("why", "verifier, redirect URI or time").refused();
         let (store, origin) = (store.clone(), issuance.origin());
@@ -85,7 +85,7 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
         family: family.clone(),
         issued,
     };
-    issuance.spend_proofs().await?;
+    issuance.spend_single_use().await?;
     match issuance.oauth.store.redeem_code(redemption).await? {
         RedemptionOutcome::Redeemed { superseding, answer } => {
             if superseding {
@@ -113,7 +113,7 @@ fn check_key(issuance: &Issuance<'_>, code: &Code) -> Result<()> {
                 .tenant(&issuance.tenant.tenant_id)
                 .subject(code.grant_id.as_str())
                 .detail("why", "key of the DPoP proof");
-            note_refused(&issuance.client.client_id, ErrorReason::InvalidGrant, event);
+            note_rejected_client(&issuance.client.client_id, ErrorReason::InvalidGrant, event);
             Err(Error::InvalidGrant)
         }
     }
@@ -134,7 +134,7 @@ async fn redeem_again(
     let grant = issuance.active_grant(Some(&family)).await?;
     let (signed, issued) = issuance.sign(&grant, Some(&family)).await?;
     let refresh_token = family.token(&keyring, family.generations.current)?;
-    issuance.spend_proofs().await?;
+    issuance.spend_single_use().await?;
     let store = &issuance.oauth.store;
     match store
         .redeem_again(&issuance.origin(), code, &family, issued)
@@ -160,7 +160,7 @@ async fn settle(answer: PendingAnswer, issued: Result<Issued>) -> Result<Issued>
 /// Rejects a second use: the code has leaked. Ends the tokens of the first use (RFC 6749 §4.1.2); that is committed
 /// although the call fails.
 async fn replayed(issuance: &mut Issuance<'_>, token: &OpaqueToken) -> Result<Issued> {
-    issuance.spend_proofs().await?;
+    issuance.spend_single_use().await?;
     let store = &issuance.oauth.store;
     let found = store.find_code(&issuance.tenant.tenant_id, token).await?;
     let (code, _) = found.ok_or(Error::InvalidGrant)?;

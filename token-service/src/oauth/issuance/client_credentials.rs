@@ -9,7 +9,7 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>) -> Result<Issued> {
     let grant = issuance.active_grant(None).await?;
     issuance.check_target()?;
     let (token, event) = issuance.sign(&grant, None).await?;
-    issuance.spend_proofs().await?;
+    issuance.spend_single_use().await?;
     issuance.oauth.store.record(issuance.origin(), event).await?;
     issuance.recheck(token, None).await
 }

@@ -138,7 +138,7 @@ async fn try_issue(oauth: &OAuth, request: &Request) -> Result<Issued> {
     let issued = issuance.issue().await;
     issued.inspect_err(|error| {
         issuance.count_rejection(error);
-        issuance.note_refusal(error);
+        issuance.note_rejection_event(error);
     })
 }
 
@@ -222,7 +222,7 @@ impl<'a> Issuance<'a> {
 
     /// Spends the client's proof and its assertion. Call it after all checks that may reject the call, so that a rejected
     /// call can be repeated, and before anything changes or counts as a replay.
-    async fn spend_proofs(&mut self) -> Result<()> {
+    async fn spend_single_use(&mut self) -> Result<()> {
         if let Some(key) = &mut self.bound_key {
             key.spend(self.oauth, &self.client.client_id)?;
         }
@@ -337,7 +337,7 @@ mod tests {
         },
         model::client::SecretPlace,
         oauth::{
-            client_authentication::Proof,
+            client_authentication::ClientCredential,
             introspection::{Requester, introspect},
         },
     };
@@ -351,7 +351,7 @@ mod tests {
             tenant_id: TenantId::parse(TENANT).unwrap(),
             credentials: Credentials::new(
                 registry.client_id.to_string(),
-                Some(Proof::Secret(
+                Some(ClientCredential::Secret(
                     SecretPlace::Field,
                     Zeroizing::new(registry.secret().expose().to_owned()),
                 )),

@@ -15,7 +15,7 @@ use super::Issuance;
 use crate::{
     error::Error,
     model::{family::Family, grant::usage::Reuse},
-    oauth::note_refused,
+    oauth::note_rejected_client,
 };
 
 /// The grant types of RFC 6749 that are supported. All others count as [`UNKNOWN`].
@@ -45,7 +45,7 @@ pub fn count_rejected(grant_type: &str, reason: ErrorReason) {
 impl Issuance<'_> {
     /// Notes a call from outside of the networks, and one without a right proof, for the audit record: an authenticated client
     /// that calls so may have lost its credential. Other rejections are counted only.
-    pub(super) fn note_refusal(&self, error: &Error) {
+    pub(super) fn note_rejection_event(&self, error: &Error) {
         if !matches!(error, Error::NetworkNotAllowed(_) | Error::InvalidDpopProof(_)) {
             return;
         }
@@ -56,7 +56,7 @@ impl Issuance<'_> {
             Some(grant_id) => event.subject(grant_id.as_str()),
             None => event,
         };
-        note_refused(&self.client.client_id, error.reason(), event);
+        note_rejected_client(&self.client.client_id, error.reason(), event);
     }
 
     /// Counts a rejection for the usage of the grant, unless it says nothing about the client.

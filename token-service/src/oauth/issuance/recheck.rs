@@ -8,9 +8,9 @@ use super::{Issuance, Issued, SignedToken, find_tenant};
 use crate::{
     cache::Authenticated,
     error::{Error, Result, found},
-    model::{client::ProofKind, family::Family, watermark::ATTEMPTS},
+    model::{client::CredentialKind, family::Family, watermark::ATTEMPTS},
     oauth::{
-        client_authentication::{Proof, verify},
+        client_authentication::{ClientCredential, verify},
         dpop::{self, BoundKey},
         revocation_names,
     },
@@ -62,7 +62,7 @@ impl Issuance<'_> {
     async fn begin_again(&mut self) -> Result<()> {
         let tenant = find_tenant(self.oauth, self.request).await?;
         let authenticated = if tenant.position == self.authenticated_at {
-            // Nothing has changed since. Checking the proof again is slow, and an assertion counts only once.
+            // Nothing has changed since. Checking the credential again is slow, and an assertion counts only once.
             Authenticated {
                 client: tenant.map(|_| self.client.clone()),
                 entry: None,
@@ -91,7 +91,7 @@ impl Issuance<'_> {
     /// meet a limit.
     async fn authenticate_again(&self) -> Result<Authenticated> {
         let (oauth, request) = (self.oauth, self.request);
-        if !matches!(request.credentials.proof, Proof::Assertion(_)) {
+        if !matches!(request.credentials.credential, ClientCredential::Assertion(_)) {
             return verify(oauth, &request.tenant_id, &request.credentials).await;
         }
         // An assertion counts only once, so this compares what verified it instead.
@@ -100,7 +100,7 @@ impl Issuance<'_> {
         let client = client.ok_or(Error::InvalidClient("the client or its keys changed"))?;
         client
             .value
-            .require_proof(ProofKind::Assertion, oauth.store.now())?;
+            .require_credential(CredentialKind::Assertion, oauth.store.now())?;
         Ok(Authenticated {
             client,
             entry: None,

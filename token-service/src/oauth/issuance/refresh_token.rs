@@ -49,7 +49,7 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
     };
     let next = match renewal {
         Renewal::Replay => {
-            issuance.spend_proofs().await?;
+            issuance.spend_single_use().await?;
             let event = about(issuance, &family, token, "refresh_token.reuse").refused();
             issuance
                 .end_family(family.into_value(), Reuse::RefreshToken, event)
@@ -63,7 +63,7 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
     issuance.check_target()?;
     let grant = issuance.active_grant(Some(&*family)).await?;
     let (signed, issued) = issuance.sign(&grant, Some(&*family)).await?;
-    issuance.spend_proofs().await?;
+    issuance.spend_single_use().await?;
     let origin = issuance.origin();
     let store = &issuance.oauth.store;
     let handed_out = if let Some(next) = next {

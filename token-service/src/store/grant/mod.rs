@@ -119,7 +119,7 @@ impl Store {
         match before.state_at(now, true) {
             GrantState::Pending | GrantState::Active => {}
             GrantState::Revoked => return Ok(before),
-            state => return Err(state.refusal()),
+            state => return Err(state.wrong_state()),
         }
         row.state = StoredState::Revoked.as_ref().to_owned();
         row.ended_at = Some(now.as_millis());
@@ -153,7 +153,7 @@ impl Store {
         match before.state_at(now, true) {
             GrantState::Active if before.designated_user_id == *user_id => return Ok(before),
             GrantState::Active => {}
-            state => return Err(state.refusal()),
+            state => return Err(state.wrong_state()),
         }
         row.designated_user_id = user_id.to_string();
         row.save(&tx).await?;
@@ -198,7 +198,7 @@ impl Store {
         match before.state_at(now, true) {
             GrantState::Active if before.allowed_networks == *networks => return Ok(before),
             GrantState::Active => {}
-            state => return Err(state.refusal()),
+            state => return Err(state.wrong_state()),
         }
         row.allowed_networks = serde_json::to_value(networks).map_err(|_| StoreError::Corrupt("grants"))?;
         row.save(&tx).await?;
@@ -260,7 +260,7 @@ pub(super) fn grant(row: &impl Checked<Entity>) -> Result<Grant, StoreError> {
         grant_id: GrantId::parse(&row.grant_id).map_err(|_| unreadable())?,
         tenant_id: TenantId::parse(&row.tenant_id).map_err(|_| unreadable())?,
         client_id: ClientId::parse(&row.client_id).map_err(|_| unreadable())?,
-        profile: Deserialize::deserialize(&row.profile).map_err(|_| unreadable())?,
+        display: Deserialize::deserialize(&row.profile).map_err(|_| unreadable())?,
         scopes: Deserialize::deserialize(&row.scopes).map_err(|_| unreadable())?,
         designated_user_id: UserId::parse(&row.designated_user_id).map_err(|_| unreadable())?,
         granted_by: UserId::parse(&row.granted_by_user_id).map_err(|_| unreadable())?,

@@ -29,7 +29,7 @@ use super::{entity::grant::Entity, *};
 use crate::{
     model::{
         admin_session::{AdminSession, EndReason, IDLE, LIFETIME as SESSION_LIFETIME, NewSession},
-        client::{ClientScope, Profile},
+        client::{ClientScope, DisplayInfo},
         grant::{Grant, GrantFilter, GrantState, StoredState},
         setup::{
             Approval, CODE_LIFETIME, Decision, LIFETIME, NewSetup, Setup, SetupState,
@@ -107,9 +107,9 @@ fn new_setup(tenant_id: &str, client_id: &ClientId) -> NewSetup {
             pushed: true,
         },
         tenant_display_name: "Acme".into(),
-        profile: Profile {
+        display: DisplayInfo {
             display_name: "Contact Sync".into(),
-            ..Profile::default()
+            ..DisplayInfo::default()
         },
         client_version: 7,
         scopes,

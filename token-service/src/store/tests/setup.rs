@@ -63,7 +63,7 @@ async fn an_approval_creates_a_pending_grant_and_a_code_for_a_minute() {
             (Some(end), None, None)
         );
         assert_eq!(grant.scopes, [setup.scopes[0].name.clone()]);
-        assert_eq!((&grant.granted_by, &grant.profile), (&by.user_id, &setup.profile));
+        assert_eq!((&grant.granted_by, &grant.display), (&by.user_id, &setup.display));
         assert_eq!(
             store.find_grant(&tenant("other"), &grant.grant_id).await.unwrap(),
             None

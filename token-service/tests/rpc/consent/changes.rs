@@ -15,7 +15,7 @@ use super::{
     MINUTE, UNKNOWN, assert_not_found, assert_wrong_state, change, changing, ids, listing, revoke, revoking,
 };
 use crate::{
-    harness::{assert_refused, assert_violations},
+    harness::{assert_rejected, assert_violations},
     world::World,
 };
 
@@ -68,13 +68,13 @@ async fn operators_revoke_with_a_reason() {
             .consents_of(role)
             .revoke_consent(revoking(&grant_id, "", "why"))
             .await;
-        assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+        assert_rejected(refused, Code::PermissionDenied, "PERMISSION_DENIED");
     }
     let session = world.sign_in("").await;
     let refused = consents
         .revoke_consent(revoking(&grant_id, &session, "why"))
         .await;
-    assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+    assert_rejected(refused, Code::PermissionDenied, "PERMISSION_DENIED");
     assert_eq!(world.consent(&grant_id).await.state(), ConsentState::Active);
 
     consents
@@ -147,7 +147,7 @@ async fn a_tenant_admin_changes_the_designated_user() {
 
     for account_name in ["nobody", world.api_user_name(), world.globex_admin_name()] {
         let refused = change(&world, changing(&grant_id, &session, account_name)).await;
-        let metadata = assert_refused(refused, Code::NotFound, "NOT_FOUND");
+        let metadata = assert_rejected(refused, Code::NotFound, "NOT_FOUND");
         assert_eq!(metadata["resource"], "user", "{account_name}");
     }
     let bad = pb::ChangeDesignatedUserRequest {
@@ -170,13 +170,13 @@ async fn a_change_of_the_designated_user_needs_a_fresh_sign_in_and_an_active_con
     assert_wrong_state(refused, "PENDING");
     world.clock().advance(5 * MINUTE + Duration::from_millis(1));
     let refused = change(&world, changing(&grant_id, &session, world.second_user_name())).await;
-    assert_refused(refused, Code::PermissionDenied, "SIGN_IN_TOO_OLD");
+    assert_rejected(refused, Code::PermissionDenied, "SIGN_IN_TOO_OLD");
     let refused = change(&world, changing(&grant_id, "", world.second_user_name())).await;
-    assert_refused(refused, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
+    assert_rejected(refused, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
     for role in Role::ALL {
         let request = changing(&grant_id, "", world.second_user_name());
         let refused = world.consents_of(role).change_designated_user(request).await;
-        assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+        assert_rejected(refused, Code::PermissionDenied, "PERMISSION_DENIED");
     }
     assert_eq!(
         world.consent(&grant_id).await.designated_user_id,
@@ -198,11 +198,11 @@ async fn tokens_end_with_their_consent_and_a_pending_code_dies() {
     assert!(!world.is_active(&tokens.access_token).await);
     assert!(!world.is_active(&tokens.refresh_token).await);
     let refused = world.refresh(&tokens.refresh_token).await;
-    assert_refused(refused, Code::FailedPrecondition, "INVALID_GRANT");
+    assert_rejected(refused, Code::FailedPrecondition, "INVALID_GRANT");
     let refused = world.issue(world.by_code(&code)).await;
-    assert_refused(refused, Code::FailedPrecondition, "INVALID_GRANT");
+    assert_rejected(refused, Code::FailedPrecondition, "INVALID_GRANT");
     let refused = world.issue(world.by_client_credentials()).await;
-    assert_refused(refused, Code::PermissionDenied, "CONSENT_REQUIRED");
+    assert_rejected(refused, Code::PermissionDenied, "CONSENT_REQUIRED");
 }
 
 #[tokio::test]

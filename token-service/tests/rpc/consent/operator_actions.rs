@@ -5,7 +5,7 @@ use tonic::{Code, Status};
 
 use super::assert_not_found;
 use crate::{
-    harness::{assert_refused, assert_violations, ok},
+    harness::{assert_rejected, assert_violations, ok},
     world::World,
 };
 
@@ -113,7 +113,7 @@ async fn no_tenant_sees_another_s() {
     assert_eq!(own, pb::ListOperatorActionsResponse::default());
     assert_not_found(list(&world, of("acme", &foreign)).await, "tenant");
     let without = list(&world, of("acme", "")).await;
-    assert_refused(without, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
+    assert_rejected(without, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
     let mut bad = of("A", &foreign);
     (bad.page_size, bad.page_token) = (-1, "x".into());
     assert_violations(list(&world, bad).await, &["tenant_id", "page_size", "page_token"]);
@@ -129,7 +129,7 @@ async fn no_tenant_sees_another_s() {
             .consents_of(role)
             .list_operator_actions(of("acme", ""))
             .await;
-        assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+        assert_rejected(refused, Code::PermissionDenied, "PERMISSION_DENIED");
     }
 }
 
@@ -138,7 +138,7 @@ async fn without_the_registry_there_is_no_list() {
     let world = World::start().await;
     let session = world.sign_in("").await;
     // A registry that can't tell, and then one that does not answer.
-    assert_refused(
+    assert_rejected(
         list(&world, of("acme", &session)).await,
         Code::Unavailable,
         "UNAVAILABLE",
@@ -146,7 +146,7 @@ async fn without_the_registry_there_is_no_list() {
     world.registry().tell_operator_actions(Vec::new());
     list(&world, of("acme", &session)).await.unwrap();
     world.registry().set_unavailable(true);
-    assert_refused(
+    assert_rejected(
         list(&world, of("acme", &session)).await,
         Code::Unavailable,
         "UNAVAILABLE",

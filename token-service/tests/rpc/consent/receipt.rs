@@ -12,7 +12,7 @@ use tonic_types::StatusExt;
 
 use super::{UNKNOWN, assert_not_found};
 use crate::{
-    harness::{assert_refused, ok},
+    harness::{assert_rejected, ok},
     world::World,
 };
 
@@ -49,7 +49,7 @@ pub(super) async fn sealed_receipt(
             Ok(receipt) => return receipt,
             Err(status) => {
                 assert!(status.get_details_retry_info().is_some(), "{status:?}");
-                assert_refused::<()>(Err(status), Code::Unavailable, "UNAVAILABLE");
+                assert_rejected::<()>(Err(status), Code::Unavailable, "UNAVAILABLE");
             }
         }
         assert!(started.elapsed() < SEALED, "the record is not sealed");
@@ -265,7 +265,7 @@ async fn a_history_that_somebody_has_edited_is_in_no_receipt() {
     ] {
         world.harness().edit(edit).await;
         let refused = receipt(&world, &grant_id, &session).await;
-        assert_refused(refused, Code::Internal, "INTERNAL");
+        assert_rejected(refused, Code::Internal, "INTERNAL");
     }
 }
 
@@ -296,7 +296,7 @@ async fn only_the_tenant_and_auditors_get_a_receipt() {
     let session = world.sign_in("").await;
     assert_not_found(receipt(&world, UNKNOWN, &session).await, "consent");
     let without = receipt(&world, &grant_id, "").await;
-    assert_refused(without, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
+    assert_rejected(without, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
     let foreign = world.sign_in_at("globex").await;
     assert_not_found(receipt(&world, &grant_id, &foreign).await, "consent");
     for role in [Role::Registrar, Role::Approver] {
@@ -304,7 +304,7 @@ async fn only_the_tenant_and_auditors_get_a_receipt() {
             .consents_of(role)
             .get_consent_receipt(of(&grant_id, ""))
             .await;
-        assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+        assert_rejected(refused, Code::PermissionDenied, "PERMISSION_DENIED");
     }
     sealed_receipt(&world, &grant_id, &session).await;
     for role in [Role::Auditor, Role::Security, Role::Admin] {

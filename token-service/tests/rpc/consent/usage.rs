@@ -7,7 +7,7 @@ use tonic::{Code, Request, Status};
 
 use super::{UNKNOWN, assert_not_found};
 use crate::{
-    harness::{assert_refused, assert_violations, ok},
+    harness::{assert_rejected, assert_violations, ok},
     world::World,
 };
 
@@ -54,21 +54,21 @@ async fn a_tenant_sees_tokens_rejections_scopes_and_addresses_by_day() {
     let mut beyond = world.by_client_credentials();
     beyond.scopes = vec!["contacts.delete".into()];
     let refused = world.issue(beyond).await;
-    assert_refused(refused, Code::InvalidArgument, "INVALID_SCOPE");
+    assert_rejected(refused, Code::InvalidArgument, "INVALID_SCOPE");
     let mut elsewhere = world.by_client_credentials();
     elsewhere.resource = "https://elsewhere.example".into();
-    assert_refused(
+    assert_rejected(
         world.issue(elsewhere.clone()).await,
         Code::InvalidArgument,
         "INVALID_TARGET",
     );
-    assert_refused(
+    assert_rejected(
         world.issue(elsewhere).await,
         Code::InvalidArgument,
         "INVALID_TARGET",
     );
     let refused = world.issue(world.by_code("acc_wrong")).await;
-    assert_refused(refused, Code::FailedPrecondition, "INVALID_GRANT");
+    assert_rejected(refused, Code::FailedPrecondition, "INVALID_GRANT");
     world.usage_written().await;
 
     let usage_now = usage(&world, grant_id, &session_of_the_next_day).await.unwrap();
@@ -96,7 +96,7 @@ async fn a_tenant_sees_tokens_rejections_scopes_and_addresses_by_day() {
         (&["127.0.0.1".into()][..], 0)
     );
     let ended = usage(&world, grant_id, &session).await;
-    assert_refused(ended, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
+    assert_rejected(ended, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn a_tenant_sees_that_a_code_or_refresh_token_was_used_a_second_time() {
                 (again, pb::ReusedCredential::RefreshToken)
             }
         };
-        assert_refused(again, Code::FailedPrecondition, "INVALID_GRANT");
+        assert_rejected(again, Code::FailedPrecondition, "INVALID_GRANT");
         let after = usage(&world, &first.grant_id, &session).await.unwrap();
         let now = Some(world.clock().now().to_timestamp());
         assert_eq!((after.reuse_time, after.reused_credential()), (now, reused));
@@ -140,14 +140,14 @@ async fn only_the_tenant_and_auditors_see_usage() {
     assert_not_found(usage(&world, UNKNOWN, &session).await, "consent");
     assert_violations(usage(&world, "grt_", &session).await, &["grant_id"]);
     let without = usage(&world, &grant_id, "").await;
-    assert_refused(without, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
+    assert_rejected(without, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
     let foreign = world.sign_in_at("globex").await;
     assert_not_found(usage(&world, &grant_id, &foreign).await, "consent");
     let own = world
         .consents()
         .get_grant_usage(of("globex", &grant_id, &foreign))
         .await;
-    assert_refused(own, Code::NotFound, "NOT_FOUND");
+    assert_rejected(own, Code::NotFound, "NOT_FOUND");
     for role in [Role::Auditor, Role::Security, Role::Admin] {
         ok(world
             .consents_of(role)
@@ -155,14 +155,14 @@ async fn only_the_tenant_and_auditors_see_usage() {
             .await);
         let with_session = of("acme", &grant_id, &session);
         let refused = world.consents_of(role).get_grant_usage(with_session).await;
-        assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+        assert_rejected(refused, Code::PermissionDenied, "PERMISSION_DENIED");
     }
     for role in [Role::Registrar, Role::Approver] {
         let refused = world
             .consents_of(role)
             .get_grant_usage(of("acme", &grant_id, ""))
             .await;
-        assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+        assert_rejected(refused, Code::PermissionDenied, "PERMISSION_DENIED");
     }
 }
 

@@ -7,7 +7,7 @@ use accord::token::v1::{self as pb, issue_token_request::ClientAuthentication};
 use tonic::Code;
 
 use super::{change_meanwhile, world};
-use crate::{harness::assert_refused, http::keys::ClientKey, world::World};
+use crate::{harness::assert_rejected, http::keys::ClientKey, world::World};
 
 /// A request for client credentials by a new assertion.
 fn by_assertion(world: &World, key: &ClientKey) -> pb::IssueTokenRequest {
@@ -51,6 +51,6 @@ async fn an_assertion_goes_on_counting_while_its_key_does() {
         change_meanwhile(&world, change);
         let refused = world.issue(by_assertion(&world, &key)).await;
         assert!(world.registry().was_delayed());
-        assert_refused(refused, Code::Unauthenticated, "INVALID_CLIENT");
+        assert_rejected(refused, Code::Unauthenticated, "INVALID_CLIENT");
     }
 }

@@ -32,7 +32,7 @@ async fn assert_used_up(world: &World, request: &pb::IssueTokenRequest, tokens: 
     assert!(world.is_active(&tokens.access_token).await);
     let next = world.refresh(&tokens.refresh_token).await.unwrap();
     let again = world.issue(request.clone()).await;
-    assert_refused(again, Code::FailedPrecondition, "INVALID_GRANT");
+    assert_rejected(again, Code::FailedPrecondition, "INVALID_GRANT");
     assert!(!world.is_active(&next.access_token).await);
     assert_eq!(world.audit_events("code.replay").await.len(), 1);
 }
@@ -46,7 +46,7 @@ async fn a_code_whose_exchange_was_unavailable_gives_its_tokens_to_the_next_call
         // It is redeemed again, and fails again.
         for _ in 0..2 {
             let refused = world.issue(request.clone()).await;
-            assert_refused(refused, Code::Unavailable, "UNAVAILABLE");
+            assert_rejected(refused, Code::Unavailable, "UNAVAILABLE");
         }
         assert_eq!(world.audit_events("consent.activate").await.len(), 1);
         assert_eq!(world.audit_events("code.reopen").await.len(), 2);
@@ -54,7 +54,7 @@ async fn a_code_whose_exchange_was_unavailable_gives_its_tokens_to_the_next_call
 
         let mut foreign = request.clone();
         foreign.resource = "https://elsewhere.example".into();
-        assert_refused(
+        assert_rejected(
             world.issue(foreign).await,
             Code::InvalidArgument,
             "INVALID_TARGET",
@@ -71,7 +71,7 @@ async fn a_reopened_code_is_burnt_by_a_wrong_verifier_and_ends_with_its_time_and
         let request = world.by_code(&world.code().await);
         always_too_late(&world);
         let refused = world.issue(request.clone()).await;
-        assert_refused(refused, Code::Unavailable, "UNAVAILABLE");
+        assert_rejected(refused, Code::Unavailable, "UNAVAILABLE");
         world.registry().end_delays();
         match flaw {
             0 => {
@@ -80,7 +80,7 @@ async fn a_reopened_code_is_burnt_by_a_wrong_verifier_and_ends_with_its_time_and
                     code.code_verifier = "w".repeat(43);
                 }
                 let refused = world.issue(wrong).await;
-                assert_refused(refused, Code::FailedPrecondition, "INVALID_GRANT");
+                assert_rejected(refused, Code::FailedPrecondition, "INVALID_GRANT");
             }
             1 => world.clock().advance(Duration::from_secs(60)),
             _ => {
@@ -89,7 +89,7 @@ async fn a_reopened_code_is_burnt_by_a_wrong_verifier_and_ends_with_its_time_and
             }
         }
         let refused = world.issue(request).await;
-        assert_refused(refused, Code::FailedPrecondition, "INVALID_GRANT");
+        assert_rejected(refused, Code::FailedPrecondition, "INVALID_GRANT");
     }
 }
 

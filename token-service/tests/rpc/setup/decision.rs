@@ -10,7 +10,7 @@ use tonic::Code;
 
 use super::{MINUTE, answer, approve, deny, get, start};
 use crate::{
-    harness::{assert_refused, assert_violations},
+    harness::{assert_rejected, assert_violations},
     world::{REDIRECT_URI, World},
 };
 
@@ -85,17 +85,17 @@ async fn an_approval_gives_a_pending_consent_and_a_code_for_the_client() {
     assert_eq!(world.audit_events("consent.repeat").await.len(), 1);
     let other = approve(&world, world.approval(&setup.setup_id, &session)).await;
     assert_eq!(
-        assert_refused(other, Code::FailedPrecondition, "WRONG_STATE")["state"],
+        assert_rejected(other, Code::FailedPrecondition, "WRONG_STATE")["state"],
         "APPROVED"
     );
     let denied = deny(&world, &setup.setup_id, &session).await;
     assert_eq!(
-        assert_refused(denied, Code::FailedPrecondition, "WRONG_STATE")["state"],
+        assert_rejected(denied, Code::FailedPrecondition, "WRONG_STATE")["state"],
         "APPROVED"
     );
     world.clock().advance(MINUTE);
     let late = approve(&world, same).await;
-    assert_refused(late, Code::FailedPrecondition, "WRONG_STATE");
+    assert_rejected(late, Code::FailedPrecondition, "WRONG_STATE");
     let consent = world.consent(&consent.grant_id).await;
     assert_eq!(consent.state(), pb::ConsentState::Expired);
     assert_eq!(consent.end_time, Some(world.clock().now().to_timestamp()));
@@ -123,26 +123,26 @@ async fn a_decision_needs_a_session_that_was_opened_for_the_setup() {
     let (setup, other) = (world.setup().await, world.setup().await);
     for session in [world.sign_in("").await, world.sign_in(&other.setup_id).await] {
         let approved = approve(&world, world.approval(&setup.setup_id, &session)).await;
-        assert_refused(approved, Code::PermissionDenied, "ADMIN_SESSION_MISMATCH");
+        assert_rejected(approved, Code::PermissionDenied, "ADMIN_SESSION_MISMATCH");
         let denied = deny(&world, &setup.setup_id, &session).await;
-        assert_refused(denied, Code::PermissionDenied, "ADMIN_SESSION_MISMATCH");
+        assert_rejected(denied, Code::PermissionDenied, "ADMIN_SESSION_MISMATCH");
     }
     let approved = approve(&world, world.approval(&setup.setup_id, "")).await;
-    assert_refused(approved, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
+    assert_rejected(approved, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
     let session = world.sign_in_at("globex").await;
     let approved = approve(&world, world.approval(&setup.setup_id, &session)).await;
     assert_eq!(
-        assert_refused(approved, Code::NotFound, "NOT_FOUND")["resource"],
+        assert_rejected(approved, Code::NotFound, "NOT_FOUND")["resource"],
         "setup"
     );
     let denied = deny(&world, &setup.setup_id, &session).await;
     assert_eq!(
-        assert_refused(denied, Code::NotFound, "NOT_FOUND")["resource"],
+        assert_rejected(denied, Code::NotFound, "NOT_FOUND")["resource"],
         "setup"
     );
     let unknown = approve(&world, world.approval("set_01jd0000000000000000000000", &session)).await;
     assert_eq!(
-        assert_refused(unknown, Code::NotFound, "NOT_FOUND")["resource"],
+        assert_rejected(unknown, Code::NotFound, "NOT_FOUND")["resource"],
         "setup"
     );
     assert_eq!(
@@ -158,7 +158,7 @@ async fn an_approval_needs_a_fresh_sign_in_and_a_denial_does_not() {
     let session = world.sign_in(&setup.setup_id).await;
     world.clock().advance(5 * MINUTE + Duration::from_millis(1));
     let approved = approve(&world, world.approval(&setup.setup_id, &session)).await;
-    assert_refused(approved, Code::PermissionDenied, "SIGN_IN_TOO_OLD");
+    assert_rejected(approved, Code::PermissionDenied, "SIGN_IN_TOO_OLD");
     deny(&world, &setup.setup_id, &session).await.unwrap();
 
     let setup = world.setup().await;
@@ -188,7 +188,7 @@ async fn a_rejected_approval_names_every_violation() {
         scopes: vec!["files.read".into()],
         ..world.approval(&setup.setup_id, &session)
     };
-    assert_refused(
+    assert_rejected(
         approve(&world, beyond).await,
         Code::InvalidArgument,
         "INVALID_SCOPE",
@@ -199,7 +199,7 @@ async fn a_rejected_approval_names_every_violation() {
             designated_account_name: account_name.into(),
             ..world.approval(&setup.setup_id, &session)
         };
-        let metadata = assert_refused(approve(&world, request).await, Code::NotFound, "NOT_FOUND");
+        let metadata = assert_rejected(approve(&world, request).await, Code::NotFound, "NOT_FOUND");
         assert_eq!(metadata["resource"], "user", "{account_name}");
     }
     assert_eq!(
@@ -216,7 +216,7 @@ async fn an_approval_fails_when_the_client_has_changed() {
     let session = world.sign_in(&setup.setup_id).await;
     world.suspend("client", true);
     let approved = approve(&world, world.approval(&setup.setup_id, &session)).await;
-    let metadata = assert_refused(approved, Code::FailedPrecondition, "WRONG_STATE");
+    let metadata = assert_rejected(approved, Code::FailedPrecondition, "WRONG_STATE");
     assert_eq!(
         (metadata["resource"].as_str(), metadata["state"].as_str()),
         ("client", "SUSPENDED")
@@ -224,13 +224,13 @@ async fn an_approval_fails_when_the_client_has_changed() {
     world.suspend("client", false);
     world.change_client(|client| client.version += 1);
     let approved = approve(&world, world.approval(&setup.setup_id, &session)).await;
-    assert_refused(approved, Code::FailedPrecondition, "CLIENT_CHANGED");
+    assert_rejected(approved, Code::FailedPrecondition, "CLIENT_CHANGED");
 
     let setup = world.setup().await;
     let session = world.sign_in(&setup.setup_id).await;
     world.change_client(|client| client.scopes[0].description = "Allows much more".into());
     let approved = approve(&world, world.approval(&setup.setup_id, &session)).await;
-    assert_refused(approved, Code::FailedPrecondition, "CLIENT_CHANGED");
+    assert_rejected(approved, Code::FailedPrecondition, "CLIENT_CHANGED");
     let unchanged = pb::ApproveSetupRequest {
         scopes: vec!["contacts.write".into()],
         ..world.approval(&setup.setup_id, &session)
@@ -247,12 +247,12 @@ async fn an_expired_setup_can_not_be_decided() {
     world.clock().advance(MINUTE);
     let approved = approve(&world, world.approval(&setup.setup_id, &session)).await;
     assert_eq!(
-        assert_refused(approved, Code::FailedPrecondition, "WRONG_STATE")["state"],
+        assert_rejected(approved, Code::FailedPrecondition, "WRONG_STATE")["state"],
         "EXPIRED"
     );
     let denied = deny(&world, &setup.setup_id, &session).await;
     assert_eq!(
-        assert_refused(denied, Code::FailedPrecondition, "WRONG_STATE")["state"],
+        assert_rejected(denied, Code::FailedPrecondition, "WRONG_STATE")["state"],
         "EXPIRED"
     );
 }
@@ -290,7 +290,7 @@ async fn a_denial_sends_the_browser_back_with_an_error() {
             .map(drop),
     ] {
         assert_eq!(
-            assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE")["state"],
+            assert_rejected(refused, Code::FailedPrecondition, "WRONG_STATE")["state"],
             "DENIED"
         );
     }

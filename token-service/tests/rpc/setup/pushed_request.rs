@@ -57,9 +57,9 @@ async fn a_pushed_request_starts_one_setup_that_is_decided_once() {
         assert!(approved.redirect_url.contains("&state=a+state&iss="));
         let second = world.approval(&setup.setup_id, &sessions[1]);
         let refused = world.setups().approve_setup(second).await;
-        assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE");
+        assert_rejected(refused, Code::FailedPrecondition, "WRONG_STATE");
         let refused = world.setups().start_setup(start(&world, &request_uri)).await;
-        assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE");
+        assert_rejected(refused, Code::FailedPrecondition, "WRONG_STATE");
     }
 }
 
@@ -129,18 +129,18 @@ async fn a_push_is_rejected_with_all_violations_or_for_its_client() {
     let unregistered = refused_with(|request| request.redirect_uri.push('/')).await;
     assert_violations(unregistered, &["redirect_uri"]);
     let refused = refused_with(|request| request.client_authentication = None).await;
-    assert_refused(refused, Code::Unauthenticated, "INVALID_CLIENT");
+    assert_rejected(refused, Code::Unauthenticated, "INVALID_CLIENT");
     for tenant in ["globex", "nowhere"] {
         let mut request = push(&world);
         request.tenant_id = tenant.into();
         let refused = world.tokens().push_authorization_request(request).await;
-        assert_refused(refused, Code::NotFound, "NOT_FOUND");
+        assert_rejected(refused, Code::NotFound, "NOT_FOUND");
     }
     let refused = refused_with(|request| request.scopes = vec!["files.read".into()]).await;
-    assert_refused(refused, Code::InvalidArgument, "INVALID_SCOPE");
+    assert_rejected(refused, Code::InvalidArgument, "INVALID_SCOPE");
     let refused = refused_with(|request| request.resource = "https://evil.example".into()).await;
-    assert_refused(refused, Code::InvalidArgument, "INVALID_TARGET");
+    assert_rejected(refused, Code::InvalidArgument, "INVALID_TARGET");
     world.suspend("tenant", true);
     let refused = refused_with(|_| ()).await;
-    assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE");
+    assert_rejected(refused, Code::FailedPrecondition, "WRONG_STATE");
 }

@@ -8,7 +8,7 @@ use tonic::Code;
 use super::{MINUTE, assert_session_invalid, deny, sign_out, use_session};
 use crate::{
     fake_registry::Question,
-    harness::{assert_refused, assert_violations, ok},
+    harness::{assert_rejected, assert_violations, ok},
     world::{PASSWORD, World},
 };
 
@@ -44,7 +44,7 @@ async fn a_sign_in_needs_the_right_password_and_a_pending_setup() {
             password: password.into(),
             ..world.credentials("")
         };
-        assert_refused(sign_in(request).await, Code::Unauthenticated, "SIGN_IN_FAILED");
+        assert_rejected(sign_in(request).await, Code::Unauthenticated, "SIGN_IN_FAILED");
     }
     let refused = world.audit_events("admin_session.open").await;
     assert_eq!(refused.len(), 3);
@@ -65,25 +65,25 @@ async fn a_sign_in_needs_the_right_password_and_a_pending_setup() {
         ..world.credentials(&setup.setup_id)
     };
     for request in [elsewhere, world.credentials("set_01jd0000000000000000000000")] {
-        let metadata = assert_refused(sign_in(request).await, Code::NotFound, "NOT_FOUND");
+        let metadata = assert_rejected(sign_in(request).await, Code::NotFound, "NOT_FOUND");
         assert_eq!(metadata["resource"], "setup");
     }
     let session = world.sign_in(&setup.setup_id).await;
     deny(&world, &setup.setup_id, &session).await.unwrap();
     let refused = sign_in(world.credentials(&setup.setup_id)).await;
     assert_eq!(
-        assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE")["state"],
+        assert_rejected(refused, Code::FailedPrecondition, "WRONG_STATE")["state"],
         "DENIED"
     );
     let late = world.setup().await;
     world.clock().advance(60 * MINUTE);
     let refused = sign_in(world.credentials(&late.setup_id)).await;
     assert_eq!(
-        assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE")["state"],
+        assert_rejected(refused, Code::FailedPrecondition, "WRONG_STATE")["state"],
         "EXPIRED"
     );
     world.registry().set_unavailable(true);
-    assert_refused(
+    assert_rejected(
         sign_in(world.credentials("")).await,
         Code::Unavailable,
         "UNAVAILABLE",
@@ -146,7 +146,7 @@ async fn an_attempt_that_the_registry_could_not_check_counts() {
     world.registry().set_unavailable(true);
     for _ in 0..4 {
         let refused = world.setups().sign_in_tenant_admin(world.credentials("")).await;
-        assert_refused(refused, Code::Unavailable, "UNAVAILABLE");
+        assert_rejected(refused, Code::Unavailable, "UNAVAILABLE");
     }
     world.registry().set_unavailable(false);
     assert!(waited(&world).await >= Duration::from_millis(500));
@@ -168,7 +168,7 @@ async fn spellings_of_a_name_share_its_failures() {
             ..world.credentials("")
         };
         let refused = world.setups().sign_in_tenant_admin(guess).await;
-        assert_refused(refused, Code::Unauthenticated, "SIGN_IN_FAILED");
+        assert_rejected(refused, Code::Unauthenticated, "SIGN_IN_FAILED");
     }
     assert!(waited(&world).await >= Duration::from_millis(500));
 }

@@ -9,7 +9,7 @@ use tonic::Code;
 
 use super::{assertion::bad::bad_assertions, tokens_issued};
 use crate::{
-    harness::assert_refused,
+    harness::assert_rejected,
     http::keys::{ALGORITHMS, ClientKey},
     world::World,
 };
@@ -52,7 +52,7 @@ async fn an_assertion_proves_the_client_in_each_call_once() {
         let key = ClientKey::of_client(&world, algorithm);
         let jwt = key.assertion(&world);
         let tokens = world.issue(issuing(&world, &jwt)).await.unwrap();
-        assert_refused(
+        assert_rejected(
             world.issue(issuing(&world, &jwt)).await,
             Code::Unauthenticated,
             "INVALID_CLIENT",
@@ -64,11 +64,11 @@ async fn an_assertion_proves_the_client_in_each_call_once() {
         let answer = world.tokens().introspect_token(request.clone()).await.unwrap();
         assert_eq!(answer.into_inner().active, Some(true), "{algorithm}");
         let again = world.tokens().introspect_token(request).await;
-        assert_refused(again, Code::Unauthenticated, "INVALID_CLIENT");
+        assert_rejected(again, Code::Unauthenticated, "INVALID_CLIENT");
 
         // One that introspection used up can't revoke.
         let refused = world.tokens().revoke_token(revoking(&world, token, &jwt)).await;
-        assert_refused(refused, Code::Unauthenticated, "INVALID_CLIENT");
+        assert_rejected(refused, Code::Unauthenticated, "INVALID_CLIENT");
         assert!(world.is_active(token).await);
         let request = revoking(&world, token, &key.assertion(&world));
         world.tokens().revoke_token(request).await.unwrap();
@@ -95,7 +95,7 @@ async fn a_bad_assertion_authenticates_no_client_in_any_call() {
                 Code::Unauthenticated,
                 "{flaw}, call {call}: {status:?}"
             );
-            assert_refused::<()>(Err(status), Code::Unauthenticated, "INVALID_CLIENT");
+            assert_rejected::<()>(Err(status), Code::Unauthenticated, "INVALID_CLIENT");
         }
     }
     assert_eq!(tokens_issued(&world).await, issued);
@@ -125,6 +125,6 @@ async fn a_client_id_beside_an_assertion_must_be_its_own() {
         ..issuing(&world, &jwt)
     };
     let refused = world.issue(named(&other.client_id)).await;
-    assert_refused(refused, Code::Unauthenticated, "INVALID_CLIENT");
+    assert_rejected(refused, Code::Unauthenticated, "INVALID_CLIENT");
     world.issue(named(&world.client_id)).await.unwrap();
 }

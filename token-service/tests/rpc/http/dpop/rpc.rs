@@ -10,7 +10,7 @@ use tonic::Code;
 use tonic_types::StatusExt;
 
 use super::{altered, ask, assert_bound, proof};
-use crate::{harness::assert_refused, world::World};
+use crate::{harness::assert_rejected, world::World};
 
 fn request(world: &World, proof: String) -> pb::IssueTokenRequest {
     pb::IssueTokenRequest {
@@ -32,13 +32,13 @@ async fn a_proof_counts_once_on_both_faces() {
         key.jkt()
     );
     let again = world.issue(request(&world, first.clone())).await;
-    assert_refused(again, Code::InvalidArgument, "INVALID_DPOP_PROOF");
+    assert_rejected(again, Code::InvalidArgument, "INVALID_DPOP_PROOF");
     assert_eq!(ask(&world, &first).await.status, 400);
     let get = altered(&world, &key, |_, claims| claims["htm"] = json!("GET"));
     let refused = world.issue(request(&world, get)).await;
     let message = refused.as_ref().unwrap_err().message().to_owned();
     assert!(message.contains("htm must be POST"), "{message}");
-    assert_refused(refused, Code::InvalidArgument, "INVALID_DPOP_PROOF");
+    assert_rejected(refused, Code::InvalidArgument, "INVALID_DPOP_PROOF");
 }
 
 #[tokio::test]
@@ -51,7 +51,7 @@ async fn a_nonce_comes_in_the_error_info_and_in_the_metadata() {
         .await
         .unwrap_err();
     let nonce = status.get_details_error_info().unwrap().metadata["dpop_nonce"].clone();
-    assert_refused::<()>(Err(status), Code::InvalidArgument, "USE_DPOP_NONCE");
+    assert_rejected::<()>(Err(status), Code::InvalidArgument, "USE_DPOP_NONCE");
     let with = |nonce: &str| altered(&world, &key, |_, claims| claims["nonce"] = json!(nonce));
     let answer = world
         .tokens()
@@ -77,7 +77,7 @@ async fn a_client_with_dpop_jkts_is_limited_to_them() {
     world.change_client(|client| client.dpop_jkts = vec![own.jkt()]);
     for proof in [String::new(), proof(&world, &ProofKey::es256())] {
         let refused = world.issue(request(&world, proof)).await;
-        assert_refused(refused, Code::InvalidArgument, "INVALID_DPOP_PROOF");
+        assert_rejected(refused, Code::InvalidArgument, "INVALID_DPOP_PROOF");
     }
     assert_eq!(world.audit_events("dpop_key.refuse").await.len(), 2);
     world.issue(request(&world, proof(&world, &own))).await.unwrap();

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use crate::{
     http::pages::view::*,
     model::{
-        client::{ClientScope, Profile},
+        client::{ClientScope, DisplayInfo},
         grant::{Consent, Grant, GrantState, StoredState, usage::UsageSummary},
     },
 };
@@ -30,8 +30,8 @@ pub(super) fn frame(text: &str) -> Frame {
     }
 }
 
-fn profile(text: &str) -> Profile {
-    Profile {
+fn display(text: &str) -> DisplayInfo {
+    DisplayInfo {
         display_name: text.to_owned(),
         partner_name: text.to_owned(),
         purpose: text.to_owned(),
@@ -47,7 +47,7 @@ fn sign_in(text: &str) -> SignInPage {
         csrf: "csrf-of-the-page".to_owned(),
         account_name: text.to_owned(),
         entered: vec![("reason", text.to_owned())],
-        client: Some(profile(text)),
+        client: Some(display(text)),
         error: Some(text.to_owned()),
         notice: Some(text.to_owned()),
     }
@@ -65,7 +65,7 @@ pub(super) fn consent(text: &str) -> ConsentPage {
         frame: frame(text),
         setup_id: "1".to_owned(),
         csrf: "csrf-of-the-page".to_owned(),
-        client: profile(text),
+        client: display(text),
         redirect_host: text.to_owned(),
         scopes: vec![scope(false), scope(true)],
         changes: Some(ScopeChanges {
@@ -95,7 +95,7 @@ fn integration(text: &str) -> Integration {
         grant_id: GrantId::generate(&*clock, &random),
         tenant_id: TenantId::parse("acme").unwrap(),
         client_id: ClientId::generate(&*clock, &random),
-        profile: profile(text),
+        display: display(text),
         scopes: Vec::new(),
         designated_user_id: UserId::generate(&*clock, &random),
         granted_by: UserId::generate(&*clock, &random),

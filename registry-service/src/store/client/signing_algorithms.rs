@@ -1,8 +1,8 @@
 //! The FAPI 2.0 Security Profile forbids RS256 (§5.4.1): no client is admitted to it while access tokens are signed so, and
 //! there is no key for RS256 while a client follows it, or will.
 //!
-//! One row holds the algorithms that token-service has told. Whoever admits a client to the profile locks it after the rows
-//! of the request and the client; whoever reports locks nothing before it. So the second of two sees what the first has committed.
+//! One row holds the algorithms that token-service reported. Both transactions lock it: admitting a client, after the rows of the
+//! request and the client, and reporting algorithms, first. So each sees what the other has committed.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ use super::super::{
 };
 use crate::{
     error::{Error, Result},
-    model::integration_request::RequestedProfile,
+    model::integration_request::RequestedSecurityProfile,
 };
 
 const TABLE: &str = "signing_algorithms";
@@ -45,11 +45,11 @@ impl Store {
             .join(" ");
         let row = Entity::find_by_id(1).one(self.db.read()).await?;
         if row.ok_or(corrupt(TABLE))?.algorithms == new {
-            return reject_profiles(self.db.read(), &new).await;
+            return require_no_fapi_client(self.db.read(), &new).await;
         }
         let tx = self.db.write().await?;
         let old = lock(&tx).await?;
-        reject_profiles(&tx, &new).await?;
+        require_no_fapi_client(&tx, &new).await?;
         let update = Entity::update_many().filter(Column::Id.eq(1));
         let update = update.col_expr(Column::Algorithms, Expr::value(new.as_str()));
         update.exec(&tx).await?;
@@ -65,9 +65,12 @@ impl Store {
 ///
 /// # Errors
 /// [`Error::UnsuitableSigningKey`].
-pub(in crate::store) async fn require_signing_key(tx: &Transaction, profile: RequestedProfile) -> Result<()> {
+pub(in crate::store) async fn require_signing_key(
+    tx: &Transaction,
+    profile: RequestedSecurityProfile,
+) -> Result<()> {
     match profile {
-        RequestedProfile::Fapi2 { .. } if includes_rs256(&lock(tx).await?) => {
+        RequestedSecurityProfile::Fapi2 { .. } if includes_rs256(&lock(tx).await?) => {
             Err(Error::UnsuitableSigningKey)
         }
         _ => Ok(()),
@@ -75,7 +78,7 @@ pub(in crate::store) async fn require_signing_key(tx: &Transaction, profile: Req
 }
 
 /// Rejects RS256 while a client follows the profile, or will.
-async fn reject_profiles(conn: &impl Keyed, algorithms: &str) -> Result<()> {
+async fn require_no_fapi_client(conn: &impl Keyed, algorithms: &str) -> Result<()> {
     if !includes_rs256(algorithms) {
         return Ok(());
     }

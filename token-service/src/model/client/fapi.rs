@@ -1,9 +1,9 @@
-//! Which proofs authenticate a client at a point in time, and what the FAPI 2.0 Security Profile (Final) adds for those that
+//! Which credentials authenticate a client at a point in time, and what the FAPI 2.0 Security Profile (Final) adds for those that
 //! follow it. The registry holds what it can know: https redirect URIs, sizes of keys, methods.
 
 use accord::{clock::UnixMillis, text::validation::Violations, verify::Confirmation};
 
-use super::{AuthMethod, Client, ProofKind, SecretPlace};
+use super::{AuthMethod, Client, CredentialKind, SecretPlace};
 use crate::{
     error::{Error, Result},
     model::signing_key::Algorithm,
@@ -15,26 +15,26 @@ impl Client {
         self.fapi_from.is_some_and(|from| from <= now)
     }
 
-    /// Checks that the client may authenticate by this kind of proof (RFC 7591 §2), which is right. A secret in a field of gRPC
-    /// does for both methods, which tell header and form of HTTP apart. Until its profile begins, a right proof of any kind is
-    /// accepted. No secret is from then on (§5.3.2.1 of the profile: mutual TLS or private_key_jwt).
+    /// Checks that the client may authenticate by this kind of credential (RFC 7591 §2), which was verified. A secret in a field of
+    /// gRPC serves both methods, which tell header and form of HTTP apart. Until the client follows the FAPI 2.0 Security Profile,
+    /// a right credential of any kind is accepted. From then on no secret is (§5.3.2.1: mutual TLS or private_key_jwt).
     ///
     /// # Errors
     /// [`Error::WrongAuthMethod`], with the right one.
-    pub fn require_proof(&self, kind: ProofKind, now: UnixMillis) -> Result<()> {
+    pub fn require_credential(&self, kind: CredentialKind, now: UnixMillis) -> Result<()> {
         use AuthMethod::{
             ClientSecretBasic, ClientSecretPost, PrivateKeyJwt, SelfSignedTlsClientAuth, TlsClientAuth,
         };
         use SecretPlace::{Field, Form, Header};
         let registered = match self.auth_method {
-            None => kind != ProofKind::Certificate,
-            Some(ClientSecretBasic) => matches!(kind, ProofKind::Secret(Header | Field)),
-            Some(ClientSecretPost) => matches!(kind, ProofKind::Secret(Form | Field)),
-            Some(PrivateKeyJwt) => kind == ProofKind::Assertion,
-            Some(TlsClientAuth | SelfSignedTlsClientAuth) => kind == ProofKind::Certificate,
+            None => kind != CredentialKind::Certificate,
+            Some(ClientSecretBasic) => matches!(kind, CredentialKind::Secret(Header | Field)),
+            Some(ClientSecretPost) => matches!(kind, CredentialKind::Secret(Form | Field)),
+            Some(PrivateKeyJwt) => kind == CredentialKind::Assertion,
+            Some(TlsClientAuth | SelfSignedTlsClientAuth) => kind == CredentialKind::Certificate,
         };
         let begins_later = self.fapi_from.is_some_and(|from| now < from);
-        let is_excluded = matches!(kind, ProofKind::Secret(_)) && self.follows_fapi(now);
+        let is_excluded = matches!(kind, CredentialKind::Secret(_)) && self.follows_fapi(now);
         if (registered || begins_later) && !is_excluded {
             return Ok(());
         }
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn the_registered_method_is_the_only_one() {
         use AuthMethod::*;
-        use ProofKind::{Assertion, Certificate, Secret};
+        use CredentialKind::{Assertion, Certificate, Secret};
         use SecretPlace::{Field, Form, Header};
         let secrets = [Secret(Header), Secret(Form), Secret(Field)];
         const ALL: [bool; 3] = [true; 3];
@@ -136,7 +136,7 @@ mod tests {
             (Some(ClientSecretBasic), Some(0), NONE, [false, false]),
         ] {
             let client = client(method, from);
-            let allows = |kind| client.require_proof(kind, TEST_START).is_ok();
+            let allows = |kind| client.require_credential(kind, TEST_START).is_ok();
             assert_eq!(secrets.map(allows), by_secret, "{method:?} {from:?}");
             let keys = [Assertion, Certificate].map(allows);
             assert_eq!(keys, by_key, "{method:?} {from:?}");
