@@ -9,7 +9,7 @@ use aws_lc_rs::{
 use zeroize::{Zeroize, Zeroizing};
 
 use super::KeyError;
-use crate::random::Random;
+use crate::{random::Random, text::parts::with_lengths};
 
 /// The length of every key, in bytes.
 pub(crate) const KEY_LENGTH: usize = 32;
@@ -128,10 +128,7 @@ pub(crate) fn open(key: &LessSafeKey, aad: &[u8], sealed: &[u8]) -> Result<Zeroi
 /// Returns HMAC-SHA-256 over the parts, each preceded by its length, and then over `tail` without a length.
 fn hmac_parts(key: &hmac::Key, parts: &[&[u8]], tail: &[u8]) -> [u8; 32] {
     let mut context = hmac::Context::with_key(key);
-    for part in parts {
-        context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part);
-    }
+    with_lengths(parts, |part| context.update(part));
     context.update(tail);
     let mut mac = [0; 32];
     mac.copy_from_slice(context.sign().as_ref());

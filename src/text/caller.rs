@@ -7,6 +7,7 @@ use strum::{AsRefStr, EnumString};
 use super::{
     id::{OperatorId, WorkloadId},
     opaque::OpaqueToken,
+    parts::with_lengths,
 };
 
 /// The most names of a certificate that identify a caller. A certificate with more identifies nobody.
@@ -107,10 +108,7 @@ impl Credential<'_> {
                 // A token never begins like this.
                 let mut context = Context::new(&SHA256);
                 context.update(b"certificate");
-                for name in *names {
-                    context.update(&(name.len() as u64).to_be_bytes());
-                    context.update(name.as_bytes());
-                }
+                with_lengths(*names, |part| context.update(part));
                 let mut digest = [0; 32];
                 digest.copy_from_slice(context.finish().as_ref());
                 digest

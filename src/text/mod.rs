@@ -8,6 +8,7 @@ pub mod jwk;
 pub mod network;
 pub mod opaque;
 pub mod page;
+pub mod parts;
 pub mod person;
 pub mod release_code;
 pub mod uri;

@@ -282,5 +282,5 @@ fn decode<const BYTES: usize>(digits: &str, length: usize) -> Result<Zeroizing<[
 }
 
 #[cfg(test)]
-#[path = "opaque_tests.rs"]
+#[path = "opaque/tests.rs"]
 mod tests;

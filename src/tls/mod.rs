@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use ::aws_lc_rs::digest::{self, SHA256};
+use ::aws_lc_rs::digest::{SHA256, digest};
 use http::{Uri, uri::Scheme};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
@@ -97,12 +97,15 @@ struct Current {
     config: Arc<ClientConfig>,
     certificates: Certificates,
     /// Of the files that `config` is from.
-    digest: [u8; 32],
+    digests: Digests,
     /// Of the files that the last look found.
-    last: [u8; 32],
+    last: Digests,
     /// How often the files have changed.
     generation: u64,
 }
+
+/// A digest of each file.
+type Digests = Vec<Vec<u8>>;
 
 /// The certificates in the files of a client of TLS.
 #[derive(Clone, Debug)]
@@ -126,12 +129,12 @@ impl ClientTls {
     /// The first problem with a file.
     pub fn load(files: TlsFiles) -> Result<Self, TlsFileError> {
         let contents = Contents::read(&files)?;
-        let digest = contents.digest();
+        let digests = contents.digests();
         let current = Current {
             config: Arc::new(contents.config()?),
             certificates: contents.certificates()?,
-            digest,
-            last: digest,
+            digests: digests.clone(),
+            last: digests,
             generation: 0,
         };
         Ok(Self {
@@ -147,15 +150,15 @@ impl ClientTls {
     /// The first problem with a file. The files that were read before still count.
     pub fn reload(&self) -> Result<(), TlsFileError> {
         let contents = Contents::read(&self.files)?;
-        let digest = contents.digest();
+        let digests = contents.digests();
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_settled = current.last == digest;
-        current.last = digest;
-        if is_settled && current.digest != digest {
+        let is_settled = current.last == digests;
+        current.last.clone_from(&digests);
+        if is_settled && current.digests != digests {
             let certificates = contents.certificates()?;
             current.config = Arc::new(contents.config()?);
             current.certificates = certificates;
-            current.digest = digest;
+            current.digests = digests;
             current.generation += 1;
         }
         Ok(())
@@ -197,17 +200,13 @@ impl Contents {
         })
     }
 
-    fn digest(&self) -> [u8; 32] {
-        let mut context = digest::Context::new(&SHA256);
+    fn digests(&self) -> Digests {
         let identity = self.identity.iter();
         let identity = identity.flat_map(|(certificate, key)| [certificate.as_slice(), key.as_slice()]);
-        for part in iter::once(self.authorities.as_slice()).chain(identity) {
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part);
-        }
-        let mut digest = [0; 32];
-        digest.copy_from_slice(context.finish().as_ref());
-        digest
+        let files = iter::once(self.authorities.as_slice()).chain(identity);
+        files
+            .map(|file| digest(&SHA256, file).as_ref().to_vec())
+            .collect()
     }
 
     fn certificates(&self) -> Result<Certificates, TlsFileError> {

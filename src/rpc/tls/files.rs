@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use tokio_rustls::rustls::{
     RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer},
@@ -10,7 +9,7 @@ use tokio_rustls::rustls::{
 use zeroize::Zeroizing;
 
 use super::TlsProblem;
-use crate::{keys::read_secret, tls::pem};
+use crate::{keys::read_secret, text::opaque::sha256, tls::pem};
 
 /// The largest file of a private key, in bytes.
 const MAX_KEY_BYTES: usize = 64 * 1024;
@@ -40,9 +39,7 @@ impl Content {
     }
 
     pub(super) fn digest(&self) -> Digest {
-        let mut digest_bytes = [0; 32];
-        digest_bytes.copy_from_slice(digest(&SHA256, &self.bytes).as_ref());
-        digest_bytes
+        sha256(&self.bytes)
     }
 
     /// Returns the certificates in their order; at least one.

@@ -4,7 +4,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use sea_orm::{QueryOrder, QuerySelect, entity::prelude::*};
 
 use super::{group, leaf_rows::Row, row, seal::OWN};
-use crate::store::StoreError;
+use crate::{store::StoreError, text::parts::with_lengths};
 
 /// How many rows are read at a time.
 const ROWS: u64 = 500;
@@ -20,8 +20,7 @@ impl Extent {
 
     /// Adds a field.
     pub(super) fn add(&mut self, field: &[u8]) {
-        self.0.update(&(field.len() as u64).to_be_bytes());
-        self.0.update(field);
+        with_lengths([field], |part| self.0.update(part));
     }
 
     /// Adds a field that may be absent.
@@ -102,4 +101,19 @@ pub(super) async fn of_rows(
         .map(|last| last + 1);
     }
     Ok(extent.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_field_has_its_length() {
+        let mut extent = Extent::new();
+        extent.add(b"event");
+        extent.add_optional(None);
+        extent.add_optional(Some("client"));
+        let expected = "52b48c45c58cb7f1df8d6f4f14ab6b92ea65e1048096e20ba218ea6a3bbc9f31";
+        assert_eq!(extent.finish(), expected);
+    }
 }

@@ -17,6 +17,7 @@ use super::{Database, StoreError, Transaction, change, create_table, removal::de
 use crate::{
     clock::UnixMillis,
     keys::{DataKey, KeyError, Keyring},
+    text::parts::with_lengths,
     tlog::{Checkpoint, Hash, Origin, Signer, TreeHead},
 };
 
@@ -165,11 +166,9 @@ impl Log {
             &self.head.root.0,
             &self.mac,
         ];
-        let lengths = fields.iter().map(|field| (field.len() as u64).to_be_bytes());
-        lengths
-            .zip(fields)
-            .flat_map(|(length, field)| [&length, field].concat())
-            .collect()
+        let mut content = Vec::new();
+        with_lengths(fields, |part| content.extend_from_slice(part));
+        content
     }
 
     fn expected_mac(&self, key: &DataKey) -> [u8; 32] {

@@ -10,6 +10,7 @@ use super::Protected;
 use crate::{
     keys::{DataKey, Keyring},
     store::{Keyed, StoreError},
+    text::parts::with_lengths,
 };
 
 /// The purpose of the data key.
@@ -138,6 +139,18 @@ fn append(content: &mut Vec<u8>, value: Option<&[u8]>) {
         return content.push(0);
     };
     content.push(1);
-    content.extend_from_slice(&(value.len() as u64).to_be_bytes());
-    content.extend_from_slice(value);
+    with_lengths([value], |part| content.extend_from_slice(part));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_has_its_length_and_an_absent_one_a_zero() {
+        let mut content = Vec::new();
+        append(&mut content, None);
+        append(&mut content, Some(b"ab"));
+        assert_eq!(content, b"\0\x01\0\0\0\0\0\0\0\x02ab");
+    }
 }

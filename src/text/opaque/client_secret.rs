@@ -7,7 +7,10 @@ use zeroize::Zeroizing;
 use super::{
     CHECKSUM_DIGITS, MalformedToken, SECRET_DIGITS, decode, encode, join, verify_checksum, with_checksum,
 };
-use crate::text::id::{ClientId, SecretId};
+use crate::text::{
+    id::{ClientId, SecretId},
+    parts::with_lengths,
+};
 
 /// Bytes of a tag.
 const TAG_BYTES: usize = 8;
@@ -41,10 +44,8 @@ impl SecretTagKey {
     /// preceded by its length.
     fn tag(&self, client_id: &ClientId, text: &str) -> [u8; TAG_BYTES] {
         let mut context = hmac::Context::with_key(&self.key);
-        for part in [TAG_LABEL, client_id.as_str().as_bytes(), text.as_bytes()] {
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part);
-        }
+        let parts = [TAG_LABEL, client_id.as_str().as_bytes(), text.as_bytes()];
+        with_lengths(parts, |part| context.update(part));
         let mut tag = [0; TAG_BYTES];
         tag.copy_from_slice(&context.sign().as_ref()[..TAG_BYTES]);
         tag

@@ -14,7 +14,7 @@ use std::{
 use accord::{
     clock::UnixMillis,
     random::Random,
-    text::{account_name::AccountName, id::TenantId},
+    text::{account_name::AccountName, id::TenantId, parts::with_lengths},
 };
 use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
@@ -147,10 +147,7 @@ impl SignInDelays {
 
     fn hash(&self, what: &[u8], parts: &[&[u8]]) -> Key {
         let mut context = hmac::Context::with_key(&self.0.key);
-        for part in [&[what], parts].concat() {
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part);
-        }
+        with_lengths([&[what], parts].concat(), |part| context.update(part));
         let mut key = [0; 16];
         key.copy_from_slice(&context.sign().as_ref()[..16]);
         key

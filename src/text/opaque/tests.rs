@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use aws_lc_rs::hmac;
+
 use super::*;
 use crate::{
     clock::{ManualClock, UnixMillis},
@@ -65,6 +67,20 @@ fn tokens_round_trip() {
         (token.family(), token.generation(), token.mac()),
         (&family, 4_000_000_000, &[3; 32])
     );
+}
+
+#[test]
+fn a_tag_covers_label_client_and_text_each_with_its_length() {
+    let secret = client_secret(&[7; 32]);
+    let tagged = &secret.expose()[..secret.expose().len() - 11 - CHECKSUM_DIGITS];
+    let client_id = client_id(1);
+    let parts = ["accord client secret tag", client_id.as_str(), tagged];
+    let with_length = |part: &str| [&(part.len() as u64).to_be_bytes(), part.as_bytes()].concat();
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &[1; 32]);
+    let tag = hmac::sign(&key, &parts.map(with_length).concat());
+    let mut expected = [0; 8];
+    expected.copy_from_slice(&tag.as_ref()[..8]);
+    assert!(secret.expose()[tagged.len()..].starts_with(&*encode(expected, 11)));
 }
 
 #[test]
