@@ -48,12 +48,17 @@ impl AllowedNetworks {
 
     /// Returns whether calls may come from this address.
     pub fn allow(&self, address: IpAddr) -> bool {
+        self.allow_any() || self.contains(address)
+    }
+
+    /// Returns whether one of the networks contains this address. Without any, none does.
+    pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.0.is_empty() || self.0.iter().any(|network| network.contains(&address))
+        self.0.iter().any(|network| network.contains(&address))
     }
 
     /// Returns whether calls may come from everywhere.
-    pub fn are_unlimited(&self) -> bool {
+    pub fn allow_any(&self) -> bool {
         self.0.is_empty()
     }
 
@@ -64,7 +69,7 @@ impl AllowedNetworks {
     }
 
     /// Returns these networks together with others: those that lie in another one are left out. Without any before, only the
-    /// others remain; [`Self::are_unlimited`] is no network.
+    /// others remain.
     ///
     /// # Errors
     /// A violation of `allowed_networks` for more than [`MAX_NETWORKS`].
@@ -84,9 +89,9 @@ impl AllowedNetworks {
         v.finish(|| Some(Self(all)))
     }
 
-    /// Returns whether every network of IPv4 is among them, and every one of IPv6. They still keep out calls whose address is
-    /// unknown, as [`Self::are_unlimited`] does not.
-    pub fn are_every(&self) -> bool {
+    /// Returns whether they contain every address of IPv4 and of IPv6. They still reject a call whose address is unknown, which
+    /// passes if they [allow any](Self::allow_any).
+    pub fn cover_every_address(&self) -> bool {
         let is_among = |version: fn(&IpNet) -> bool| {
             let mut whole = self.0.iter().filter(|network| network.prefix_len() == 0);
             whole.any(version)
@@ -213,7 +218,8 @@ mod tests {
         }
         let all_of_ipv4 = networks(&["0.0.0.0/0"]).unwrap();
         assert!(allow(&all_of_ipv4, "::ffff:1.2.3.4") && !allow(&all_of_ipv4, "2001:db8::1"));
-        assert!(allow(&AllowedNetworks::default(), "2001:db8::1"));
+        let none = AllowedNetworks::default();
+        assert!(allow(&none, "2001:db8::1") && !none.contains("2001:db8::1".parse().unwrap()));
     }
 
     #[test]
@@ -233,9 +239,9 @@ mod tests {
             joined(&["10.0.0.0/8", "::/0"], &["10.0.0.0/8"]),
             "10.0.0.0/8 ::/0"
         );
-        let are_every = |texts: &[&str]| networks(texts).unwrap().are_every();
-        assert!(are_every(&["0.0.0.0/0", "::/0"]));
-        assert!(!are_every(&["0.0.0.0/0"]) && !are_every(&["0.0.0.0/1", "::/0"]) && !are_every(&[]));
+        let cover_all = |texts: &[&str]| networks(texts).unwrap().cover_every_address();
+        assert!(cover_all(&["0.0.0.0/0", "::/0"]));
+        assert!(!cover_all(&["0.0.0.0/0"]) && !cover_all(&["0.0.0.0/1", "::/0"]) && !cover_all(&[]));
         let many: Vec<_> = (0..16).map(|n| format!("10.{n}.0.0/16")).collect();
         let many = AllowedNetworks::parse(&many).unwrap();
         assert!(many.joined(&networks(&["192.0.2.1"]).unwrap()).is_err());

@@ -176,7 +176,7 @@ impl Security {
                 format!("must leave the client at most {MAX_DPOP_JKTS} elements in all"),
             );
         }
-        let allowed_networks = match asked.allowed_networks.are_every() {
+        let allowed_networks = match asked.allowed_networks.cover_every_address() {
             true => Ok(AllowedNetworks::default()),
             false => self.allowed_networks.joined(&asked.allowed_networks),
         };

@@ -168,7 +168,7 @@ pub(super) async fn change_networks(PageForm { mut page, form }: PageForm) -> Re
     let changed = page.call.change_allowed_networks(tenant_id, &grant_id, &networks);
     match changed.await {
         Ok(_) => {
-            let notice = match networks.are_unlimited() {
+            let notice = match networks.allow_any() {
                 true => "The integration can now request tokens from anywhere.",
                 false => "The integration can now request tokens from these networks alone.",
             };

@@ -142,7 +142,7 @@ pub enum CertificateSubject {
 /// # Errors
 /// [`Error::NetworkNotAllowed`].
 pub fn require_network(allowed: &AllowedNetworks, address: Option<IpAddr>) -> Result<()> {
-    let is_allowed = allowed.are_unlimited() || address.is_some_and(|address| allowed.allow(address));
+    let is_allowed = allowed.allow_any() || address.is_some_and(|address| allowed.allow(address));
     is_allowed.then_some(()).ok_or(Error::NetworkNotAllowed(address))
 }
 

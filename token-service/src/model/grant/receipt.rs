@@ -65,7 +65,7 @@ pub struct ConsentReceipt {
     purposes: Vec<Purpose>,
     designated_user: Person,
     /// The networks that tokens may be requested from; absent if any.
-    #[serde(skip_serializing_if = "AllowedNetworks::are_unlimited")]
+    #[serde(skip_serializing_if = "AllowedNetworks::allow_any")]
     allowed_networks: AllowedNetworks,
     events: Vec<ReceiptEvent>,
     /// When the consent ends by itself; absent if never.

@@ -38,7 +38,7 @@ const GLOBAL_UNICAST: (Ipv6Addr, u32) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0,
 /// empty, none.
 pub(super) fn is_allowed(address: IpAddr, others: &AllowedNetworks) -> bool {
     let address = address.to_canonical();
-    is_global(address) || (!others.are_unlimited() && others.allow(address))
+    is_global(address) || others.contains(address)
 }
 
 fn is_global(address: IpAddr) -> bool {
