@@ -103,15 +103,9 @@ impl Store {
         let event = Event::new(action).subject(&id);
         let event = event
             .detail("name", row.name.as_str())
-            .detail(detail, new.authority.name());
-        let event = match certificate_name {
-            Some(name) => event.detail(CERTIFICATE_NAME, name),
-            None => event,
-        };
-        let event = match person.as_str() {
-            "" => event,
-            person => event.detail("person", person),
-        };
+            .detail(detail, new.authority.name())
+            .detail_if(CERTIFICATE_NAME, certificate_name)
+            .detail_if("person", Some(person).filter(|person| !person.is_empty()));
         let change = change(change_kind::CALLER, &id, None);
         self.publish(&tx, &creation.origin, event, change).await?;
         commit(tx, (caller(row)?, token)).await

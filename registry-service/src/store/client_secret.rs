@@ -45,12 +45,11 @@ impl Store {
         new: NewSecret,
     ) -> Result<(ClientSecret, Handover)> {
         let client_id = new.client_id.clone();
-        let mut event = Event::new("client_secret.create")
+        let end = new.expires_at.map(|end| end.to_timestamp().to_string());
+        let event = Event::new("client_secret.create")
             .client(&client_id)
-            .detail("delivery", new.delivery.as_ref());
-        if let Some(end) = new.expires_at {
-            event = event.detail("expire_time", end.to_timestamp().to_string());
-        }
+            .detail("delivery", new.delivery.as_ref())
+            .detail_if("expire_time", end);
         let (tx, outcome, secret) = self.begin_secret(creation, new).await?;
         let reservation = match outcome {
             Outcome::Replay { resource_id, secrets } => {

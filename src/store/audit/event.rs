@@ -225,6 +225,15 @@ impl Event {
         self
     }
 
+    /// Adds a detail if there is a value for it.
+    #[must_use]
+    pub fn detail_if(self, key: &'static str, value: Option<impl Into<String>>) -> Self {
+        match value {
+            Some(value) => self.detail(key, value),
+            None => self,
+        }
+    }
+
     /// Returns the id of what was acted on: for an issued token, its grant.
     pub(in crate::store) fn subject_id(&self) -> Option<String> {
         match &self.issued_token {
@@ -318,15 +327,9 @@ impl Record {
             Some(token) => token.jti.clone(),
             None => next_id(clock, random),
         };
-        let event = match &origin.certificate {
-            Some(names) => event.detail("certificate", names.as_str()),
-            None => event,
-        };
-        let event = match &origin.session {
-            Some(session) => event.detail("session", session.as_str()),
-            None => event,
-        };
-        let mut event = event;
+        let mut event = event
+            .detail_if("certificate", origin.certificate.as_deref())
+            .detail_if("session", origin.session.as_deref());
         fit(&mut event.detail);
         Self {
             event_id,

@@ -165,11 +165,7 @@ pub fn require_known_key(client: &Client, tenant_id: &TenantId, jkt: Option<&str
     if client.may_use_dpop_key(jkt) {
         return Ok(());
     }
-    let event = Event::new(REFUSED_KEY).tenant(tenant_id);
-    let event = match jkt {
-        Some(jkt) => event.detail("jkt", jkt),
-        None => event,
-    };
+    let event = Event::new(REFUSED_KEY).tenant(tenant_id).detail_if("jkt", jkt);
     note_rejected_client(&client.client_id, ErrorReason::InvalidDpopProof, event);
     count("key");
     log_rejection(&client.client_id, &KNOWN_KEY);

@@ -202,15 +202,12 @@ impl Introspection<'_> {
         let Ok(client_id) = ClientId::parse(client_id) else {
             return;
         };
+        let address = self.binding.and_then(|binding| binding.client_address);
         let event = Event::new("token_use.refuse")
             .tenant(self.tenant_id)
             .subject(grant_id)
-            .detail("why", why);
-        let address = self.binding.and_then(|binding| binding.client_address);
-        let event = match address {
-            Some(address) => event.detail("client_address", address.to_string()),
-            None => event,
-        };
+            .detail("why", why)
+            .detail_if("client_address", address.map(|address| address.to_string()));
         note_rejected_client(&client_id, reason, event);
     }
 

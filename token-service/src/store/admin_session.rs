@@ -34,13 +34,11 @@ impl Store {
         let token = OpaqueToken::generate(TokenKind::AdminSession, &*self.random);
         let tx = self.db.write().await?;
         let now = self.now();
-        let mut event = Event::new("admin_session.open")
+        let event = Event::new("admin_session.open")
             .tenant(&new.tenant_id)
             .subject(new.user_id.as_str())
-            .detail("session", session_id(&token.digest()));
-        if let Some(setup_id) = &new.setup_id {
-            event = event.detail("setup_id", setup_id.as_str());
-        }
+            .detail("session", session_id(&token.digest()))
+            .detail_if("setup_id", new.setup_id.as_ref().map(SetupId::as_str));
         let row = Model {
             session_hash: token.digest().to_vec(),
             tenant_id: new.tenant_id.into(),

@@ -194,15 +194,12 @@ impl Store {
             .detail("scopes", join(&approval.scopes))
             .detail("designated_user_id", approval.designated_user_id.as_str())
             .detail("workload", by.workload.as_str());
-        let event = name_origin(event, setup.pushed);
-        let event = match approval.expires_at {
-            Some(end) => event.detail("expire_time", end.to_timestamp().to_string()),
-            None => event,
-        };
-        let event = match approval.allowed_networks.to_texts() {
-            networks if networks.is_empty() => event,
-            networks => event.detail("allowed_networks", networks.join(" ")),
-        };
+        let networks = &approval.allowed_networks;
+        let networks = (!networks.allow_any()).then(|| networks.to_texts().join(" "));
+        let end = approval.expires_at.map(|end| end.to_timestamp().to_string());
+        let event = name_origin(event, setup.pushed)
+            .detail_if("expire_time", end)
+            .detail_if("allowed_networks", networks);
         self.audit(&tx, &decision.origin, event).await;
         tx.commit().await?;
         Ok((grant(&row)?, token))
@@ -337,10 +334,7 @@ impl Store {
 
 /// Says in an event that the client has pushed the request.
 fn name_origin(event: Event, pushed: bool) -> Event {
-    match pushed {
-        true => event.detail("request", "pushed"),
-        false => event,
-    }
+    event.detail_if("request", pushed.then_some("pushed"))
 }
 
 /// Returns the authorization code of an approval.

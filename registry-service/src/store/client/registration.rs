@@ -157,10 +157,8 @@ impl Store {
         };
         rows::insert::<Entity>(tx, row).await?;
         index_tenants(tx, client_id, &request.tenant_ids).await?;
-        Ok(match fapi_from {
-            Some(from) => event.detail("fapi_from", from.as_millis().to_string()),
-            None => event,
-        })
+        let fapi_from = fapi_from.map(|from| from.as_millis().to_string());
+        Ok(event.detail_if("fapi_from", fapi_from))
     }
 
     /// Publishes a new client, and sets its version.

@@ -109,10 +109,8 @@ pub(in crate::store) fn with_content(event: Event, content: &NewIntegrationReque
     for (field, value) in fields {
         event = event.detail(field, value.to_string());
     }
-    Ok(match &content.amends {
-        Some(amends) => event.detail("client_etag", amends.etag.to_string()),
-        None => event,
-    })
+    let etag = content.amends.as_ref().map(|amends| amends.etag.to_string());
+    Ok(event.detail_if("client_etag", etag))
 }
 
 #[cfg(test)]

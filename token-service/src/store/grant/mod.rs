@@ -96,13 +96,11 @@ impl Store {
         if let Some(session) = session {
             require_open(&tx, session, now).await?;
         }
-        let mut event = Event::new("consent.revoke")
+        let event = Event::new("consent.revoke")
             .tenant(tenant_id)
             .subject(grant_id.as_str())
-            .detail("reason", reason);
-        if let Some(session) = session {
-            event = event.detail("workload", session.workload.as_str());
-        }
+            .detail("reason", reason)
+            .detail_if("workload", session.map(|session| session.workload.as_str()));
         let key = [tenant_id.as_str(), grant_id.as_str()];
         let mut row = match rows::lock_to_end::<Entity>(&tx, &key).await {
             // The row stays, and every read rejects it. Nobody may go on with what memory holds.
