@@ -17,7 +17,7 @@ use crate::{
     rpc::{
         context,
         status::{ErrorReason, Problem},
-        tls::peer::PeerCertificate,
+        tls::peer::CallerCertificate,
     },
     store::audit::{Actor, ActorKind, Origin},
     text::{
@@ -208,12 +208,12 @@ pub trait CallerDirectory: Send + Sync + fmt::Debug {
 pub struct ConnectionCaller {
     /// The names of the certificate.
     names: Arc<[String]>,
-    found: FoundCaller,
+    found: LookUpResult,
 }
 
 /// What the look-up of a certificate's names has found.
 #[derive(Clone, Debug)]
-enum FoundCaller {
+enum LookUpResult {
     /// Nothing: the certificate has expired.
     Expired,
     /// Nothing: a certificate of a caller has fewer names.
@@ -225,7 +225,7 @@ enum FoundCaller {
 impl ConnectionCaller {
     /// Returns whether the certificate has expired since the connection began.
     pub(crate) fn has_expired(&self) -> bool {
-        matches!(self.found, FoundCaller::Expired)
+        matches!(self.found, LookUpResult::Expired)
     }
 
     /// Returns whether it is a gateway. Only on a gateway's connection do headers about the gateway's clients count.
@@ -233,7 +233,7 @@ impl ConnectionCaller {
     /// # Errors
     /// Those of [`CallerDirectory::find_caller`], and DEADLINE_EXCEEDED.
     pub fn is_gateway(&self) -> Result<bool, Status> {
-        let FoundCaller::Answer(found) = &self.found else {
+        let LookUpResult::Answer(found) = &self.found else {
             return Ok(false);
         };
         let caller = found.as_ref().map_err(Status::clone)?;
@@ -333,19 +333,19 @@ impl Authorizer {
     /// whose connection it is shares this one look-up.
     pub(crate) async fn identify(
         &self,
-        certificate: &PeerCertificate,
+        certificate: &CallerCertificate,
         deadline: Instant,
     ) -> ConnectionCaller {
         let names = certificate.names.clone();
         // A connection may outlive its certificate. The certificate is valid throughout its last second.
         let found = if self.clock.now().as_secs() > certificate.not_after.as_secs() {
-            FoundCaller::Expired
+            LookUpResult::Expired
         } else if names.len() > MAX_CERTIFICATE_NAMES {
-            FoundCaller::TooManyNames
+            LookUpResult::TooManyNames
         } else {
             let find = self.directory.find_caller(Credential::Certificate(&names));
             let found = timeout_at(deadline, find).await;
-            FoundCaller::Answer(found.unwrap_or_else(|_| Err(Problem::deadline_exceeded().into())))
+            LookUpResult::Answer(found.unwrap_or_else(|_| Err(Problem::deadline_exceeded().into())))
         };
         ConnectionCaller { names, found }
     }
@@ -385,10 +385,10 @@ impl Authorizer {
     ) -> Result<Principal, Status> {
         let names = &connection.names;
         let caller = match &connection.found {
-            FoundCaller::Answer(Ok(caller)) => Ok(caller),
-            FoundCaller::Answer(Err(status)) => Err(status.clone()),
-            FoundCaller::Expired => Err(rejected("the client certificate has expired")),
-            FoundCaller::TooManyNames => Err(rejected(format!(
+            LookUpResult::Answer(Ok(caller)) => Ok(caller),
+            LookUpResult::Answer(Err(status)) => Err(status.clone()),
+            LookUpResult::Expired => Err(rejected("the client certificate has expired")),
+            LookUpResult::TooManyNames => Err(rejected(format!(
                 "the client certificate has more than {MAX_CERTIFICATE_NAMES} names"
             ))),
         };

@@ -152,7 +152,7 @@ impl Protocol for Grpc {
         self.authorizer.outlives_caller(request.uri().path())
     }
 
-    fn complete(&self, mut response: Response<Body>) -> Response<Body> {
+    fn finish_response(&self, mut response: Response<Body>) -> Response<Body> {
         add_details(response.headers_mut());
         response
     }

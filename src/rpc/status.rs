@@ -21,7 +21,7 @@ const MAX_VIOLATION_BYTES: usize = 4 * 1024;
 /// The most bytes of a violation besides its texts.
 const VIOLATION_OVERHEAD: usize = 9;
 /// The most bytes of a message. A header holds it percent-encoded, and the details hold it again.
-const MAX_MESSAGE_BYTES: usize = 512;
+const MAX_STATUS_BYTES: usize = 512;
 
 /// The return type of a gRPC method.
 pub type Reply<T> = Result<Response<T>, Status>;
@@ -41,7 +41,7 @@ impl Problem {
     /// Creates a problem. `message` is for developers, must hold nothing secret, and is cut after 512 bytes.
     pub fn new(code: Code, reason: ErrorReason, message: impl Into<String>) -> Self {
         let mut message = message.into();
-        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+        message.truncate(message.floor_char_boundary(MAX_STATUS_BYTES));
         Self {
             code,
             reason,

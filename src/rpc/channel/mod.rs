@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Code, ConnectError, Status, TimeoutExpired, body::Body};
 use tower::{Service, ServiceExt};
 
-use self::peers::{CallGuard, Peers};
+use self::peers::{PeerCall, Peers};
 pub use self::{
     target::{Addresses, Target},
     token::HopToken,
@@ -37,8 +37,8 @@ use crate::{
     tls,
 };
 
-mod lookup;
 mod peers;
+mod shared_task;
 mod target;
 mod token;
 
@@ -122,7 +122,7 @@ impl HopChannel {
     /// Sends a call, and once more if another replica may answer better: after no answer, after UNAVAILABLE, and with the token
     /// read again after UNAUTHENTICATED.
     async fn attempts(&self, call: &Call) -> Result<Response<Body>, Status> {
-        let mut failed: Option<CallGuard> = None;
+        let mut failed: Option<PeerCall> = None;
         let mut has_reread = false;
         loop {
             let chosen = self.peers.choose(failed.as_ref().map(|failed| &*failed.0)).await;
@@ -153,13 +153,16 @@ impl HopChannel {
                         return Ok(response);
                     }
                     // The replica may have lost its database.
-                    log("it says that it is unavailable", &peer.place.address.to_string());
+                    log(
+                        "it says that it is unavailable",
+                        &peer.resolved.address.to_string(),
+                    );
                     self.peers.eject(peer);
                 }
                 // The caller's own timer ends in the same moment, and knows the right answer.
                 Err(failure) if failure.is_late => std::future::pending().await,
                 Err(failure) => {
-                    log(&failure.cause, &peer.place.address.to_string());
+                    log(&failure.cause, &peer.resolved.address.to_string());
                     let is_useful = match failure.reached {
                         // An address that refuses connections will do so again.
                         Reached::Nothing => self.peers.has_other(peer),
@@ -178,7 +181,7 @@ impl HopChannel {
 }
 
 async fn attempt(
-    chosen: &CallGuard,
+    chosen: &PeerCall,
     call: &Call,
     authorization: Option<HeaderValue>,
     replica_timeout: Option<Duration>,

@@ -21,7 +21,7 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use super::target::{Place, Target};
+use super::target::{ResolvedAddress, Target};
 
 /// How often names are resolved and the files of TLS are read, while there are calls.
 const REFRESH_PERIOD: Duration = Duration::from_secs(2);
@@ -81,23 +81,23 @@ impl State {
 /// A replica.
 #[derive(Debug)]
 pub(super) struct Peer {
-    pub(super) place: Place,
+    pub(super) resolved: ResolvedAddress,
     pub(super) channel: Channel,
     is_set_aside: AtomicBool,
     calls: AtomicUsize,
 }
 
 /// Counts a call to a replica while it lasts.
-pub(super) struct CallGuard(pub(super) Arc<Peer>);
+pub(super) struct PeerCall(pub(super) Arc<Peer>);
 
-impl CallGuard {
+impl PeerCall {
     fn new(peer: &Arc<Peer>) -> Self {
         peer.calls.fetch_add(1, Ordering::Relaxed);
         Self(peer.clone())
     }
 }
 
-impl Drop for CallGuard {
+impl Drop for PeerCall {
     fn drop(&mut self) {
         self.0.calls.fetch_sub(1, Ordering::Relaxed);
     }
@@ -115,7 +115,7 @@ impl Peers {
     ///
     /// # Errors
     /// Why no name can be resolved.
-    pub(super) async fn choose(self: &Arc<Self>, failed: Option<&Peer>) -> Result<CallGuard, String> {
+    pub(super) async fn choose(self: &Arc<Self>, failed: Option<&Peer>) -> Result<PeerCall, String> {
         let first = self.state(|state| {
             if state.is_refresh_due() {
                 state.is_doubtful = false;
@@ -141,7 +141,7 @@ impl Peers {
             };
             let best = (0..count).min_by_key(|index| rank(*index));
             let best = best.ok_or("no address is known")?;
-            Ok(CallGuard::new(&state.peers[best]))
+            Ok(PeerCall::new(&state.peers[best]))
         })
     }
 
@@ -176,7 +176,7 @@ impl Peers {
                 if let Ok(Ok(response)) = timeout(PROBE_TIMEOUT, check).await
                     && response.get_ref().status() == ServingStatus::Serving
                 {
-                    tracing::info!(address = %peer.place.address, "the registry answers at this address again");
+                    tracing::info!(address = %peer.resolved.address, "the registry answers at this address again");
                     peer.is_set_aside.store(false, Ordering::Relaxed);
                     return;
                 }
@@ -201,23 +201,23 @@ impl Peers {
             state
                 .peers
                 .iter()
-                .map(|peer| peer.place.clone())
+                .map(|peer| peer.resolved.clone())
                 .collect::<Vec<_>>()
         });
-        let resolved = self.target.resolve(&known).await;
-        let places = resolved.map_err(|error| format!("its name can't be resolved: {error}"))?;
+        let addresses = self.target.resolve(&known).await;
+        let addresses = addresses.map_err(|error| format!("its name can't be resolved: {error}"))?;
         let mut known: HashMap<_, _> = self.state(|state| {
             let is_same = state.generation == generation;
             let peers = state.peers.iter().filter(|_| is_same);
-            peers.map(|peer| (peer.place.clone(), peer.clone())).collect()
+            peers.map(|peer| (peer.resolved.clone(), peer.clone())).collect()
         });
-        let peers = places.into_iter().map(|place| {
-            if let Some(peer) = known.remove(&place) {
+        let peers = addresses.into_iter().map(|resolved| {
+            if let Some(peer) = known.remove(&resolved) {
                 return Ok(peer);
             }
             Ok(Arc::new(Peer {
-                channel: self.target.channel(&place)?,
-                place,
+                channel: self.target.channel(&resolved)?,
+                resolved,
                 is_set_aside: AtomicBool::new(false),
                 calls: AtomicUsize::new(0),
             }))

@@ -12,7 +12,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::transport::{Channel, Endpoint};
 use url::{Host, Url};
 
-use super::lookup::{Lookup, Resolver, system_resolver};
+use super::shared_task::{Resolver, SharedTask, system_resolver};
 use crate::{
     log_limit::LogLimit,
     tls::{ClientTls, Connector, Destination, TlsFileError},
@@ -84,7 +84,7 @@ pub struct Target {
     hosts: Vec<NamedHost>,
     tls: Option<ClientTls>,
     /// Reads the files of TLS.
-    reading: Lookup<Result<(), TlsFileError>>,
+    reading: SharedTask<Result<(), TlsFileError>>,
     #[debug(skip)]
     pub(super) resolver: Resolver,
 }
@@ -94,12 +94,12 @@ pub struct Target {
 struct NamedHost {
     name: String,
     port: u16,
-    lookup: Lookup<io::Result<Vec<SocketAddr>>>,
+    lookup: SharedTask<io::Result<Vec<SocketAddr>>>,
 }
 
 /// One address of a service, found by resolving a host.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Place {
+pub(super) struct ResolvedAddress {
     host: String,
     pub(super) address: SocketAddr,
 }
@@ -118,12 +118,12 @@ impl Target {
         let hosts = addresses.hosts.into_iter().map(|(name, port)| NamedHost {
             name,
             port,
-            lookup: Lookup::default(),
+            lookup: SharedTask::default(),
         });
         Ok(Self {
             hosts: hosts.collect(),
             tls,
-            reading: Lookup::default(),
+            reading: SharedTask::default(),
             resolver: system_resolver(),
         })
     }
@@ -133,36 +133,37 @@ impl Target {
         self.tls.as_ref()
     }
 
-    /// Resolves every host, and keeps the places in `known` of a host that fails to resolve: they may still answer.
+    /// Resolves every host, and keeps the addresses in `known` of a host that fails to resolve: they may still answer.
     ///
     /// # Errors
-    /// Why a host fails to resolve, if there is no place at all.
-    pub(super) async fn resolve(&self, known: &[Place]) -> io::Result<Vec<Place>> {
+    /// Why a host fails to resolve, if there is no address at all.
+    pub(super) async fn resolve(&self, known: &[ResolvedAddress]) -> io::Result<Vec<ResolvedAddress>> {
         let looking = self.hosts.iter().map(|host| {
             let look_up = || tokio::spawn((self.resolver)(host.name.clone(), host.port));
             host.lookup.result(look_up)
         });
-        let (mut places, mut failure) = (Vec::new(), None);
+        let (mut addresses, mut failure) = (Vec::new(), None);
         for (host, found) in self.hosts.iter().zip(join_all(looking).await) {
             match found.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into())) {
-                Ok(addresses) => places.extend(addresses.into_iter().map(|address| Place {
+                Ok(found) => addresses.extend(found.into_iter().map(|address| ResolvedAddress {
                     host: host.name.clone(),
                     address,
                 })),
                 Err(error) => {
                     super::log(&format!("the name can't be resolved: {error}"), &host.name);
-                    let is_its =
-                        |place: &&Place| place.host == host.name && place.address.port() == host.port;
-                    places.extend(known.iter().filter(is_its).cloned());
+                    let is_its = |resolved: &&ResolvedAddress| {
+                        resolved.host == host.name && resolved.address.port() == host.port
+                    };
+                    addresses.extend(known.iter().filter(is_its).cloned());
                     failure = Some(error);
                 }
             }
         }
-        places.sort_by_key(|place| place.address);
-        places.dedup_by_key(|place| place.address);
+        addresses.sort_by_key(|resolved| resolved.address);
+        addresses.dedup_by_key(|resolved| resolved.address);
         match failure {
-            Some(error) if places.is_empty() => Err(error),
-            _ => Ok(places),
+            Some(error) if addresses.is_empty() => Err(error),
+            _ => Ok(addresses),
         }
     }
 
@@ -193,8 +194,8 @@ impl Target {
         tls.generation()
     }
 
-    /// Opens a channel to a place. It connects on first use, and again whenever the connection is lost.
-    pub(super) fn channel(&self, place: &Place) -> Result<Channel, &'static str> {
+    /// Opens a channel to an address. It connects on first use, and again whenever the connection is lost.
+    pub(super) fn channel(&self, resolved: &ResolvedAddress) -> Result<Channel, &'static str> {
         let malformed = "is no host of a URL";
         let uri = |text: String| text.parse::<Uri>().map_err(|_| malformed);
         let bounded = |endpoint: Endpoint| {
@@ -205,18 +206,18 @@ impl Target {
                 .keep_alive_timeout(PING_TIMEOUT)
         };
         let Some(tls) = self.tls.clone() else {
-            let endpoint = Endpoint::from(uri(format!("http://{}", place.address))?);
+            let endpoint = Endpoint::from(uri(format!("http://{}", resolved.address))?);
             return Ok(bounded(endpoint).connect_lazy());
         };
-        let host = match place.host.parse::<IpAddr>() {
+        let host = match resolved.host.parse::<IpAddr>() {
             Ok(IpAddr::V6(address)) => format!("[{address}]"),
-            _ => place.host.clone(),
+            _ => resolved.host.clone(),
         };
-        let endpoint = crate::tls::endpoint(uri(format!("https://{host}:{}", place.address.port()))?);
+        let endpoint = crate::tls::endpoint(uri(format!("https://{host}:{}", resolved.address.port()))?);
         let connector = Connector {
             tls,
-            server_name: ServerName::try_from(place.host.clone()).map_err(|_| malformed)?,
-            address: Destination::Address(place.address),
+            server_name: ServerName::try_from(resolved.host.clone()).map_err(|_| malformed)?,
+            address: Destination::Address(resolved.address),
         };
         Ok(bounded(endpoint.ok_or(malformed)?).connect_with_connector_lazy(connector))
     }
@@ -269,24 +270,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn several_addresses_of_hosts_are_several_places() {
+    async fn each_address_of_a_host_is_resolved_once() {
         let addresses = Addresses::parse("http://127.0.0.1:1,http://127.0.0.2:1,http://127.0.0.1:1").unwrap();
-        let places = Target::new(addresses, None).unwrap().resolve(&[]).await.unwrap();
-        let places: Vec<_> = places.iter().map(|place| place.address.to_string()).collect();
-        assert_eq!(places, ["127.0.0.1:1", "127.0.0.2:1"]);
+        let resolved = Target::new(addresses, None).unwrap().resolve(&[]).await.unwrap();
+        let resolved: Vec<_> = resolved.iter().map(|one| one.address.to_string()).collect();
+        assert_eq!(resolved, ["127.0.0.1:1", "127.0.0.2:1"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_host_that_fails_or_hangs_keeps_its_places_and_the_others_change() {
+    async fn a_host_that_fails_or_hangs_keeps_its_addresses_and_the_others_change() {
         let addresses = Addresses::parse("http://127.0.0.1:1,http://127.0.0.2:1,http://127.0.0.3:1").unwrap();
         let mut target = Target::new(addresses, None).unwrap();
-        let resolve = async |target: &Target, known: &[Place]| {
-            let places = target.resolve(known).await.unwrap();
-            let texts = places
+        let resolve = async |target: &Target, known: &[ResolvedAddress]| {
+            let resolved = target.resolve(known).await.unwrap();
+            let texts = resolved
                 .iter()
-                .map(|place| place.address.to_string())
+                .map(|one| one.address.to_string())
                 .collect::<Vec<_>>();
-            (places, texts)
+            (resolved, texts)
         };
         let (known, texts) = resolve(&target, &[]).await;
         assert_eq!(texts, ["127.0.0.1:1", "127.0.0.2:1", "127.0.0.3:1"]);

@@ -32,10 +32,10 @@ pub(super) struct Calls {
 
 impl Calls {
     /// Counts a call until its guard is dropped.
-    pub(super) fn begin(self: &Arc<Self>) -> CallGuard {
+    pub(super) fn begin(self: &Arc<Self>) -> ActiveCall {
         self.begun.fetch_add(1, Ordering::Relaxed);
         self.running.fetch_add(1, Ordering::Relaxed);
-        CallGuard(self.clone())
+        ActiveCall(self.clone())
     }
 
     /// Returns how many calls have begun.
@@ -60,9 +60,9 @@ impl Calls {
 
 /// Counts a call while it lasts.
 #[derive(Debug)]
-pub(super) struct CallGuard(Arc<Calls>);
+pub(super) struct ActiveCall(Arc<Calls>);
 
-impl Drop for CallGuard {
+impl Drop for ActiveCall {
     fn drop(&mut self) {
         let ended = u64::try_from(self.0.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.0.ended.store(ended, Ordering::Relaxed);

@@ -132,7 +132,7 @@ pub(super) async fn serve<IO>(
             }
         }
     };
-    let mut is_in_the_way = false;
+    let mut must_make_room = false;
     tokio::select! {
         ended = connection.as_mut() => {
             if let Err(error) = ended {
@@ -144,11 +144,11 @@ pub(super) async fn serve<IO>(
         () = sleep(age) => {}
         () = retired.cancelled() => {}
         () = drain.cancelled() => {}
-        () = calls.must_leave() => is_in_the_way = true,
+        () = calls.must_leave() => must_make_room = true,
     }
     connection.as_mut().graceful_shutdown();
     // A client that says nothing might keep its place for as long as a call.
-    if is_in_the_way && (timeout(NOTICE, connection.as_mut()).await.is_ok() || calls.is_idle()) {
+    if must_make_room && (timeout(NOTICE, connection.as_mut()).await.is_ok() || calls.is_idle()) {
         return;
     }
     let _ = timeout(MAX_CALL_TIME, connection).await;

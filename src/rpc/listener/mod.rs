@@ -28,7 +28,7 @@ use crate::{
         middleware::{Cutoff, Routes, detached_calls::DetachedCalls},
         tls::{
             acceptor::Acceptor,
-            server::{Current, ServerTls},
+            server::{CurrentConfig, ServerTls},
         },
     },
 };
@@ -130,7 +130,7 @@ pub(super) async fn serve_http(
 }
 
 /// Selects the acceptor of a listener's protocol.
-type Select = fn(&Current) -> Arc<Acceptor>;
+type Select = fn(&CurrentConfig) -> Arc<Acceptor>;
 
 /// Returns a server with the limits of both protocols.
 fn server() -> auto::Builder<TokioExecutor> {

@@ -43,7 +43,7 @@ use crate::{
             metrics::Calls,
             traces::{CallSpan, Ended},
         },
-        tls::peer::PeerCertificate,
+        tls::peer::CallerCertificate,
     },
     text::validation,
 };
@@ -129,7 +129,7 @@ pub(super) trait Protocol: Clone + Send + Sync + 'static {
     fn outlives_caller(&self, request: &Request<Body>) -> bool;
 
     /// Completes the response of the routes.
-    fn complete(&self, response: Response<Body>) -> Response<Body> {
+    fn finish_response(&self, response: Response<Body>) -> Response<Body> {
         response
     }
 
@@ -283,7 +283,7 @@ async fn serve<P: Protocol>(
         span,
     };
 
-    let kind = match request.extensions().get::<PeerCertificate>() {
+    let kind = match request.extensions().get::<CallerCertificate>() {
         Some(certificate) => {
             let identified = gateways.authorizer.identify(certificate, deadline);
             let caller = context::scope(context.clone(), identified).await;
@@ -356,7 +356,7 @@ impl<P: Protocol> Call<P> {
     /// Calls the routes. Records the call if they reject it.
     async fn answer(&self, routes: impl Routes, request: Request<Body>) -> Response<Body> {
         let Ok(response) = routes.oneshot(request).await;
-        let response = self.protocol.complete(response);
+        let response = self.protocol.finish_response(response);
         self.record_rejection(&response).await;
         response
     }

@@ -57,8 +57,8 @@ fn setup_with_clock(kind: WorkloadKind) -> (Authorizer, String, Arc<ManualClock>
     (authorizer, token.expose().to_owned(), clock)
 }
 
-fn certificate(names: &[&str]) -> PeerCertificate {
-    PeerCertificate {
+fn certificate(names: &[&str]) -> CallerCertificate {
+    CallerCertificate {
         names: names.iter().map(|name| (*name).to_owned()).collect(),
         not_after: NOW,
     }

@@ -26,7 +26,7 @@ use crate::{
         http::Http,
         middleware::Shared,
         tls::{
-            peer::PeerCertificate,
+            peer::CallerCertificate,
             tests::{client, server_tls},
         },
     },
@@ -79,7 +79,7 @@ impl Server {
 
 /// Responds with the names of the client's certificate.
 async fn peer(request: Request<Body>) -> String {
-    let peer = request.extensions().get::<PeerCertificate>();
+    let peer = request.extensions().get::<CallerCertificate>();
     peer.map_or_else(|| "none".to_owned(), |peer| peer.names.join(" "))
 }
 

@@ -230,7 +230,7 @@ async fn a_certificate_is_looked_up_once_for_each_call() {
             .header("content-type", "application/grpc")
             .header("x-forwarded-for", "203.0.113.7")
             .header("x-forwarded-client-cert", "malformed")
-            .extension(PeerCertificate {
+            .extension(CallerCertificate {
                 names: ["gateway.internal".to_owned()].into(),
                 not_after: TEST_START,
             });

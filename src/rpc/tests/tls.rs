@@ -22,7 +22,7 @@ use tokio_rustls::{
 use super::{
     acceptor::Acceptor,
     handshake,
-    peer::{Peer, PeerCertificate},
+    peer::{CallerCertificate, Peer},
     reload::Reloader,
     server::{Files, ServerTls},
     settings::{PartnerCertificates, TlsSettings},
@@ -129,7 +129,7 @@ async fn shake_hands_as(name: &'static str, acceptor: Arc<Acceptor>, config: Arc
 }
 
 /// Returns the certificate of a workload or an operator.
-fn caller(peer: Result<Option<Peer>, &'static str>) -> PeerCertificate {
+fn caller(peer: Result<Option<Peer>, &'static str>) -> CallerCertificate {
     match peer {
         Ok(Some(Peer::Caller(certificate))) => certificate,
         other => panic!("{other:?}"),

@@ -23,7 +23,7 @@ use tokio_rustls::{
     server::TlsStream,
 };
 
-use super::peer::{ClientCertificate, Peer, PeerCertificate};
+use super::peer::{CallerCertificate, ClientCertificate, Peer};
 
 /// Accepts the connections of a listener.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl Acceptor {
                 .zip(self.time.current_time())
                 .is_some_and(|(verifier, now)| verifier.verify_client_cert(first, rest, now).is_ok());
         let peer = match is_workload {
-            true => Peer::Caller(PeerCertificate::read(first)?),
+            true => Peer::Caller(CallerCertificate::read(first)?),
             false => Peer::Client(ClientCertificate::read(chain)?),
         };
         Some(Some(peer))

@@ -31,12 +31,12 @@ pub struct PartnerAuthorities {
     path: Arc<Path>,
     /// The file of the authorities of workloads and operators; may be empty.
     client_ca: Arc<Path>,
-    current: Arc<ArcSwap<Current>>,
+    current: Arc<ArcSwap<CurrentAuthorities>>,
     /// What the last look found.
     last: Arc<Mutex<Digest>>,
 }
 
-struct Current {
+struct CurrentAuthorities {
     verifier: Arc<dyn ClientCertVerifier>,
     digest: Digest,
 }
@@ -48,7 +48,7 @@ impl PartnerAuthorities {
     /// A file that can't be used, and an authority that is in both.
     pub fn load(path: &Path, client_ca: &Path) -> Result<Self, TlsProblem> {
         let content = Content::read(PARTNER_CA, path)?;
-        let current = Current::new(&content, client_ca)?;
+        let current = CurrentAuthorities::new(&content, client_ca)?;
         Ok(Self {
             path: PathBuf::from(path).into(),
             client_ca: PathBuf::from(client_ca).into(),
@@ -65,7 +65,7 @@ impl PartnerAuthorities {
     /// read before still count.
     pub fn reload(&self) -> Result<(), TlsProblem> {
         let content = Content::read(PARTNER_CA, &self.path)?;
-        let read = Current::new(&content, &self.client_ca)?;
+        let read = CurrentAuthorities::new(&content, &self.client_ca)?;
         let digest = read.digest;
         let before = std::mem::replace(
             &mut *self.last.lock().unwrap_or_else(PoisonError::into_inner),
@@ -105,7 +105,7 @@ impl PartnerAuthorities {
     }
 }
 
-impl Current {
+impl CurrentAuthorities {
     fn new(content: &Content, client_ca: &Path) -> Result<Self, TlsProblem> {
         let authorities = Arc::new(content.authorities()?);
         if client_ca != Path::new("") {

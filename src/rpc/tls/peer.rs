@@ -13,7 +13,7 @@ use crate::clock::UnixMillis;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::rpc) enum Peer {
     /// A workload's or an operator's: the client CA signed it.
-    Caller(PeerCertificate),
+    Caller(CallerCertificate),
     /// Anyone's. It proves nothing but that the client holds its private key.
     Client(ClientCertificate),
 }
@@ -23,14 +23,14 @@ pub(in crate::rpc) enum Peer {
 ///
 /// A connection may outlive it: whoever authenticates by it compares `not_after` with the clock, for each call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerCertificate {
+pub struct CallerCertificate {
     /// The DNS names, in lower case, and then the URIs (SPIFFE ids) of the subject alternative name. It may be empty.
     pub names: Arc<[String]>,
     /// The last second of its validity.
     pub not_after: UnixMillis,
 }
 
-impl PeerCertificate {
+impl CallerCertificate {
     /// Reads the end entity's certificate; `None` if it is malformed.
     pub(super) fn read(certificate: &CertificateDer<'_>) -> Option<Self> {
         let certificate = Certificate::read(certificate)?;

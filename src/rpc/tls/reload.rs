@@ -21,15 +21,15 @@ use super::{
 const PERIOD: Duration = Duration::from_secs(2);
 
 /// What a look found: the contents, or why they can't be read.
-type Found = Result<Digests, TlsProblem>;
+type ReadResult = Result<Digests, TlsProblem>;
 
 /// The state between two looks.
 pub(super) struct Reloader<'a> {
     tls: &'a ServerTls,
     /// What the last look found.
-    last: Option<Found>,
+    last: Option<ReadResult>,
     /// What the log has called unusable.
-    rejected: Option<Found>,
+    rejected: Option<ReadResult>,
 }
 
 impl ServerTls {

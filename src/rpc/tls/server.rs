@@ -31,12 +31,12 @@ use crate::{
 pub struct ServerTls {
     pub(super) settings: Arc<TlsSettings>,
     pub(super) clock: SharedClock,
-    pub(super) current: watch::Sender<Arc<Current>>,
+    pub(super) current: watch::Sender<Arc<CurrentConfig>>,
 }
 
 /// The certificate and the authorities that count for new connections.
 #[derive(Debug)]
-pub(in crate::rpc) struct Current {
+pub(in crate::rpc) struct CurrentConfig {
     /// Accepts gRPC: HTTP/2, from clients with a certificate or without one.
     pub(in crate::rpc) grpc: Arc<Acceptor>,
     /// Accepts HTTP/1.1 and HTTP/2.
@@ -80,7 +80,7 @@ impl ServerTls {
     }
 
     /// Returns what counts for a new connection.
-    pub(in crate::rpc) fn current(&self) -> Arc<Current> {
+    pub(in crate::rpc) fn current(&self) -> Arc<CurrentConfig> {
         self.current.borrow().clone()
     }
 
@@ -131,7 +131,11 @@ impl Files {
     }
 
     /// Checks that clients can accept the certificate, and returns what a listener needs.
-    pub(super) fn build(&self, settings: &TlsSettings, clock: &SharedClock) -> Result<Current, TlsProblem> {
+    pub(super) fn build(
+        &self,
+        settings: &TlsSettings,
+        clock: &SharedClock,
+    ) -> Result<CurrentConfig, TlsProblem> {
         let provider = provider();
         let chain = self.certificate.certificates()?;
         let facts = chain.first().and_then(|first| Certificate::read(first));
@@ -203,7 +207,7 @@ impl Files {
                 time: time.clone(),
             })
         };
-        Ok(Current {
+        Ok(CurrentConfig {
             grpc: acceptor(grpc, None, settings.partners != PartnerCertificates::None),
             http: acceptor(
                 http,

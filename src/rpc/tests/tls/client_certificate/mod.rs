@@ -13,7 +13,7 @@ use crate::{
     random::SeededRandom,
     rpc::{
         auth::{Authorizer, Caller, CallerDirectory, Credential, Permissions, WorkloadKind},
-        tls::peer::PeerCertificate,
+        tls::peer::CallerCertificate,
     },
     testing::{
         TEST_START,
@@ -52,7 +52,7 @@ async fn connection(name: &str) -> Extensions {
 
 async fn connection_until(name: &str, not_after: UnixMillis) -> Extensions {
     let authorizer = Authorizer::new(Permissions::new(&[]), Arc::new(Workloads), test_clock());
-    let certificate = PeerCertificate {
+    let certificate = CallerCertificate {
         names: [name.to_owned()].into(),
         not_after,
     };

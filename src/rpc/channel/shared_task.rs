@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use tokio::{sync::Mutex, task::JoinHandle, time::timeout};
 
 /// How long a refresh waits for the work. Its result counts in a later refresh.
-pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Resolves a host and a port to addresses.
 pub(super) type Resolver =
@@ -27,19 +27,19 @@ pub(super) fn system_resolver() -> Resolver {
 
 /// Work that runs once at a time.
 #[derive(Debug)]
-pub(super) struct Lookup<T>(Mutex<Option<JoinHandle<T>>>);
+pub(super) struct SharedTask<T>(Mutex<Option<JoinHandle<T>>>);
 
-impl<T> Default for Lookup<T> {
+impl<T> Default for SharedTask<T> {
     fn default() -> Self {
         Self(Mutex::new(None))
     }
 }
 
-impl<T> Lookup<T> {
+impl<T> SharedTask<T> {
     /// Waits for the work that runs, or else starts it. Returns `None` if it does not end in time, and when it panicked.
     pub(super) async fn result(&self, start: impl FnOnce() -> JoinHandle<T>) -> Option<T> {
         let mut running = self.0.lock().await;
-        let ended = timeout(PATIENCE, running.get_or_insert_with(start)).await.ok()?;
+        let ended = timeout(TIMEOUT, running.get_or_insert_with(start)).await.ok()?;
         *running = None;
         ended.ok()
     }
