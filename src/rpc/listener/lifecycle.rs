@@ -40,8 +40,9 @@ const MAX_AGE: Duration = Duration::from_secs(3600);
 /// together are not closed together.
 const MAX_SPREAD_SECONDS: u16 = 360;
 
-/// How long a client without a call may take to leave when the listener is full.
-const NOTICE: Duration = Duration::from_millis(100);
+/// How long a client without a call may take to leave when the listener is full. A call that it sent before it learned of that
+/// arrives within a round trip.
+const NOTICE: Duration = Duration::from_millis(500);
 
 /// An accepted connection, and what it may cost.
 pub(super) struct Accepted {
