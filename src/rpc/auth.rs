@@ -144,7 +144,7 @@ impl Permissions {
         }
     }
 
-    /// Returns whether a call of the method at `path` goes on although its caller disconnects: whether it does more than to read.
+    /// Returns whether a call of the method at `path` continues after its caller disconnects or stops waiting: whether it writes.
     pub fn outlives_caller(&self, path: &str) -> bool {
         const READ: [&str; 10] = [
             "Get",

@@ -128,7 +128,7 @@ pub fn note_caller(actor: Actor, certificate: Option<String>) {
     });
 }
 
-/// The same for a caller whose events have this origin.
+/// Like [`note_caller`], with an origin that exists already.
 pub fn note_origin(origin: Origin) {
     let _ = CURRENT.try_with(|context| context.notes.caller.set(Box::new(origin)));
 }

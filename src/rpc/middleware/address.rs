@@ -36,7 +36,7 @@ pub(in crate::rpc) enum PeerKind {
     Local,
     /// Anybody else. Whatever it forwards, the call is its own.
     Other,
-    /// It can't be told whether it is a gateway.
+    /// Unknown: its certificate has expired, or the registry could not be asked whether it is a gateway.
     Unknown,
 }
 
@@ -82,10 +82,10 @@ impl Gateways {
     }
 }
 
-/// Returns the address that a call is limited by, of which [`Gateways::address`] has returned `found`.
+/// Returns the address that a call is limited by. `found` is the answer of [`Gateways::address`].
 ///
-/// While it can't be told whether the peer is a gateway, as when the registry is away, its callers are limited all the same: by
-/// the address that it forwards, which then counts for nothing else.
+/// While the registry can't be asked whether the peer is a gateway, the address that it forwards limits its callers, and counts
+/// for nothing else.
 pub(in crate::rpc) fn limited_address(
     kind: PeerKind,
     found: Option<CallerAddress>,

@@ -125,7 +125,7 @@ pub(super) trait Protocol: Clone + Send + Sync + 'static {
         async { Ok(String::new()) }
     }
 
-    /// Returns whether the call goes on although its caller disconnects, or stops waiting: whether it does more than to read.
+    /// Returns whether the call continues after its caller disconnects or stops waiting: whether it writes.
     fn outlives_caller(&self, request: &Request<Body>) -> bool;
 
     /// Completes the response of the routes.

@@ -36,9 +36,9 @@ const PERIOD: Duration = Duration::from_secs(60);
 const LISTED: u32 = 10;
 /// How many calls are listed in a period of all callers whom no credential names.
 const LISTED_UNNAMED: u32 = 100;
-/// The most callers who are told apart in a period. The calls of others are counted only.
+/// The most callers with a count of their own in a period.
 const MAX_CALLERS: usize = 1_024;
-/// The most counts of a period. What would need a further one is counted as a call of nobody, without method and reason.
+/// The most counts of a period. Beyond it, calls are counted without caller, method and reason.
 const MAX_COUNTS: usize = 1_024;
 /// How long a call waits for its event. A later commit is as good.
 const WAIT: Duration = Duration::from_millis(500);
