@@ -168,6 +168,11 @@ impl Permissions {
         self.row(path).map(|(_, access)| access)
     }
 
+    /// Returns the path of the method at `path`; `None` for a path that is not served.
+    pub(super) fn method(&self, path: &str) -> Option<&'static str> {
+        self.row(path).map(|(method, _)| method)
+    }
+
     fn row(&self, path: &str) -> Option<(&'static str, Access)> {
         // Health and reflection are public.
         const OPEN: [&str; 4] = [
@@ -272,14 +277,9 @@ impl Authorizer {
         Self { directory, ..self }
     }
 
-    /// Returns the path of the method at `path`; `None` if there is none.
-    pub fn method(&self, path: &str) -> Option<&'static str> {
-        self.permissions.row(path).map(|(method, _)| method)
-    }
-
-    /// As [`Permissions::outlives_caller`].
-    pub(super) fn outlives_caller(&self, path: &str) -> bool {
-        self.permissions.outlives_caller(path)
+    /// Returns who may call which method.
+    pub(super) fn permissions(&self) -> &Permissions {
+        &self.permissions
     }
 
     /// Authenticates the caller of the method at `path`, and checks its permission. A bearer token decides if there is
@@ -459,7 +459,7 @@ fn list(names: &[String]) -> String {
 }
 
 /// Parses the token of an operator or a workload.
-fn caller_token(text: &str) -> Option<OpaqueToken> {
+pub fn caller_token(text: &str) -> Option<OpaqueToken> {
     OpaqueToken::parse(TokenKind::Operator, text)
         .or_else(|_| OpaqueToken::parse(TokenKind::Workload, text))
         .ok()

@@ -149,7 +149,9 @@ impl Protocol for Grpc {
     }
 
     fn outlives_caller(&self, request: &Request<Body>) -> bool {
-        self.authorizer.outlives_caller(request.uri().path())
+        self.authorizer
+            .permissions()
+            .outlives_caller(request.uri().path())
     }
 
     fn finish_response(&self, mut response: Response<Body>) -> Response<Body> {
@@ -158,7 +160,7 @@ impl Protocol for Grpc {
     }
 
     fn route(&self, request: &mut Request<Body>) -> Route {
-        Route::Known(self.authorizer.method(request.uri().path()))
+        Route::Known(self.authorizer.permissions().method(request.uri().path()))
     }
 
     fn error(&self, status: Status) -> Response<Body> {

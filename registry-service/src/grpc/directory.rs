@@ -3,7 +3,10 @@
 use accord::{
     clock::UnixMillis,
     registry::v1::{directory_service_server::DirectoryService, *},
-    rpc::{auth::note_caller, status::Reply},
+    rpc::{
+        auth::{caller_token, note_caller},
+        status::Reply,
+    },
     text::{
         account_name::AccountName,
         caller::{Credential, MAX_CERTIFICATE_NAMES},
@@ -71,9 +74,7 @@ impl DirectoryService for Api {
         let credential = match (text.is_empty(), names.len()) {
             (true, 1..=MAX_CERTIFICATE_NAMES) => Credential::Certificate(&names),
             (false, 0) => {
-                token = OpaqueToken::parse(TokenKind::Operator, &text)
-                    .or_else(|_| OpaqueToken::parse(TokenKind::Workload, &text))
-                    .map_err(|_| Error::UnknownCaller)?;
+                token = caller_token(&text).ok_or(Error::UnknownCaller)?;
                 Credential::Token(&token)
             }
             _ => return Err(Error::UnknownCaller.into()),
