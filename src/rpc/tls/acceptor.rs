@@ -12,7 +12,7 @@ use tokio_rustls::{
     rustls::{
         DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
         client::danger::HandshakeSignatureValid,
-        crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+        crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
         pki_types::{CertificateDer, UnixTime},
         server::{
             Acceptor as HelloAcceptor,
@@ -81,7 +81,7 @@ impl Acceptor {
 
 /// Lets every certificate through whose private key the client holds.
 #[derive(Debug)]
-pub(super) struct AnyCertificate(pub(super) Arc<CryptoProvider>);
+pub(super) struct AnyCertificate(pub(super) WebPkiSupportedAlgorithms);
 
 impl ClientCertVerifier for AnyCertificate {
     fn client_auth_mandatory(&self) -> bool {
@@ -108,8 +108,7 @@ impl ClientCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
+        verify_tls12_signature(message, certificate, signature, &self.0)
     }
 
     fn verify_tls13_signature(
@@ -118,11 +117,10 @@ impl ClientCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
+        verify_tls13_signature(message, certificate, signature, &self.0)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.0.supported_schemes()
     }
 }

@@ -189,7 +189,7 @@ impl Files {
                 .clone()
                 .unwrap_or_else(WebPkiClientVerifier::no_client_auth)
         };
-        let anybody = || Arc::new(AnyCertificate(provider.clone()));
+        let anybody = || Arc::new(AnyCertificate(provider.signature_verification_algorithms));
         let (grpc, http, partners) = match &settings.partners {
             PartnerCertificates::None => (config(callers(), h2)?, config(callers(), both)?, None),
             PartnerCertificates::Everywhere => (config(anybody(), h2)?, config(anybody(), both)?, None),
