@@ -3,16 +3,15 @@
 
 use std::sync::Arc;
 
-use accord::{rpc::tls::peer::ClientCertificate, text::id::WorkloadId};
+use accord::{
+    rpc::tls::peer::ClientCertificate,
+    text::{BASE64_ANY_PADDING, id::WorkloadId},
+};
 use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, HeaderValue, header, request::Parts},
 };
-use base64::{
-    Engine,
-    alphabet::STANDARD,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
+use base64::Engine;
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
@@ -24,11 +23,6 @@ use crate::{
 
 /// The error description for a request with more than one kind of credentials.
 pub(super) const ONE_METHOD: &str = "the client must use one authentication method only";
-/// Base64 with or without padding: some clients send Basic credentials without it.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 /// What a request says of its client beside its body.
 pub(super) struct ClientParts {
@@ -104,7 +98,7 @@ fn basic_pair(authorization: &HeaderValue) -> Option<Zeroizing<String>> {
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
-    let decoded = Zeroizing::new(BASE64.decode(encoded.trim()).ok()?);
+    let decoded = Zeroizing::new(BASE64_ANY_PADDING.decode(encoded.trim()).ok()?);
     let pair = std::str::from_utf8(&decoded).ok()?;
     Some(Zeroizing::new(pair.to_owned()))
 }

@@ -2,25 +2,15 @@
 //! certificates in DER form.
 
 use axum::http::HeaderMap;
-use base64::{
-    Engine,
-    alphabet::STANDARD,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
+use base64::Engine;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
-use crate::rpc::tls::peer::ClientCertificate;
+use crate::{rpc::tls::peer::ClientCertificate, text::BASE64_ANY_PADDING};
 
 const ONE: &str = "client-cert must hold one certificate: the gateway must replace it, not append to it";
 const MALFORMED: &str = "client-cert must hold a certificate in DER form, in base64 between colons";
 const MALFORMED_CHAIN: &str =
     "client-cert-chain must hold certificates in DER form, in base64 between colons";
-
-/// RFC 8941 §4.2.7 lets parsers accept sequences without padding.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 /// Returns the certificate, if there is the header.
 ///
@@ -52,7 +42,7 @@ pub(super) fn read(headers: &HeaderMap) -> Result<Option<ClientCertificate>, &'s
 fn certificate(sequence: &str) -> Option<CertificateDer<'static>> {
     let sequence = sequence.trim_matches([' ', '\t']);
     let encoded = sequence.strip_prefix(':')?.strip_suffix(':')?;
-    Some(BASE64.decode(encoded).ok()?.into())
+    Some(BASE64_ANY_PADDING.decode(encoded).ok()?.into())
 }
 
 #[cfg(test)]
