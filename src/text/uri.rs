@@ -112,7 +112,8 @@ fn check_url(value: &str) -> Result<Url, &'static str> {
     }
 }
 
-fn is_loopback(host: &Host<&str>) -> bool {
+/// Returns whether a host of a URL is this one.
+pub fn is_loopback(host: &Host<&str>) -> bool {
     match host {
         Host::Domain(name) => *name == "localhost",
         Host::Ipv4(address) => address.is_loopback(),

@@ -15,6 +15,7 @@ use url::{Host, Url};
 use super::shared_task::{Resolver, SharedTask, system_resolver};
 use crate::{
     log_limit::LogLimit,
+    text::uri::is_loopback,
     tls::{ClientTls, Connector, Destination, TlsFileError},
 };
 
@@ -47,18 +48,18 @@ impl Addresses {
             if !is_bare || url.path() != "/" && !url.path().is_empty() || has_more(&url) {
                 return Err(FORM);
             }
-            let (host, is_loopback) = match url.host() {
-                Some(Host::Domain(name)) => (name.to_owned(), name == "localhost"),
-                Some(Host::Ipv4(address)) => (address.to_string(), address.is_loopback()),
-                Some(Host::Ipv6(address)) => (address.to_string(), address.is_loopback()),
-                None => return Err(FORM),
-            };
+            let host = url.host().ok_or(FORM)?;
             match url.scheme() {
                 "https" => schemes.push(true),
-                "http" if is_loopback => schemes.push(false),
+                "http" if is_loopback(&host) => schemes.push(false),
                 _ => return Err(FORM),
             }
-            hosts.push((host, url.port_or_known_default().ok_or(FORM)?));
+            let name = match host {
+                Host::Domain(name) => name.to_owned(),
+                Host::Ipv4(address) => address.to_string(),
+                Host::Ipv6(address) => address.to_string(),
+            };
+            hosts.push((name, url.port_or_known_default().ok_or(FORM)?));
         }
         let has_tls = schemes.contains(&true);
         match has_tls && schemes.contains(&false) {

@@ -25,9 +25,9 @@ use tonic::{
     transport::{Channel, ClientTlsConfig, Endpoint},
 };
 use tower::{Service, ServiceExt};
-use url::{Host, Url};
+use url::Url;
 
-use crate::{log_limit::LogLimit, metrics::AUDIT_WITNESS_FAILURES};
+use crate::{log_limit::LogLimit, metrics::AUDIT_WITNESS_FAILURES, text::uri::is_loopback};
 
 /// The shortest time between two heads.
 const PERIOD: Duration = Duration::from_secs(60);
@@ -60,12 +60,7 @@ impl Witness {
             return Ok(Self::File(text.into()));
         }
         let url = Url::parse(text).map_err(|_| RULE)?;
-        let is_loopback = match url.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
-        };
+        let is_loopback = url.host().is_some_and(|host| is_loopback(&host));
         let is_bare = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
         match (url.scheme(), is_loopback) {
             _ if !is_bare => Err("must hold no user name, password or fragment"),
