@@ -1,28 +1,22 @@
 //! The public key in a proof's header (RFC 7517, RFC 7518 §6, RFC 8037 §2), and its thumbprint (RFC 7638).
 
+use std::{collections::HashMap, ops::RangeInclusive};
+
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
-use serde::{Deserialize, Deserializer, de::IgnoredAny};
+use serde::{Deserialize, de::IgnoredAny};
 
 use super::ProofError;
 
-/// The sizes of RSA keys, in bits. Checking a signature by a larger one takes long.
-const RSA_BITS: std::ops::RangeInclusive<usize> = 2_048..=4_096;
+/// Members of private and of shared keys (RFC 7518 §6.2.2, §6.3.2, §6.4.1).
+pub(crate) const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+/// Bits of an RSA modulus. A shorter one is weak. A longer one costs more to verify, and any stranger can cause that.
+pub(crate) const RSA_BITS: RangeInclusive<usize> = 2_048..=4_096;
 /// The length of a coordinate of P-256, and of a public key of Ed25519.
 const COORDINATE_BYTES: usize = 32;
 
-/// Whether a member is there, whatever its value.
-#[derive(Default)]
-pub(super) struct Present(pub(super) bool);
-
-impl<'de> Deserialize<'de> for Present {
-    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
-        IgnoredAny::deserialize(value).map(|_| Self(true))
-    }
-}
-
-/// A key as a header has it. Other members, `kid` and `use` among them, change nothing.
+/// A key as a header has it.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Jwk {
@@ -32,15 +26,9 @@ pub(super) struct Jwk {
     y: String,
     n: String,
     e: String,
-    // The private members (RFC 7518 §6.2.2, §6.3.2, §6.4.1).
-    d: Present,
-    p: Present,
-    q: Present,
-    dp: Present,
-    dq: Present,
-    qi: Present,
-    oth: Present,
-    k: Present,
+    /// Private ones are rejected. Others, `kid` and `use` among them, change nothing.
+    #[serde(flatten)]
+    others: HashMap<String, IgnoredAny>,
 }
 
 /// A public key for one algorithm.
@@ -56,11 +44,8 @@ impl PublicKey {
     /// # Errors
     /// [`ProofError::Algorithm`] for another algorithm than those of [`super::ALGORITHMS`]; [`ProofError::Key`].
     pub(super) fn parse(jwk: &Jwk, alg: &str) -> Result<Self, ProofError> {
-        let private = [
-            &jwk.d, &jwk.p, &jwk.q, &jwk.dp, &jwk.dq, &jwk.qi, &jwk.oth, &jwk.k,
-        ];
         // RFC 9449 §4.3 number 7.
-        if private.iter().any(|member| member.0) {
+        if PRIVATE_MEMBERS.iter().any(|name| jwk.others.contains_key(*name)) {
             return Err(ProofError::Key("have no private member"));
         }
         // The thumbprint is the hash of exactly these members, in this order (RFC 7638 §3.2). Base64url needs no escapes.

@@ -6,7 +6,7 @@
 
 mod error;
 mod header;
-mod jwk;
+pub(crate) mod jwk;
 mod proof;
 mod replay;
 mod url;

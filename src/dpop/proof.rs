@@ -2,12 +2,15 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use serde_json::Value;
 
 use super::{
     MAX_AGE_SECS, MAX_AHEAD_SECS, MAX_JTI_CHARS, MAX_PROOF_BYTES, PROOF_TYPE, ProofError,
-    jwk::{Jwk, Present, PublicKey},
+    jwk::{Jwk, PublicKey},
     url,
 };
 use crate::clock::UnixMillis;
@@ -46,6 +49,16 @@ struct Header {
     alg: Value,
     jwk: Option<Jwk>,
     crit: Present,
+}
+
+/// Whether a member is there, whatever its value.
+#[derive(Default)]
+struct Present(bool);
+
+impl<'de> Deserialize<'de> for Present {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(value).map(|_| Self(true))
+    }
 }
 
 /// The claims of RFC 9449 §4.2, and two of RFC 7519 §4.1.

@@ -11,21 +11,18 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::validation::Violations;
+use crate::dpop::jwk::{PRIVATE_MEMBERS, RSA_BITS};
 
 pub mod certificate;
 
 /// The longest `kid`, in bytes.
 const MAX_KID_BYTES: usize = 128;
-/// Members of private and of shared keys (RFC 7518 §6.2.2, §6.3.2, §6.4.1).
-const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 /// The types and curves of keys for signatures, with their algorithms. One algorithm has two names (RFC 9864 §2.2).
 const KINDS: [(&str, &str, &[&str]); 3] = [
     ("EC", "P-256", &["ES256"]),
     ("OKP", "Ed25519", &["EdDSA", "Ed25519"]),
     ("RSA", "", &["RS256", "PS256"]),
 ];
-/// Bits of an RSA modulus. A shorter one is weak. A longer one costs more to verify, and any stranger can cause that.
-const MODULUS_BITS: RangeInclusive<usize> = 2048..=4096;
 /// RSA exponents. The library that verifies takes at most 33 bits.
 const EXPONENTS: RangeInclusive<u64> = 3..=(1 << 33) - 1;
 /// The points of Ed25519 whose order is 8, in base64url.
@@ -111,7 +108,7 @@ fn read_key(
 
 /// Adds a violation for each member of a private key, which no object of a key set may have.
 pub fn reject_members(v: &mut Violations, field: &str, members: &Map<String, Value>) {
-    for name in PRIVATE.iter().filter(|name| members.contains_key(**name)) {
+    for name in PRIVATE_MEMBERS.iter().filter(|name| members.contains_key(**name)) {
         v.add(
             format!("{field}.{name}"),
             "must not be sent: replace this key, it is exposed",
@@ -121,7 +118,7 @@ pub fn reject_members(v: &mut Violations, field: &str, members: &Map<String, Val
 
 /// Returns whether an object of a key set has a member of a private key.
 pub fn has_private_member(members: &Map<String, Value>) -> bool {
-    PRIVATE.iter().any(|name| members.contains_key(*name))
+    PRIVATE_MEMBERS.iter().any(|name| members.contains_key(*name))
 }
 
 /// The members of a key, and the path of the key.
@@ -249,9 +246,9 @@ fn has_small_order(mut point: [u8; 32]) -> bool {
 
 /// A modulus and an exponent (RFC 7518 §6.3.1).
 fn rsa(v: &mut Violations, key: &Members<'_>) -> Option<Numbers> {
-    let (least, most) = (MODULUS_BITS.start(), MODULUS_BITS.end());
+    let (least, most) = (RSA_BITS.start(), RSA_BITS.end());
     let rule = format!("must be an odd number of {least} to {most} bits, without leading zeros");
-    let n = key.odd_number(v, "n", &rule, |n| MODULUS_BITS.contains(&bits(n)));
+    let n = key.odd_number(v, "n", &rule, |n| RSA_BITS.contains(&bits(n)));
     let (least, most) = (EXPONENTS.start(), EXPONENTS.end());
     let rule = format!("must be an odd number from {least} to {most}, without leading zeros");
     let e = key.odd_number(v, "e", &rule, |e| EXPONENTS.contains(&number(e)));
