@@ -1,11 +1,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 use std::io::{Read, Seek};
 
+use http::HeaderMap;
+use tokio::time::Instant;
+
 use super::*;
 use crate::{
     clock::{ManualClock, UnixMillis},
     random::SeededRandom,
-    text::id::WorkloadId,
+    rpc::tls::peer::CallerCertificate,
+    text::{caller::MAX_CERTIFICATE_NAMES, id::WorkloadId},
 };
 
 #[derive(Debug)]
