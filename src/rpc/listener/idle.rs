@@ -9,11 +9,17 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 
 /// How long a connection has no call before it may be asked to make room. A client that has just connected, or just received
 /// a response, may be about to call.
 const GRACE: Duration = Duration::from_secs(1);
+/// How often a connection is checked. It is closed if it had no call since the last check, which is after one to two
+/// such periods without a call. An HTTP/1 connection is closed earlier.
+const CHECK_PERIOD: Duration = Duration::from_secs(300);
 /// How many make room at a time: others may wait, too, and leaving takes a moment.
 const AT_A_TIME: usize = 16;
 
@@ -38,9 +44,16 @@ impl Calls {
         ActiveCall(self.clone())
     }
 
-    /// Returns how many calls have begun.
-    pub(super) fn begun(&self) -> u64 {
-        self.begun.load(Ordering::Relaxed)
+    /// Waits until a whole [`CHECK_PERIOD`] has passed without a call.
+    pub(super) async fn wait_until_unused(&self) {
+        let mut begun = 0;
+        loop {
+            sleep(CHECK_PERIOD).await;
+            let before = std::mem::replace(&mut begun, self.begun.load(Ordering::Relaxed));
+            if before == begun && self.is_idle() {
+                return;
+            }
+        }
     }
 
     /// Returns whether no call is under way.

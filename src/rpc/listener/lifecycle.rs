@@ -3,7 +3,11 @@
 
 use std::{convert::Infallible, error::Error, iter, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use axum::{body::Body, extract::Request};
+use axum::{
+    body::{Body, Bytes, HttpBody},
+    extract::Request,
+    http::Extensions,
+};
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -18,7 +22,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::{idle::OpenConnections, pending::PendingConnections, stream::Stream};
+use super::{
+    idle::{ActiveCall, OpenConnections},
+    pending::PendingConnections,
+    stream::Stream,
+};
 use crate::{
     log_limit::LogLimit,
     rpc::{
@@ -31,9 +39,6 @@ use crate::{
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The log has one line of each kind about wrong connections in this time.
 const LOG_PERIOD: Duration = Duration::from_secs(1);
-/// How often a connection is checked. It is closed if it had no call since the last check, which is after one to two
-/// such periods without a call. An HTTP/1 connection is closed earlier.
-const IDLE: Duration = Duration::from_secs(300);
 /// The age at which a connection is closed, so that clients spread over all replicas and no stream lasts for ever.
 const MAX_AGE: Duration = Duration::from_secs(3600);
 /// How much later than [`MAX_AGE`] a connection may be closed. It differs between connections, so that those opened
@@ -80,59 +85,24 @@ pub(super) async fn serve<IO>(
         Some(Ok(Some(begun))) => begun,
         // A connection without any bytes, such as a load balancer's health check, ends here and is not logged.
         None | Some(Ok(None)) => return,
-        Some(Err(reason)) => {
-            static LIMIT: LogLimit = LogLimit::new(LOG_PERIOD);
-            if let Some(unlogged) = LIMIT.check(reason) {
-                tracing::warn!(client = %address.ip(), reason, unlogged, "a connection was refused");
-            }
-            return;
-        }
+        Some(Err(reason)) => return log_refusal(reason, address),
     };
     // Without a certificate of the client CA, no authority has admitted the client.
     let retired = retired.filter(|_| matches!(peer, Some(Peer::Caller(_))));
     let retired = retired.unwrap_or_default();
-    // The client's port stands in for a random number: it differs between connections.
-    let spread = address.port() % MAX_SPREAD_SECONDS;
-    let age = MAX_AGE + Duration::from_secs(spread.into());
     let open = connections.add();
     let calls = open.calls.clone();
     let counted = calls.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let extensions = request.extensions_mut();
-        extensions.insert(PeerAddress(address.ip().to_canonical()));
-        match &peer {
-            Some(Peer::Caller(certificate)) => {
-                extensions.insert(certificate.clone());
-            }
-            Some(Peer::Client(certificate)) => {
-                extensions.insert(certificate.clone());
-            }
-            None => {}
-        }
+        insert_peer(request.extensions_mut(), address, peer.as_ref());
         let call = counted.begin();
         let response = routes.clone().oneshot(request.map(Body::new));
         async move {
             let Ok(response) = response.await;
-            // The body holds the guard, so the call counts as running until its response is sent.
-            Ok::<_, Infallible>(response.map(|body| {
-                body.map_frame(move |frame| {
-                    let _ = &call;
-                    frame
-                })
-            }))
+            Ok::<_, Infallible>(response.map(|body| counted_until_sent(body, call)))
         }
     });
     let mut connection = pin!(server.serve_connection(TokioIo::new(wrap(stream)), service));
-    let idle = async {
-        let mut begun = 0;
-        loop {
-            sleep(IDLE).await;
-            let before = std::mem::replace(&mut begun, calls.begun());
-            if before == begun && calls.is_idle() {
-                return;
-            }
-        }
-    };
     let mut must_make_room = false;
     tokio::select! {
         ended = connection.as_mut() => {
@@ -141,8 +111,8 @@ pub(super) async fn serve<IO>(
             }
             return;
         }
-        () = idle => {}
-        () = sleep(age) => {}
+        () = calls.wait_until_unused() => {}
+        () = sleep(max_age(address)) => {}
         () = retired.cancelled() => {}
         () = drain.cancelled() => {}
         () = calls.must_leave() => must_make_room = true,
@@ -153,6 +123,43 @@ pub(super) async fn serve<IO>(
         return;
     }
     let _ = timeout(MAX_CALL_TIME, connection).await;
+}
+
+/// Returns the age at which a connection is closed. The client's port stands in for a random number: it differs between
+/// connections.
+fn max_age(client: SocketAddr) -> Duration {
+    let spread = client.port() % MAX_SPREAD_SECONDS;
+    MAX_AGE + Duration::from_secs(spread.into())
+}
+
+/// Puts the client's address and certificate into the extensions of a request.
+fn insert_peer(extensions: &mut Extensions, address: SocketAddr, peer: Option<&Peer>) {
+    extensions.insert(PeerAddress(address.ip().to_canonical()));
+    match peer {
+        Some(Peer::Caller(certificate)) => {
+            extensions.insert(certificate.clone());
+        }
+        Some(Peer::Client(certificate)) => {
+            extensions.insert(certificate.clone());
+        }
+        None => {}
+    }
+}
+
+/// Lets the body of a response hold its call, so that the call counts as running until the response is sent.
+fn counted_until_sent(body: Body, call: ActiveCall) -> impl HttpBody<Data = Bytes, Error = axum::Error> {
+    body.map_frame(move |frame| {
+        let _ = &call;
+        frame
+    })
+}
+
+/// Logs why a connection was refused.
+fn log_refusal(reason: &str, client: SocketAddr) {
+    static LIMIT: LogLimit = LogLimit::new(LOG_PERIOD);
+    if let Some(unlogged) = LIMIT.check(reason) {
+        tracing::warn!(client = %client.ip(), reason, unlogged, "a connection was refused");
+    }
 }
 
 /// Logs that a client broke the rules of its protocol, as a flood does. That a connection broke concerns only its client.

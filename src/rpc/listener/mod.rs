@@ -11,8 +11,8 @@ use metrics::gauge;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpSocket},
-    sync::Semaphore,
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -99,6 +99,21 @@ pub(super) struct Drain {
     pub(super) detached: DetachedCalls,
 }
 
+impl Drain {
+    /// Waits until the connections and the calls that outlast theirs have ended. Ends the calls that last longer than [`DRAIN`].
+    async fn finish(&self, connections: &TaskTracker) {
+        if timeout(DRAIN, self.finished(connections)).await.is_err() {
+            self.cutoff.end_calls();
+            let _ = timeout(LAST_RESPONSES, self.finished(connections)).await;
+        }
+    }
+
+    async fn finished(&self, connections: &TaskTracker) {
+        connections.wait().await;
+        self.detached.finished().await;
+    }
+}
+
 /// Serves gRPC, then drains. Combines the writes of concurrent calls.
 pub(super) async fn serve_grpc(
     listener: TcpListener,
@@ -164,43 +179,13 @@ async fn serve<IO>(
 {
     let connections = TaskTracker::new();
     let closing = CancellationToken::new();
-    let most = max_connections();
-    let slots = Arc::new(Semaphore::new(most));
     let open = gauge!(CONNECTIONS_OPEN, "protocol" => protocol);
-    gauge!(CONNECTIONS_MAX, "protocol" => protocol).set(most as f64);
-    let pending = Arc::new(PendingConnections::default());
-    let begun = Arc::new(OpenConnections::default());
-    let (mut limit_logged, mut failure_logged) = (None, None);
+    let mut places = Places::new(protocol);
     let accepting = async {
+        let mut failure_logged = None;
         loop {
-            let (stream, address) = match listener.accept().await {
-                Ok(accepted) => accepted,
-                // The client went away before its connection was accepted.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
-                Err(error) => {
-                    if is_due(&mut failure_logged) {
-                        tracing::warn!(reason = %error, "connections can't be accepted");
-                    }
-                    sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            let slot = loop {
-                if let Ok(slot) = slots.clone().try_acquire_owned() {
-                    break slot;
-                }
-                if is_due(&mut limit_logged) {
-                    tracing::warn!("the connection limit is reached, so new connections wait");
-                }
-                // Clients that say nothing must not keep out those that do.
-                if !pending.make_room() {
-                    begun.make_room();
-                }
-                // The semaphore is never closed.
-                if let Ok(Ok(slot)) = timeout(ROOM_PAUSE, slots.clone().acquire_owned()).await {
-                    break slot;
-                }
-            };
+            let (stream, address) = accept(&listener, &mut failure_logged).await;
+            let place = places.take().await;
             // Nagle's algorithm would delay small writes until the peer acknowledges earlier ones.
             let _ = stream.set_nodelay(true);
             let accepted = Accepted {
@@ -210,8 +195,8 @@ async fn serve<IO>(
                     let current = tls.current();
                     (select(&current), current.retired.clone())
                 }),
-                pending: pending.clone(),
-                begun: begun.clone(),
+                pending: places.pending.clone(),
+                begun: places.begun.clone(),
             };
             let (server, routes, closing) = (server.clone(), routes.clone(), closing.clone());
             let open = open.clone();
@@ -219,7 +204,7 @@ async fn serve<IO>(
                 open.increment(1.0);
                 lifecycle::serve(accepted, wrap, &server, routes, &closing).await;
                 open.decrement(1.0);
-                drop(slot);
+                drop(place);
             });
         }
     };
@@ -228,17 +213,64 @@ async fn serve<IO>(
     drop(listener);
     closing.cancel();
     connections.close();
-    let finished = async {
-        connections.wait().await;
-        drain.detached.finished().await;
-    };
-    if timeout(DRAIN, finished).await.is_err() {
-        drain.cutoff.end_calls();
-        let last = async {
-            connections.wait().await;
-            drain.detached.finished().await;
-        };
-        let _ = timeout(LAST_RESPONSES, last).await;
+    drain.finish(&connections).await;
+}
+
+/// Accepts the next connection. Pauses after a failure.
+async fn accept(listener: &TcpListener, failure_logged: &mut Option<Instant>) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            // The client went away before its connection was accepted.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                if is_due(failure_logged) {
+                    tracing::warn!(reason = %error, "connections can't be accepted");
+                }
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The places of a listener for connections, and the connections that make room when none is free.
+struct Places {
+    free: Arc<Semaphore>,
+    pending: Arc<PendingConnections>,
+    begun: Arc<OpenConnections>,
+    limit_logged: Option<Instant>,
+}
+
+impl Places {
+    fn new(protocol: &'static str) -> Self {
+        let most = max_connections();
+        gauge!(CONNECTIONS_MAX, "protocol" => protocol).set(most as f64);
+        Self {
+            free: Arc::new(Semaphore::new(most)),
+            pending: Arc::default(),
+            begun: Arc::default(),
+            limit_logged: None,
+        }
+    }
+
+    /// Takes a place. While none is free, asks other connections to make room.
+    async fn take(&mut self) -> OwnedSemaphorePermit {
+        loop {
+            if let Ok(place) = self.free.clone().try_acquire_owned() {
+                return place;
+            }
+            if is_due(&mut self.limit_logged) {
+                tracing::warn!("the connection limit is reached, so new connections wait");
+            }
+            // Clients that say nothing must not keep out those that do.
+            if !self.pending.make_room() {
+                self.begun.make_room();
+            }
+            // The semaphore is never closed.
+            if let Ok(Ok(place)) = timeout(ROOM_PAUSE, self.free.clone().acquire_owned()).await {
+                return place;
+            }
+        }
     }
 }
 
