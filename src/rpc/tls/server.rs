@@ -4,7 +4,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use tokio_rustls::rustls::{
-    Error, InconsistentKeys, ServerConfig,
+    Error, InconsistentKeys, ServerConfig, SupportedProtocolVersion,
+    crypto::CryptoProvider,
     pki_types::UnixTime,
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
@@ -137,14 +138,42 @@ impl Files {
         clock: &SharedClock,
     ) -> Result<CurrentConfig, TlsProblem> {
         let provider = provider();
+        let (certified, not_after) = self.certified_key(&provider, clock.now())?;
+        let workloads = self.client_verifier(&provider)?;
+        let versions = versions(&settings.min_version);
+        let handshake = Handshake {
+            versions: versions.ok_or_else(unknown_version)?,
+            certificate: Arc::new(SingleCertAndKey::from(certified)),
+            time: Arc::new(Time(clock.clone())),
+            provider,
+            workloads,
+        };
+        let (grpc, http) = handshake.acceptors(&settings.partners)?;
+        let client_cas = self.client_ca.as_ref().map(Content::certificates).transpose()?;
+        Ok(CurrentConfig {
+            grpc,
+            http,
+            retired: CancellationToken::new(),
+            not_after,
+            client_ca_not_after: client_cas.and_then(|certificates| first_expiry(&certificates)),
+            digests: self.digests(),
+        })
+    }
+
+    /// Returns the certificate with its key, and the last second of its validity.
+    fn certified_key(
+        &self,
+        provider: &CryptoProvider,
+        now: UnixMillis,
+    ) -> Result<(CertifiedKey, UnixMillis), TlsProblem> {
         let chain = self.certificate.certificates()?;
         let facts = chain.first().and_then(|first| Certificate::read(first));
         let facts =
             facts.ok_or_else(|| self.certificate.problem("holds a certificate that can't be read"))?;
-        if let Some(problem) = problem_of(&facts, clock.now()) {
+        if let Some(problem) = problem_of(&facts, now) {
             return Err(self.certificate.problem(problem));
         }
-        let certified = CertifiedKey::from_der(chain, self.private_key.private_key()?, &provider);
+        let certified = CertifiedKey::from_der(chain, self.private_key.private_key()?, provider);
         let certified = certified.map_err(|error| {
             self.private_key.problem(match error {
                 Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
@@ -153,73 +182,98 @@ impl Files {
                 _ => "holds a key of a kind that TLS does not use",
             })
         })?;
-        let certified = Arc::new(certified);
-        let workloads: Option<Arc<dyn ClientCertVerifier>> = match &self.client_ca {
-            Some(client_ca) => {
-                let authorities = Arc::new(client_ca.authorities()?);
-                let verifier = WebPkiClientVerifier::builder_with_provider(authorities, provider.clone());
-                // Whether a caller needs a certificate is up to the method, because many come with a secret.
-                let verifier = verifier.allow_unauthenticated().build();
-                Some(verifier.map_err(|_| client_ca.problem("holds no usable authority"))?)
-            }
-            None => None,
+        Ok((certified, facts.not_after))
+    }
+
+    /// Returns what verifies certificates of workloads and operators; `None` without a client CA.
+    fn client_verifier(
+        &self,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsProblem> {
+        let Some(client_ca) = &self.client_ca else {
+            return Ok(None);
         };
-        let client_cas = self.client_ca.as_ref().map(Content::certificates).transpose()?;
-        let versions = versions(&settings.min_version);
-        let unknown = || TlsProblem::new(MIN_VERSION, "must be 1.2 or 1.3");
-        let versions = versions.ok_or_else(unknown)?;
-        let time: Arc<dyn TimeProvider> = Arc::new(Time(clock.clone()));
-        let config = |clients, protocols: &[&[u8]]| {
-            let config = ServerConfig::builder_with_details(provider.clone(), time.clone());
-            let config = config.with_protocol_versions(versions).map_err(|_| unknown())?;
-            let certificate = Arc::new(SingleCertAndKey::from(certified.clone()));
-            let mut config = config
-                .with_client_cert_verifier(clients)
-                .with_cert_resolver(certificate);
-            config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-            // A resumed session would keep a client certificate that has expired or whose authority is gone.
-            config.session_storage = Arc::new(NoServerSessionStorage {});
-            config.send_tls13_tickets = 0;
-            Ok(Arc::new(config))
-        };
+        let authorities = Arc::new(client_ca.authorities()?);
+        let verifier = WebPkiClientVerifier::builder_with_provider(authorities, provider.clone());
+        // Whether a caller needs a certificate is up to the method, because many come with a secret.
+        let verifier = verifier.allow_unauthenticated().build();
+        let verifier = verifier.map_err(|_| client_ca.problem("holds no usable authority"))?;
+        Ok(Some(verifier))
+    }
+}
+
+/// What the handshakes of all listeners have in common.
+struct Handshake {
+    provider: Arc<CryptoProvider>,
+    versions: &'static [&'static SupportedProtocolVersion],
+    certificate: Arc<SingleCertAndKey>,
+    time: Arc<dyn TimeProvider>,
+    workloads: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+impl Handshake {
+    /// Returns the acceptors of gRPC and of HTTP.
+    fn acceptors(
+        &self,
+        partners: &PartnerCertificates,
+    ) -> Result<(Arc<Acceptor>, Arc<Acceptor>), TlsProblem> {
         let (h2, both): (&[&[u8]], &[&[u8]]) = (&[b"h2"], &[b"h2", b"http/1.1"]);
         // The gateway in front of either listener is known by its certificate.
         let callers = || {
-            workloads
-                .clone()
-                .unwrap_or_else(WebPkiClientVerifier::no_client_auth)
+            let workloads = self.workloads.clone();
+            workloads.unwrap_or_else(WebPkiClientVerifier::no_client_auth)
         };
-        let anybody = || Arc::new(AnyCertificate(provider.signature_verification_algorithms));
-        let (grpc, http, partners) = match &settings.partners {
-            PartnerCertificates::None => (config(callers(), h2)?, config(callers(), both)?, None),
-            PartnerCertificates::Everywhere => (config(anybody(), h2)?, config(anybody(), both)?, None),
+        let anybody = || Arc::new(AnyCertificate(self.provider.signature_verification_algorithms));
+        let (grpc, http, at_host) = match partners {
+            PartnerCertificates::None => (self.config(callers(), h2)?, self.config(callers(), both)?, None),
+            PartnerCertificates::Everywhere => {
+                (self.config(anybody(), h2)?, self.config(anybody(), both)?, None)
+            }
             PartnerCertificates::AtHost(host) => {
-                let partners = (host.clone(), config(anybody(), both)?);
-                (config(anybody(), h2)?, config(callers(), both)?, Some(partners))
+                let at_host = (host.clone(), self.config(anybody(), both)?);
+                (
+                    self.config(anybody(), h2)?,
+                    self.config(callers(), both)?,
+                    Some(at_host),
+                )
             }
         };
         let acceptor = |config, partners, admits_partners| {
             Arc::new(Acceptor {
                 config,
                 partners,
-                workloads: workloads.clone(),
+                workloads: self.workloads.clone(),
                 admits_partners,
-                time: time.clone(),
+                time: self.time.clone(),
             })
         };
-        Ok(CurrentConfig {
-            grpc: acceptor(grpc, None, settings.partners != PartnerCertificates::None),
-            http: acceptor(
-                http,
-                partners,
-                settings.partners == PartnerCertificates::Everywhere,
-            ),
-            retired: CancellationToken::new(),
-            not_after: facts.not_after,
-            client_ca_not_after: client_cas.and_then(|certificates| first_expiry(&certificates)),
-            digests: self.digests(),
-        })
+        Ok((
+            acceptor(grpc, None, *partners != PartnerCertificates::None),
+            acceptor(http, at_host, *partners == PartnerCertificates::Everywhere),
+        ))
     }
+
+    fn config(
+        &self,
+        clients: Arc<dyn ClientCertVerifier>,
+        protocols: &[&[u8]],
+    ) -> Result<Arc<ServerConfig>, TlsProblem> {
+        let config = ServerConfig::builder_with_details(self.provider.clone(), self.time.clone());
+        let config = config.with_protocol_versions(self.versions);
+        let config = config.map_err(|_| unknown_version())?;
+        let mut config = config
+            .with_client_cert_verifier(clients)
+            .with_cert_resolver(self.certificate.clone());
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        // A resumed session would keep a client certificate that has expired or whose authority is gone.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Arc::new(config))
+    }
+}
+
+fn unknown_version() -> TlsProblem {
+    TlsProblem::new(MIN_VERSION, "must be 1.2 or 1.3")
 }
 
 /// Returns why clients would reject a server's certificate.
