@@ -283,16 +283,7 @@ async fn serve<P: Protocol>(
         span,
     };
 
-    let kind = match request.extensions().get::<CallerCertificate>() {
-        Some(certificate) => {
-            let identified = gateways.authorizer.identify(certificate, deadline);
-            let caller = context::scope(context.clone(), identified).await;
-            let kind = PeerKind::of(&caller);
-            request.extensions_mut().insert(caller);
-            kind
-        }
-        None => gateways.without_certificate(),
-    };
+    let kind = identify_peer(&gateways, &context, &mut request).await;
     let peer = request.extensions().get().map(|PeerAddress(ip)| *ip);
     context.address = gateways.address(kind, peer, request.headers());
     let limited_by = limited_address(kind, context.address, request.headers(), gateways.trusted_hops);
@@ -318,22 +309,7 @@ async fn serve<P: Protocol>(
             }
             Ok(call.answer(routes, request).await)
         };
-        let answer = AssertUnwindSafe(timeout_at(deadline, answer)).catch_unwind();
-        let answer = tokio::select! {
-            biased;
-            answer = answer => Some(answer),
-            () = cutoff.reached.cancelled() => None,
-        };
-        let mut response = match answer {
-            Some(Ok(Ok(Ok(response) | Err(response)))) => response,
-            Some(Ok(Err(_elapsed))) => protocol.error(Problem::deadline_exceeded().into()),
-            // The panic hook has already logged the panic and its place.
-            Some(Err(_panic)) => protocol.error(Problem::internal(&Panicked).into()),
-            None => {
-                cutoff.count();
-                protocol.error(Problem::stopping().into())
-            }
-        };
+        let mut response = complete(&protocol, answer, deadline, &cutoff).await;
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             response.headers_mut().insert(REQUEST_ID, value);
         }
@@ -341,6 +317,43 @@ async fn serve<P: Protocol>(
         response
     };
     context::scope(context, validation::scope(work)).await
+}
+
+/// Returns what the other end of the connection is. Puts the caller that its certificate names into the request's extensions.
+async fn identify_peer(gateways: &Gateways, context: &CallContext, request: &mut Request<Body>) -> PeerKind {
+    let Some(certificate) = request.extensions().get::<CallerCertificate>() else {
+        return gateways.without_certificate();
+    };
+    let identified = gateways.authorizer.identify(certificate, context.deadline);
+    let caller = context::scope(context.clone(), identified).await;
+    let kind = PeerKind::of(&caller);
+    request.extensions_mut().insert(caller);
+    kind
+}
+
+/// Returns the answer, or the error for one that panics, misses the deadline, or is not there when the drain ends all calls.
+async fn complete<P: Protocol>(
+    protocol: &P,
+    answer: impl Future<Output = Result<Response<Body>, Response<Body>>>,
+    deadline: Instant,
+    cutoff: &Cutoff,
+) -> Response<Body> {
+    let answer = AssertUnwindSafe(timeout_at(deadline, answer)).catch_unwind();
+    let answer = tokio::select! {
+        biased;
+        answer = answer => Some(answer),
+        () = cutoff.reached.cancelled() => None,
+    };
+    match answer {
+        Some(Ok(Ok(Ok(response) | Err(response)))) => response,
+        Some(Ok(Err(_elapsed))) => protocol.error(Problem::deadline_exceeded().into()),
+        // The panic hook has already logged the panic and its place.
+        Some(Err(_panic)) => protocol.error(Problem::internal(&Panicked).into()),
+        None => {
+            cutoff.count();
+            protocol.error(Problem::stopping().into())
+        }
+    }
 }
 
 /// A call of the routes.
