@@ -69,20 +69,19 @@ impl Harness {
 
     /// Starts a registry on this empty database.
     pub async fn start_on(database: TestDatabase) -> Self {
-        Self::start_with(database, false).await
+        Self::start_with(database, |_| {}).await
     }
 
     /// Starts a registry that requires a second operator, as `serve` does by default.
     pub async fn start_with_second_operator() -> Self {
-        Self::start_with(sqlite(), true).await
+        Self::start_with(sqlite(), |settings| settings.second_operator = true).await
     }
 
-    async fn start_with(database: TestDatabase, second_operator: bool) -> Self {
+    /// Starts a registry on this empty database, with settings that `change` has changed.
+    pub async fn start_with(database: TestDatabase, change: impl FnOnce(&mut Settings)) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let settings = Settings {
-            second_operator,
-            ..settings(&database, directory.path().join("key"))
-        };
+        let mut settings = settings(&database, directory.path().join("key"));
+        change(&mut settings);
         let clock = test_clock();
         let random: SharedRandom = Arc::new(SystemRandom);
         Registry::migrate(&settings).await.unwrap();

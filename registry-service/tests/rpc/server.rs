@@ -1,6 +1,6 @@
 //! The server itself: start, health and stop.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use accord::{
     random::SystemRandom,
@@ -14,13 +14,16 @@ use accord::{
     },
     testing::{sqlite, test_clock},
 };
-use registry_service::{permissions::SERVICES, server::Registry, store::migration::Migrator};
+use registry_service::{
+    config::Settings, permissions::SERVICES, server::Registry, store::migration::Migrator,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::Code;
+use tonic::{Code, Request};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
+use tonic_types::StatusExt;
 
 use crate::{
     client,
@@ -139,6 +142,31 @@ async fn plaintext_is_served_only_on_loopback() {
 }
 
 #[tokio::test]
+async fn an_address_that_calls_too_often_learns_when_to_come_again() {
+    let limited = |settings: &mut Settings| settings.service.address_calls_per_second = 1;
+    let harness = Harness::start_with(sqlite(), limited).await;
+    let list = async |address: &str| {
+        let mut request = Request::new(ListScopesRequest::default());
+        let forwarded = address.parse().unwrap();
+        request.metadata_mut().insert("x-forwarded-for", forwarded);
+        let mut scopes = ScopeServiceClient::new(harness.operator(Role::Auditor));
+        scopes.list_scopes(request).await
+    };
+    let status = loop {
+        if let Err(status) = list("192.0.2.1").await {
+            break status;
+        }
+    };
+    let wait = status.get_details_retry_info().unwrap().retry_delay.unwrap();
+    assert!(
+        Duration::ZERO < wait && wait <= Duration::from_secs(1),
+        "{wait:?}"
+    );
+    assert_rejected::<()>(Err(status), Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
+    ok(list("192.0.2.2").await);
+}
+
+#[tokio::test]
 async fn every_service_reports_its_health() {
     let harness = Harness::start().await;
     let mut health = HealthClient::new(harness.anonymous());
@@ -176,7 +204,7 @@ async fn a_stopped_server_is_replaced_by_another_one() {
     let serving = tokio::spawn(registry.serve(Listeners::plaintext(listener, None), shutdown.clone()));
     let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
     let mut scopes = ScopeServiceClient::new(channel.connect().await.unwrap());
-    let mut request = tonic::Request::new(ListScopesRequest::default());
+    let mut request = Request::new(ListScopesRequest::default());
     request
         .metadata_mut()
         .insert("authorization", format!("Bearer {token}").parse().unwrap());
