@@ -64,6 +64,8 @@ pub mod clock;
 pub mod dpop;
 #[cfg(feature = "service")]
 pub mod keys;
+#[cfg(feature = "verify")]
+pub mod lock;
 #[cfg(feature = "service")]
 pub mod log_limit;
 #[cfg(feature = "service")]

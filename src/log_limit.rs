@@ -1,9 +1,8 @@
 //! Limits how often the log repeats itself: during an outage each call fails for the same reason.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
+
+use crate::lock::Lock;
 
 /// The most texts that are told apart. More of them within a period count as one.
 const MAX_TEXTS: usize = 32;
@@ -12,7 +11,7 @@ const MAX_TEXTS: usize = 32;
 #[derive(Debug)]
 pub struct LogLimit {
     period: Duration,
-    texts: Mutex<Vec<Logged>>,
+    texts: Lock<Vec<Logged>>,
 }
 
 #[derive(Debug)]
@@ -28,7 +27,7 @@ impl LogLimit {
     pub const fn new(period: Duration) -> Self {
         Self {
             period,
-            texts: Mutex::new(Vec::new()),
+            texts: Lock::new(Vec::new()),
         }
     }
 
@@ -38,7 +37,7 @@ impl LogLimit {
     }
 
     fn check_at(&self, text: &str, now: Instant) -> Option<u64> {
-        let mut texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut texts = self.texts.lock();
         let is_recent = |logged: &Logged| now.saturating_duration_since(logged.at) < self.period;
         let known = texts.iter().position(|logged| logged.text == text);
         let text = if known.is_none() {
@@ -102,6 +101,6 @@ mod tests {
         let (limit, start) = (LogLimit::new(PERIOD), Instant::now());
         let passed = (0..10_000).filter(|number| limit.check_at(&number.to_string(), start).is_some());
         assert!(passed.count() <= MAX_TEXTS + 1);
-        assert!(limit.texts.lock().is_ok_and(|texts| texts.len() <= MAX_TEXTS + 1));
+        assert!(limit.texts.lock().len() <= MAX_TEXTS + 1);
     }
 }

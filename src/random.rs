@@ -1,11 +1,10 @@
 //! Randomness. Code receives a [`Random`] as a parameter, so that tests can repeat a run.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{fmt, sync::Arc};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use crate::lock::Lock;
 
 /// A source of random bytes.
 pub trait Random: Send + Sync + fmt::Debug {
@@ -31,18 +30,18 @@ impl Random for SystemRandom {
 /// Returns the same bytes for the same seed. For tests only.
 #[derive(derive_more::Debug)]
 #[debug("SeededRandom {{ .. }}")]
-pub struct SeededRandom(Mutex<StdRng>);
+pub struct SeededRandom(Lock<StdRng>);
 
 impl SeededRandom {
     /// Creates a source from a seed.
     pub fn new(seed: u64) -> Self {
-        Self(Mutex::new(StdRng::seed_from_u64(seed)))
+        Self(Lock::new(StdRng::seed_from_u64(seed)))
     }
 }
 
 impl Random for SeededRandom {
     fn fill(&self, bytes: &mut [u8]) {
-        let mut generator = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut generator = self.0.lock();
         generator.fill_bytes(bytes);
     }
 }

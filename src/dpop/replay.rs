@@ -13,14 +13,14 @@ use std::{
     collections::HashSet,
     fmt,
     hash::{BuildHasher, RandomState},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::MutexGuard,
     time::Duration,
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::{MAX_AGE_SECS, MAX_AHEAD_SECS, VerifiedProof};
-use crate::clock::UnixMillis;
+use crate::{clock::UnixMillis, lock::Lock};
 
 /// Parts with a lock of their own.
 const SHARDS: usize = 16;
@@ -53,7 +53,7 @@ pub enum ReplayError {
 
 /// The proofs that were used and would still be accepted.
 pub struct ReplayCache {
-    shards: [Mutex<Shard>; SHARDS],
+    shards: [Lock<Shard>; SHARDS],
     /// Keyed at random, so that nobody can aim at a shard or at an owner's place.
     hasher: RandomState,
 }
@@ -77,7 +77,7 @@ struct Set {
 impl Default for ReplayCache {
     fn default() -> Self {
         Self {
-            shards: array::from_fn(|_| Mutex::default()),
+            shards: array::from_fn(|_| Lock::default()),
             hasher: RandomState::new(),
         }
     }
@@ -130,7 +130,7 @@ impl ReplayCache {
 
     fn shard(&self, index: usize) -> MutexGuard<'_, Shard> {
         // A panic leaves no set half changed.
-        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[index].lock()
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
@@ -33,6 +33,8 @@ use tokio_rustls::{
 use tonic::transport::Endpoint;
 use tower::Service;
 use zeroize::Zeroizing;
+
+use crate::lock::Lock;
 
 pub(crate) mod pem;
 
@@ -90,7 +92,7 @@ pub enum TlsFile {
 #[derive(Clone)]
 pub struct ClientTls {
     files: Arc<TlsFiles>,
-    current: Arc<Mutex<Current>>,
+    current: Arc<Lock<Current>>,
 }
 
 struct Current {
@@ -139,7 +141,7 @@ impl ClientTls {
         };
         Ok(Self {
             files: Arc::new(files),
-            current: Arc::new(Mutex::new(current)),
+            current: Arc::new(Lock::new(current)),
         })
     }
 
@@ -151,7 +153,7 @@ impl ClientTls {
     pub fn reload(&self) -> Result<(), TlsFileError> {
         let contents = Contents::read(&self.files)?;
         let digests = contents.digests();
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.lock();
         let is_settled = current.last == digests;
         current.last.clone_from(&digests);
         if is_settled && current.digests != digests {
@@ -166,18 +168,18 @@ impl ClientTls {
 
     /// Returns how often the files have changed. A connection of an older generation presents an older certificate.
     pub fn generation(&self) -> u64 {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.lock();
         current.generation
     }
 
     /// Returns the certificates that new connections use.
     pub fn certificates(&self) -> Certificates {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.lock();
         current.certificates.clone()
     }
 
     fn config(&self) -> Arc<ClientConfig> {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.lock();
         current.config.clone()
     }
 }

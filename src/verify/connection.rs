@@ -1,9 +1,6 @@
 //! The connection of a [`Checker`](super::Checker) to token-service, which follows the files of its TLS.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use http::Uri;
 use tokio::{task::spawn_blocking, time::Instant};
@@ -11,6 +8,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
+    lock::Lock,
     tls::{ClientTls, Connector, Destination, Name, endpoint},
     token::v1::token_service_client::TokenServiceClient,
 };
@@ -20,7 +18,7 @@ const RELOAD_PERIOD: Duration = Duration::from_secs(2);
 
 /// A channel to token-service.
 pub(super) struct Connection {
-    current: Mutex<Current>,
+    current: Lock<Current>,
     /// What opens another channel; `None` for a channel of the caller.
     tls: Option<(Endpoint, Connector)>,
 }
@@ -68,7 +66,7 @@ impl Connection {
             looked_at: Instant::now(),
         };
         Self {
-            current: Mutex::new(current),
+            current: Lock::new(current),
             tls,
         }
     }
@@ -110,6 +108,6 @@ impl Connection {
     }
 
     fn current<T>(&self, access: impl FnOnce(&mut Current) -> T) -> T {
-        access(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner))
+        access(&mut self.current.lock())
     }
 }

@@ -10,13 +10,14 @@ mod threads;
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use accord::{
     keys::DataKey,
+    lock::Lock,
     metrics::{ARGON2_QUEUE, ARGON2_REJECTED, ARGON2_WAIT},
     random::SharedRandom,
     store::keyring::SharedKeyring,
@@ -59,7 +60,7 @@ pub struct Hasher {
     secrets: Queue,
     new_hashes: Queue,
     /// A lock for each secret that is being checked.
-    check_locks: Arc<Mutex<HashMap<SecretId, Weak<tokio::sync::Mutex<()>>>>>,
+    check_locks: Arc<Lock<HashMap<SecretId, Weak<tokio::sync::Mutex<()>>>>>,
     runs: Arc<AtomicU64>,
 }
 
@@ -145,7 +146,7 @@ impl Hasher {
     /// Waits until no other run checks this secret.
     async fn lock(&self, secret_id: &SecretId) -> Result<OwnedMutexGuard<()>> {
         let lock = {
-            let mut locks = self.check_locks.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut locks = self.check_locks.lock();
             locks.retain(|_, lock| lock.strong_count() > 0);
             let known = locks.get(secret_id).and_then(Weak::upgrade);
             known.unwrap_or_else(|| {

@@ -7,13 +7,14 @@
 use std::{
     mem,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Weak,
         mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
     },
     thread,
     time::Duration,
 };
 
+use accord::lock::Lock;
 use argon2::{Argon2, Block};
 use tokio::sync::oneshot;
 use zeroize::Zeroize;
@@ -33,7 +34,7 @@ pub(super) struct Threads {
     name: &'static str,
     nice: bool,
     /// The idle threads. The last one gets the next run, so that light load uses the memory of few threads.
-    idle: Mutex<Vec<SyncSender<Work>>>,
+    idle: Lock<Vec<SyncSender<Work>>>,
 }
 
 impl Threads {
@@ -43,7 +44,7 @@ impl Threads {
         Arc::new(Self {
             name,
             nice,
-            idle: Mutex::default(),
+            idle: Lock::default(),
         })
     }
 
@@ -69,7 +70,7 @@ impl Threads {
     }
 
     fn assign(self: &Arc<Self>, work: Work) -> Result<()> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = self.idle.lock().pop();
         match idle {
             Some(idle) => idle.send(work).map_err(|_| Error::Hashing),
             None => self.start(work),
@@ -90,7 +91,7 @@ impl Threads {
     /// Adds the calling thread to the idle ones. Its next work arrives on the receiver.
     fn idle(&self) -> Receiver<Work> {
         let (sender, works) = mpsc::sync_channel(1);
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         idle.push(sender);
         works
     }

@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -22,6 +22,7 @@ use tonic_health::pb::{
 };
 
 use super::target::{ResolvedAddress, Target};
+use crate::lock::Lock;
 
 /// How often names are resolved and the files of TLS are read, while there are calls.
 const REFRESH_PERIOD: Duration = Duration::from_secs(2);
@@ -36,7 +37,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Peers {
     target: Target,
-    state: Mutex<State>,
+    state: Lock<State>,
 }
 
 #[derive(Debug, Default)]
@@ -107,7 +108,7 @@ impl Peers {
     pub(super) fn new(target: Target) -> Self {
         Self {
             target,
-            state: Mutex::default(),
+            state: Lock::default(),
         }
     }
 
@@ -231,6 +232,6 @@ impl Peers {
     }
 
     fn state<T>(&self, access: impl FnOnce(&mut State) -> T) -> T {
-        access(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+        access(&mut self.state.lock())
     }
 }

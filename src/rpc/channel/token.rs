@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::{
     keys::read_secret_text,
+    lock::Lock,
     text::opaque::{OpaqueToken, TokenKind},
     verify::bearer,
 };
@@ -26,7 +27,7 @@ const READ_PERIOD: Duration = Duration::from_secs(1);
 #[debug("HopToken {{ .. }}")]
 pub struct HopToken {
     file: Option<PathBuf>,
-    current: Arc<Mutex<(HeaderValue, Instant)>>,
+    current: Arc<Lock<(HeaderValue, Instant)>>,
 }
 
 impl HopToken {
@@ -44,20 +45,20 @@ impl HopToken {
         let current = (header(token), Instant::now());
         Self {
             file,
-            current: Arc::new(Mutex::new(current)),
+            current: Arc::new(Lock::new(current)),
         }
     }
 
     /// Returns the value of the `authorization` header.
     pub(super) fn header(&self) -> HeaderValue {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.lock();
         current.0.clone()
     }
 
     /// Reads the file again, at most once a second, because the token in `rejected` was rejected. Returns whether there
     /// is another token by now.
     pub(super) fn reread(&self, rejected: &HeaderValue) -> bool {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.lock();
         if current.0 != *rejected {
             return true;
         }
@@ -85,7 +86,7 @@ impl HopToken {
 impl HopToken {
     /// Lets the file be read again at once.
     pub(super) fn forget_read_time(&self) {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.lock();
         current.1 = current.1.checked_sub(READ_PERIOD).unwrap_or(current.1);
     }
 }

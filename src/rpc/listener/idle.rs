@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -13,6 +13,8 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep},
 };
+
+use crate::lock::Lock;
 
 /// How long a connection has no call before it may be asked to make room. A client that has just connected, or just received
 /// a response, may be about to call.
@@ -85,7 +87,7 @@ impl Drop for ActiveCall {
 
 /// The connections that have begun, by the addresses of their calls in memory.
 #[derive(Debug, Default)]
-pub(super) struct OpenConnections(Mutex<HashMap<usize, Arc<Calls>>>);
+pub(super) struct OpenConnections(Lock<HashMap<usize, Arc<Calls>>>);
 
 impl OpenConnections {
     /// Adds a connection that has begun, until its guard is dropped.
@@ -123,7 +125,7 @@ impl OpenConnections {
     }
 
     fn map<T>(&self, access: impl FnOnce(&mut HashMap<usize, Arc<Calls>>) -> T) -> T {
-        access(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        access(&mut self.0.lock())
     }
 }
 

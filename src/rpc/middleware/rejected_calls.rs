@@ -10,7 +10,7 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard},
     time::Duration,
 };
 
@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use super::limits::network;
 use crate::{
     clock::{SharedClock, UnixMillis},
+    lock::Lock,
     random::SystemRandom,
     rpc::context::NotedCaller,
     store::{
@@ -62,7 +63,7 @@ pub(in crate::rpc) struct RejectedCalls(Arc<Inner>);
 struct Inner {
     db: Database,
     clock: SharedClock,
-    minute: Mutex<Minute>,
+    minute: Lock<Minute>,
     /// Held during a write, so that floods use one connection, and the last write waits for one that runs.
     writing: tokio::sync::Mutex<()>,
 }
@@ -107,7 +108,7 @@ impl RejectedCalls {
         Self(Arc::new(Inner {
             db,
             clock,
-            minute: Mutex::default(),
+            minute: Lock::default(),
             writing: tokio::sync::Mutex::default(),
         }))
     }
@@ -206,7 +207,7 @@ impl RejectedCalls {
     }
 
     fn minute(&self) -> MutexGuard<'_, Minute> {
-        self.0.minute.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.minute.lock()
     }
 }
 

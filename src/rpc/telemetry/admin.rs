@@ -4,13 +4,7 @@
 //! It is served from the start of the process to its end. `/livez` depends on nothing, so that an outage of the database
 //! restarts no replica.
 
-use std::{
-    convert::Infallible,
-    io::ErrorKind,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{convert::Infallible, io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use axum::{
@@ -36,7 +30,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
 
 use super::metrics;
-use crate::rpc::config::AdminListen;
+use crate::{lock::Lock, rpc::config::AdminListen};
 
 /// The most connections. Further ones wait.
 const MAX_CONNECTIONS: usize = 64;
@@ -51,24 +45,24 @@ const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Whether a service is ready, and why not. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Readiness(Arc<Mutex<Option<String>>>);
+pub struct Readiness(Arc<Lock<Option<String>>>);
 
 impl Default for Readiness {
     /// A service that starts is not ready.
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Some("the service is starting".to_owned()))))
+        Self(Arc::new(Lock::new(Some("the service is starting".to_owned()))))
     }
 }
 
 impl Readiness {
     /// Returns why the service is not ready; `None` if it is.
     pub fn problem(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 
     /// Sets why the service is not ready. The text holds nothing secret.
     pub fn set(&self, problem: Option<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+        *self.0.lock() = problem;
     }
 }
 

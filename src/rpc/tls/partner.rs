@@ -3,7 +3,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use arc_swap::ArcSwap;
@@ -18,7 +18,7 @@ use super::{
     peer::ClientCertificate,
     provider,
 };
-use crate::{clock::UnixMillis, rpc::tls::TlsProblem};
+use crate::{clock::UnixMillis, lock::Lock, rpc::tls::TlsProblem};
 
 /// The key of the setting of the file.
 const PARTNER_CA: &str = "partner_ca";
@@ -33,7 +33,7 @@ pub struct PartnerAuthorities {
     client_ca: Arc<Path>,
     current: Arc<ArcSwap<CurrentAuthorities>>,
     /// What the last look found.
-    last: Arc<Mutex<Digest>>,
+    last: Arc<Lock<Digest>>,
 }
 
 struct CurrentAuthorities {
@@ -52,7 +52,7 @@ impl PartnerAuthorities {
         Ok(Self {
             path: PathBuf::from(path).into(),
             client_ca: PathBuf::from(client_ca).into(),
-            last: Arc::new(Mutex::new(current.digest)),
+            last: Arc::new(Lock::new(current.digest)),
             current: Arc::new(ArcSwap::from_pointee(current)),
         })
     }
@@ -67,10 +67,7 @@ impl PartnerAuthorities {
         let content = Content::read(PARTNER_CA, &self.path)?;
         let read = CurrentAuthorities::new(&content, &self.client_ca)?;
         let digest = read.digest;
-        let before = std::mem::replace(
-            &mut *self.last.lock().unwrap_or_else(PoisonError::into_inner),
-            digest,
-        );
+        let before = std::mem::replace(&mut *self.last.lock(), digest);
         if before == digest && self.current.load().digest != digest {
             self.current.store(Arc::new(read));
             tracing::info!("changed authorities of partners count");

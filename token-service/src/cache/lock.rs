@@ -1,19 +1,19 @@
-//! A mutex that stays usable after a panic. Tests count how often locks are taken.
+//! Locks of the cache. Tests count how often they are taken.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 
-/// A mutex for state that is sound after every statement.
+/// A lock that tests count.
 #[derive(Debug, Default)]
-pub(super) struct Lock<T>(Mutex<T>);
+pub(super) struct Lock<T>(accord::lock::Lock<T>);
 
 impl<T> Lock<T> {
     pub(super) fn new(value: T) -> Self {
-        Self(Mutex::new(value))
+        Self(accord::lock::Lock::new(value))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, T> {
         count();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

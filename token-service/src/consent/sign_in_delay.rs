@@ -7,12 +7,13 @@
 use std::{
     array::from_fn,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard},
     time::Duration,
 };
 
 use accord::{
     clock::UnixMillis,
+    lock::Lock,
     random::Random,
     text::{account_name::AccountName, id::TenantId, parts::with_lengths},
 };
@@ -52,7 +53,7 @@ pub struct SignInDelays(Arc<Inner>);
 
 struct Inner {
     key: hmac::Key,
-    tallies: Mutex<[Tally; 3]>,
+    tallies: Lock<[Tally; 3]>,
 }
 
 /// An attempt under way. It counts as a failure from its beginning, and stays one unless [`Self::succeeded`] forgets it:
@@ -78,7 +79,7 @@ impl SignInDelays {
         random.fill(&mut *key);
         Self(Arc::new(Inner {
             key: hmac::Key::new(hmac::HMAC_SHA256, &*key),
-            tallies: Mutex::new(from_fn(|_| Tally::new(max_keys))),
+            tallies: Lock::new(from_fn(|_| Tally::new(max_keys))),
         }))
     }
 
@@ -154,7 +155,7 @@ impl SignInDelays {
     }
 
     fn tallies(&self) -> MutexGuard<'_, [Tally; 3]> {
-        self.0.tallies.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.tallies.lock()
     }
 }
 

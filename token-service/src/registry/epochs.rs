@@ -1,11 +1,9 @@
 //! Whether the registry's answers count: those of two databases don't.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use accord::{
+    lock::Lock,
     log_limit::LogLimit,
     position::{Epoch, Position},
     registry::v1 as pb,
@@ -21,7 +19,7 @@ pub const SILENCE: Duration = Duration::from_secs(5);
 
 /// The epochs of the last answers, and when each answered last.
 #[derive(Debug, Default)]
-pub(super) struct Epochs(Mutex<Vec<(Epoch, Instant)>>);
+pub(super) struct Epochs(Lock<Vec<(Epoch, Instant)>>);
 
 impl Epochs {
     /// Notes the position of an answer. Rejects it if another epoch answered within [`SILENCE`]: then two registries serve
@@ -31,7 +29,7 @@ impl Epochs {
         static LIMIT: LogLimit = LogLimit::new(SILENCE);
         let pb::FeedPosition { epoch, seq } = position.ok_or_else(|| unexpected("position"))?;
         let epoch = Epoch::parse(&epoch).map_err(|_| unexpected("epoch"))?;
-        let mut answered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answered = self.0.lock();
         answered.retain(|(other, at)| *other != epoch && at.elapsed() < SILENCE);
         answered.push((epoch.clone(), Instant::now()));
         if answered.len() == 1 {

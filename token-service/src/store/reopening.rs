@@ -4,12 +4,13 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard},
     time::Duration,
 };
 
 use accord::{
     clock::{SharedClock, UnixMillis},
+    lock::Lock,
     random::SharedRandom,
     store::{
         Database, StoreError, Transaction,
@@ -43,7 +44,7 @@ pub(super) struct Reopenings {
     db: Database,
     clock: SharedClock,
     random: SharedRandom,
-    under_way: Mutex<HashSet<[u8; 32]>>,
+    under_way: Lock<HashSet<[u8; 32]>>,
 }
 
 /// A redemption, for as long as its tokens have not left. Dropping it makes the code usable again.
@@ -97,7 +98,7 @@ impl Reopenings {
             db,
             clock,
             random,
-            under_way: Mutex::default(),
+            under_way: Lock::default(),
         })
     }
 
@@ -119,7 +120,7 @@ impl Reopenings {
     }
 
     fn under_way(&self) -> MutexGuard<'_, HashSet<[u8; 32]>> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+        self.under_way.lock()
     }
 
     /// Tries until it is done, or the code has expired.

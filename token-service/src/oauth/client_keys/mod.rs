@@ -3,12 +3,13 @@
 //! Anybody can name a client, and so cause a fetch from its URL: at most one a minute for each client.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard},
     time::Duration,
 };
 
 use accord::{
     clock::{SharedClock, UnixMillis},
+    lock::Lock,
     log_limit::LogLimit,
     text::id::ClientId,
 };
@@ -48,14 +49,14 @@ pub struct ClientKeySets {
 /// The keys of one URL.
 #[derive(Default)]
 struct Slot {
-    fetched: Mutex<Fetched>,
+    fetched: Lock<Fetched>,
     /// Held by the call that fetches. Only calls that can't do with the keys in memory wait for it.
     fetching: tokio::sync::Mutex<()>,
 }
 
 impl Slot {
     fn fetched(&self) -> MutexGuard<'_, Fetched> {
-        self.fetched.lock().unwrap_or_else(PoisonError::into_inner)
+        self.fetched.lock()
     }
 }
 

@@ -6,12 +6,13 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard},
     time::Duration,
 };
 
 use accord::{
     error::v1::ErrorReason,
+    lock::Lock,
     rpc::status::reason_name,
     store::{Database, StoreError, Transaction},
     text::id::{GrantId, TenantId},
@@ -42,7 +43,7 @@ type Key = (TenantId, GrantId, Day, &'static str);
 /// The counts that are not written yet.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Rejections {
-    waiting: Mutex<HashMap<Key, i64>>,
+    waiting: Lock<HashMap<Key, i64>>,
     /// Held during a write, so that the last write before the end waits for one that runs.
     writing: tokio::sync::Mutex<()>,
 }
@@ -65,7 +66,7 @@ impl Rejections {
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<Key, i64>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 
     async fn write(&self, db: &Database) {
