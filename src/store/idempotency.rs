@@ -82,7 +82,7 @@ pub struct Creation {
 
 /// Whether a creating call is new or repeated.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum CreationOutcome {
     /// The call is new: create, then call [`Reservation::complete`].
     New(Reservation),
     /// The call was answered before: return the same answer.
@@ -181,7 +181,7 @@ pub async fn begin(
     clock: &dyn Clock,
     random: &dyn Random,
     creation: &Creation,
-) -> Result<Outcome, StoreError> {
+) -> Result<CreationOutcome, StoreError> {
     let secrets = prepare(keyring, random, creation)?;
     begin_prepared(tx, keyring, clock, creation, secrets).await
 }
@@ -193,7 +193,7 @@ pub async fn begin_prepared(
     clock: &dyn Clock,
     creation: &Creation,
     secrets: Derivation,
-) -> Result<Outcome, StoreError> {
+) -> Result<CreationOutcome, StoreError> {
     let has_content = |key: &DataKey, row: &row::Model| content_mac(key, creation).ct_eq(&row.content).into();
     begin_if(tx, keyring, clock, (creation, secrets), has_content).await
 }
@@ -205,7 +205,7 @@ pub async fn begin_with_any_content(
     clock: &dyn Clock,
     random: &dyn Random,
     creation: &Creation,
-) -> Result<Outcome, StoreError> {
+) -> Result<CreationOutcome, StoreError> {
     let secrets = prepare(keyring, random, creation)?;
     begin_if(tx, keyring, clock, (creation, secrets), |_, _| true).await
 }
@@ -217,9 +217,9 @@ async fn begin_if(
     clock: &dyn Clock,
     (creation, secrets): (&Creation, Derivation),
     repeats: impl Fn(&DataKey, &row::Model) -> bool,
-) -> Result<Outcome, StoreError> {
+) -> Result<CreationOutcome, StoreError> {
     let Some(request_id) = creation.request_id else {
-        return Ok(Outcome::New(Reservation { secrets, row: None }));
+        return Ok(CreationOutcome::New(Reservation { secrets, row: None }));
     };
     let current = &secrets.key;
 
@@ -252,7 +252,7 @@ async fn begin_if(
         let insert = row::Entity::insert(new).on_conflict(unless_present);
         if insert.exec_without_returning(tx).await? == 1 {
             let row = Some(row);
-            return Ok(Outcome::New(Reservation { secrets, row }));
+            return Ok(CreationOutcome::New(Reservation { secrets, row }));
         }
         if let Some(outcome) = replay(tx, keyring, clock, request_id, &request_key, &repeats).await? {
             return Ok(outcome);
@@ -270,7 +270,7 @@ async fn replay(
     request_id: Uuid,
     request_key: &[u8; 32],
     repeats: impl Fn(&DataKey, &row::Model) -> bool,
-) -> Result<Option<Outcome>, StoreError> {
+) -> Result<Option<CreationOutcome>, StoreError> {
     // Locks the row, so that `delete_expired` does not change it before this transaction ends.
     let find = row::Entity::find_by_id(request_key.to_vec());
     let Some(row) = find.lock_one(tx).await? else {
@@ -289,7 +289,7 @@ async fn replay(
     if row.resource_id.is_empty() {
         return Err(StoreError::Corrupt("a request id without its resource"));
     }
-    Ok(Some(Outcome::Replay {
+    Ok(Some(CreationOutcome::Replay {
         resource_id: row.resource_id,
         secrets: Derivation {
             key,

@@ -5,7 +5,7 @@ use accord::{
     store::{
         Creation, Database, Keyed, StoreError,
         audit::{ActorKind, Event, Origin},
-        idempotency::{Derivation, Outcome},
+        idempotency::{CreationOutcome, Derivation},
         rows::{self, Authentic, ProtectedRows},
     },
     text::{
@@ -51,14 +51,14 @@ impl Store {
         };
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
-            Outcome::Replay { resource_id, secrets } => {
+            CreationOutcome::Replay { resource_id, secrets } => {
                 let row = Entity::find_by_id(resource_id).read_one(&tx).await?;
                 let row = row.ok_or(corrupt("idempotency"))?;
                 let id = row.caller_id.clone();
                 let replay = (caller(row)?, token(&secrets));
                 return self.commit_replay(tx, creation, &id, replay).await;
             }
-            Outcome::New(reservation) => reservation,
+            CreationOutcome::New(reservation) => reservation,
         };
         let (id, action, detail) = match caller_type {
             CallerType::Operator => {

@@ -5,7 +5,7 @@ use accord::{
     store::{
         Creation, Keyed, StoreError,
         audit::{Event, Origin},
-        idempotency::Outcome,
+        idempotency::CreationOutcome,
         rows::{self, Authentic, ProtectedRows},
     },
     text::{
@@ -52,14 +52,14 @@ impl Store {
             .detail_if("expire_time", end);
         let (tx, outcome, secret) = self.begin_secret(creation, new).await?;
         let reservation = match outcome {
-            Outcome::Replay { resource_id, secrets } => {
+            CreationOutcome::Replay { resource_id, secrets } => {
                 let (issued, handover) = self.reissue(&tx, &resource_id, &secrets).await?;
                 let secret = find(&tx, &issued.client_id, &issued.secret_id).await?;
                 let replay = (secret.ok_or(corrupt("idempotency"))?, handover);
                 let subject = issued.secret_id.as_str();
                 return self.commit_replay(tx, creation, subject, replay).await;
             }
-            Outcome::New(reservation) => reservation,
+            CreationOutcome::New(reservation) => reservation,
         };
         let (issued, handover) = self.issue(&tx, &creation.origin, secret, reservation).await?;
         let event = event.subject(issued.secret_id.as_str());

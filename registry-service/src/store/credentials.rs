@@ -13,7 +13,7 @@ use accord::{
     store::{
         Creation, Keyed, Transaction,
         audit::Origin,
-        idempotency::{self, Derivation, Outcome, Reservation},
+        idempotency::{self, CreationOutcome, Derivation, Reservation},
         rows::{self, Locked, ProtectedRows},
     },
     text::{
@@ -81,7 +81,7 @@ impl Store {
         &self,
         creation: &Creation,
         new: NewSecret,
-    ) -> Result<(Transaction, Outcome, HashedSecret)> {
+    ) -> Result<(Transaction, CreationOutcome, HashedSecret)> {
         let keyring = self.keyring.get().await?;
         let secrets = idempotency::prepare(&keyring, &*self.random, creation)?;
         let hashed = Box::pin(self.hash_secret(new, &secrets)).await?;

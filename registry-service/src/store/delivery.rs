@@ -7,7 +7,7 @@ use accord::{
         Creation, Transaction,
         audit::{Event, Origin},
         change,
-        idempotency::Outcome,
+        idempotency::CreationOutcome,
         rows::{Locked, ProtectedRows},
     },
     text::{
@@ -49,12 +49,12 @@ impl Store {
         };
         let (tx, outcome, secret) = self.begin_secret(creation, new).await?;
         let reservation = match outcome {
-            Outcome::Replay { resource_id, secrets } => {
+            CreationOutcome::Replay { resource_id, secrets } => {
                 let (issued, handover) = self.reissue(&tx, &resource_id, &secrets).await?;
                 let subject = issued.secret_id.as_str();
                 return self.commit_replay(tx, creation, subject, link(handover)?).await;
             }
-            Outcome::New(reservation) => reservation,
+            CreationOutcome::New(reservation) => reservation,
         };
         // Serializes calls for one client, so that each sees the links that the calls before it created.
         lock_client(&tx, client_id).await?;

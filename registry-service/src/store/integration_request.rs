@@ -5,7 +5,7 @@ use accord::{
     store::{
         Creation, Keyed, Transaction,
         audit::{Event, Origin},
-        idempotency::Outcome,
+        idempotency::CreationOutcome,
         rows::{self, Authentic, Locked, ProtectedRows},
     },
     text::{
@@ -51,11 +51,11 @@ impl Store {
     ) -> Result<IntegrationRequest> {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
-            Outcome::Replay { resource_id, .. } => {
+            CreationOutcome::Replay { resource_id, .. } => {
                 let row = Entity::find_by_id(resource_id).read_one(&tx).await?;
                 return integration_request(row.ok_or(corrupt("idempotency"))?);
             }
-            Outcome::New(reservation) => reservation,
+            CreationOutcome::New(reservation) => reservation,
         };
         let mut violations = Violations::default();
         check_references(&tx, &mut violations, &new.references()).await?;

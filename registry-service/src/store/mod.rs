@@ -13,7 +13,7 @@ use accord::{
         Creation, Database, StoreError, Transaction,
         audit::{self, ActorKind, Event, EventRow, Origin, operator_actions},
         change::{self, Change},
-        idempotency::{self, Derivation, Outcome},
+        idempotency::{self, CreationOutcome, Derivation},
         keyring::SharedKeyring,
         log,
         rows::{self, Authentic, Protected, ProtectedRows, RowTable},
@@ -136,7 +136,7 @@ impl Store {
     }
 
     /// Begins the transaction of a creating call, which may be a repeated one.
-    async fn begin_creation(&self, creation: &Creation) -> Result<(Transaction, Outcome)> {
+    async fn begin_creation(&self, creation: &Creation) -> Result<(Transaction, CreationOutcome)> {
         let keyring = self.keyring.get().await?;
         let tx = self.db.write().await?;
         // Boxed, as others here: the futures of creating calls are deep.
@@ -150,7 +150,7 @@ impl Store {
         &self,
         creation: &Creation,
         secrets: Derivation,
-    ) -> Result<(Transaction, Outcome)> {
+    ) -> Result<(Transaction, CreationOutcome)> {
         let keyring = self.keyring.get().await?;
         let tx = self.db.write().await?;
         let begun = idempotency::begin_prepared(&tx, &keyring, &*self.clock, creation, secrets);

@@ -5,7 +5,7 @@ use accord::{
     store::{
         Creation, Keyed,
         audit::{Event, Origin},
-        idempotency::Outcome,
+        idempotency::CreationOutcome,
         rows::{self, Authentic, ProtectedRows},
     },
     text::{
@@ -36,7 +36,7 @@ impl Store {
     pub async fn create_scope(&self, creation: &Creation, new: NewScope) -> Result<Scope> {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let name = &new.name;
-        let Outcome::New(reservation) = outcome else {
+        let CreationOutcome::New(reservation) = outcome else {
             return find(&tx, name).await?.ok_or(corrupt("idempotency"));
         };
         let now = self.now().as_millis();

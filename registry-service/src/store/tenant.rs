@@ -6,7 +6,7 @@ use accord::{
         Creation, Keyed, StoreError, Transaction,
         audit::{Event, Origin},
         change::Change,
-        idempotency::Outcome,
+        idempotency::CreationOutcome,
         rows::{self, Authentic, Locked, ProtectedRows},
     },
     text::{
@@ -37,7 +37,7 @@ impl Store {
     pub async fn create_tenant(&self, creation: &Creation, new: NewTenant) -> Result<Tenant> {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let id = &new.tenant_id;
-        let Outcome::New(reservation) = outcome else {
+        let CreationOutcome::New(reservation) = outcome else {
             return find(&tx, id).await?.ok_or(corrupt("idempotency"));
         };
         let now = self.now().as_millis();

@@ -6,7 +6,7 @@ use accord::{
         Creation, Keyed, StoreError, Transaction,
         audit::{Event, Origin},
         change::Change,
-        idempotency::Outcome,
+        idempotency::CreationOutcome,
         rows::{self, Authentic, Locked, ProtectedRows},
     },
     text::{
@@ -46,7 +46,7 @@ impl Store {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let tenant_id = &new.tenant_id;
         let reservation = match outcome {
-            Outcome::Replay { resource_id, secrets } => {
+            CreationOutcome::Replay { resource_id, secrets } => {
                 let user_id = UserId::parse(&resource_id).map_err(|_| corrupt("idempotency"))?;
                 let user = find(&tx, tenant_id, &user_id).await?;
                 let user = user.ok_or(corrupt("idempotency"))?;
@@ -57,7 +57,7 @@ impl Store {
                 let subject = user_id.as_str();
                 return self.commit_replay(tx, creation, subject, replay).await;
             }
-            Outcome::New(reservation) => reservation,
+            CreationOutcome::New(reservation) => reservation,
         };
         // The unique index misses a name that was hashed under another version of the key: of two calls that register it
         // at the same time, the second one waits here.
@@ -208,12 +208,12 @@ impl Store {
         let row = lock(&tx, tenant_id, user_id).await?;
         let mut row = row.ok_or(Error::NotFound("user"))?;
         let reservation = match outcome {
-            Outcome::Replay { secrets, .. } => {
+            CreationOutcome::Replay { secrets, .. } => {
                 let replay = (user(row.stored())?, enrolment::token(&secrets));
                 let subject = user_id.as_str();
                 return self.commit_replay(tx, creation, subject, replay).await;
             }
-            Outcome::New(reservation) => reservation,
+            CreationOutcome::New(reservation) => reservation,
         };
         let rejected = |state: &str| Error::WrongState {
             resource: "user",

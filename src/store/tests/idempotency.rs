@@ -97,13 +97,13 @@ impl Place {
         let tx = self.db.write().await.unwrap();
         let outcome = begin(&tx, &self.keyring, &*self.clock, &SystemRandom, request).await;
         match outcome {
-            Ok(Outcome::New(reservation)) => {
+            Ok(CreationOutcome::New(reservation)) => {
                 let secret = hex(&*reservation.secrets.secret("client_secret"));
                 reservation.complete(&tx, resource_id).await.unwrap();
                 tx.commit().await.unwrap();
                 Answer::New(secret)
             }
-            Ok(Outcome::Replay { resource_id, secrets }) => {
+            Ok(CreationOutcome::Replay { resource_id, secrets }) => {
                 Answer::Replay(resource_id, hex(&*secrets.secret("client_secret")))
             }
             Err(StoreError::RequestIdReused) => Answer::Reused,
@@ -225,7 +225,7 @@ async fn a_rolled_back_call_is_new_again() {
         let outcome = begin(&tx, &place.keyring, &*place.clock, &SystemRandom, &request(b"a"))
             .await
             .unwrap();
-        assert!(matches!(outcome, Outcome::New(_)));
+        assert!(matches!(outcome, CreationOutcome::New(_)));
         tx.rollback().await.unwrap();
         place.new_secret(&request(b"b"), "cli_1").await;
     }
@@ -302,7 +302,7 @@ async fn each_label_and_each_id_has_its_own_secret() {
         let outcome = begin(&tx, &place.keyring, &*place.clock, &SystemRandom, &request(b"a"))
             .await
             .unwrap();
-        let Outcome::New(reservation) = outcome else {
+        let CreationOutcome::New(reservation) = outcome else {
             panic!("{}", place.label);
         };
         let secrets = &reservation.secrets;
@@ -329,7 +329,7 @@ async fn an_edited_row_is_no_answer() {
         } = &place;
         let tx = db.write().await.unwrap();
         let begun = begin(&tx, keyring, &**clock, &SystemRandom, &request(b"x")).await;
-        let Outcome::New(reservation) = begun.unwrap() else {
+        let CreationOutcome::New(reservation) = begun.unwrap() else {
             panic!("{}", place.label)
         };
         reservation.complete(&tx, "thing-1").await.unwrap();
@@ -352,7 +352,8 @@ async fn an_edited_row_is_no_answer() {
         }
         let tx = db.write().await.unwrap();
         let again = begin(&tx, keyring, &**clock, &SystemRandom, &request(b"x")).await;
-        let is_same = matches!(again, Ok(Outcome::Replay { resource_id, .. }) if resource_id == "thing-1");
+        let is_same =
+            matches!(again, Ok(CreationOutcome::Replay { resource_id, .. }) if resource_id == "thing-1");
         assert!(is_same, "{}", place.label);
     }
 }

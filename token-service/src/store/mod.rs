@@ -14,7 +14,7 @@ use accord::{
         audit::{self, Event, GroupWriter, Origin, Record},
         batch::{audit::RecordEvents, group_commit::GroupCommit},
         change::{self, FeedPage},
-        idempotency::{self, Outcome},
+        idempotency::{self, CreationOutcome},
         keyring::SharedKeyring,
         log,
         removal::delete_all,
@@ -200,7 +200,7 @@ impl Store {
     }
 
     /// Begins a transaction that creates something, or finds what an earlier call with this id created.
-    async fn begin_creation(&self, creation: &Creation) -> Result<(Transaction, Outcome)> {
+    async fn begin_creation(&self, creation: &Creation) -> Result<(Transaction, CreationOutcome)> {
         let keyring = self.keyring.get().await?;
         let tx = self.db.write().await?;
         let outcome = idempotency::begin(&tx, &keyring, &*self.clock, &*self.random, creation).await?;
@@ -214,7 +214,7 @@ impl Store {
     pub async fn was_created(&self, creation: &Creation) -> Result<bool> {
         let (tx, outcome) = self.begin_creation(creation).await?;
         tx.rollback().await?;
-        Ok(matches!(outcome, Outcome::Replay { .. }))
+        Ok(matches!(outcome, CreationOutcome::Replay { .. }))
     }
 
     /// Records an event, which the commit of the transaction writes.

@@ -5,7 +5,7 @@ use accord::{
     store::{
         Creation, Keyed, Transaction,
         audit::Event,
-        idempotency::{self, Derivation, Outcome},
+        idempotency::{self, CreationOutcome, Derivation},
         rows::{self, Checked, ProtectedRows},
     },
     text::{
@@ -53,8 +53,8 @@ impl Store {
         let (tx, outcome) = self.begin_creation(creation).await?;
         // The rollback of this transaction gives up the reservation of a new call.
         match outcome {
-            Outcome::Replay { resource_id, .. } => Ok(Some(replayed(&tx, &resource_id).await?)),
-            Outcome::New(_) => Ok(None),
+            CreationOutcome::Replay { resource_id, .. } => Ok(Some(replayed(&tx, &resource_id).await?)),
+            CreationOutcome::New(_) => Ok(None),
         }
     }
 
@@ -65,8 +65,8 @@ impl Store {
     pub async fn create_setup(&self, creation: &Creation, new: NewSetup) -> Result<Setup> {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
-            Outcome::Replay { resource_id, .. } => return replayed(&tx, &resource_id).await,
-            Outcome::New(reservation) => reservation,
+            CreationOutcome::Replay { resource_id, .. } => return replayed(&tx, &resource_id).await,
+            CreationOutcome::New(reservation) => reservation,
         };
         let now = self.now();
         let (setup_id, request) = (new.setup_id, new.request);
@@ -138,8 +138,8 @@ impl Store {
         let setup = approval.setup;
         let (tx, outcome) = self.begin_decision(decision, setup).await?;
         let reservation = match outcome {
-            Outcome::New(reservation) => reservation,
-            Outcome::Replay { secrets, .. } => {
+            CreationOutcome::New(reservation) => reservation,
+            CreationOutcome::Replay { secrets, .. } => {
                 return self.approve_again(tx, decision, by, setup, &secrets).await;
             }
         };
@@ -218,8 +218,10 @@ impl Store {
     ) -> Result<(Grant, OpaqueToken)> {
         let (tx, outcome) = self.begin_decision(decision, setup).await?;
         match outcome {
-            Outcome::Replay { secrets, .. } => self.approve_again(tx, decision, by, setup, &secrets).await,
-            Outcome::New(_) => {
+            CreationOutcome::Replay { secrets, .. } => {
+                self.approve_again(tx, decision, by, setup, &secrets).await
+            }
+            CreationOutcome::New(_) => {
                 drop(tx);
                 Err(self.decided(setup).await?)
             }
@@ -241,8 +243,10 @@ impl Store {
         let tx = self.db.write().await?;
         let (clock, random) = (&*self.clock, &*self.random);
         match idempotency::begin_with_any_content(&tx, &keyring, clock, random, denial).await? {
-            Outcome::Replay { secrets, .. } => self.approve_again(tx, denial, by, setup, &secrets).await,
-            Outcome::New(_) => {
+            CreationOutcome::Replay { secrets, .. } => {
+                self.approve_again(tx, denial, by, setup, &secrets).await
+            }
+            CreationOutcome::New(_) => {
                 drop(tx);
                 Err(self.decided(setup).await?)
             }
@@ -296,8 +300,8 @@ impl Store {
         let now = self.now();
         require_open(&tx, by, now).await?;
         let reservation = match outcome {
-            Outcome::New(reservation) => reservation,
-            Outcome::Replay { resource_id, .. } => return replayed(&tx, &resource_id).await,
+            CreationOutcome::New(reservation) => reservation,
+            CreationOutcome::Replay { resource_id, .. } => return replayed(&tx, &resource_id).await,
         };
         decide(&tx, setup, Decision::Denied, now).await?;
         reservation.complete(&tx, setup.setup_id.as_str()).await?;
@@ -317,7 +321,11 @@ impl Store {
     }
 
     /// Begins a decision. Its request id is the session's, so that a session decides a setup once.
-    async fn begin_decision(&self, decision: &Creation, setup: &Setup) -> Result<(Transaction, Outcome)> {
+    async fn begin_decision(
+        &self,
+        decision: &Creation,
+        setup: &Setup,
+    ) -> Result<(Transaction, CreationOutcome)> {
         match self.begin_creation(decision).await {
             Err(Error::RequestIdReused) => Err(self.decided(setup).await?),
             begun => begun,

@@ -23,7 +23,7 @@ use crate::{
 };
 use accord::{
     clock::UnixMillis,
-    store::{Creation, Transaction, audit::Event, idempotency::Outcome, rows},
+    store::{Creation, Transaction, audit::Event, idempotency::CreationOutcome, rows},
     text::{
         id::{ClientId, IntegrationRequestId},
         validation::Violations,
@@ -70,14 +70,14 @@ impl Store {
         };
         let (tx, outcome, secret) = self.begin_secret(creation, secret).await?;
         let reservation = match outcome {
-            Outcome::Replay { resource_id, secrets } => {
+            CreationOutcome::Replay { resource_id, secrets } => {
                 let (issued, handover) = self.reissue(&tx, &resource_id, &secrets).await?;
                 let client = find(&tx, &issued.client_id).await?;
                 let replay = (client.ok_or(corrupt("idempotency"))?, handover);
                 let subject = issued.secret_id.as_str();
                 return self.commit_replay(tx, creation, subject, replay).await;
             }
-            Outcome::New(reservation) => reservation,
+            CreationOutcome::New(reservation) => reservation,
         };
         let event = self.insert_client(&tx, &client_id, request_id).await?;
         let (issued, handover) = self.issue(&tx, &creation.origin, secret, reservation).await?;
@@ -94,11 +94,11 @@ impl Store {
     ) -> Result<(Client, Handover)> {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let client = match outcome {
-            Outcome::Replay { resource_id, .. } => {
+            CreationOutcome::Replay { resource_id, .. } => {
                 let client_id = ClientId::parse(&resource_id).map_err(|_| corrupt("idempotency"))?;
                 find(&tx, &client_id).await?.ok_or(corrupt("idempotency"))?
             }
-            Outcome::New(reservation) => {
+            CreationOutcome::New(reservation) => {
                 let client_id = ClientId::generate(&*self.clock, &*self.random);
                 let event = self.insert_client(&tx, &client_id, request_id).await?;
                 reservation.complete(&tx, client_id.as_str()).await?;

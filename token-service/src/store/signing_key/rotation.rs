@@ -11,7 +11,7 @@ use accord::{
         Creation, StoreError, Transaction,
         audit::{Event, Origin},
         change,
-        idempotency::Outcome,
+        idempotency::CreationOutcome,
         rows::ProtectedRows,
     },
 };
@@ -64,8 +64,8 @@ impl Store {
 
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
-            Outcome::Replay { resource_id, .. } => return find(&tx, &resource_id).await,
-            Outcome::New(reservation) => reservation,
+            CreationOutcome::Replay { resource_id, .. } => return find(&tx, &resource_id).await,
+            CreationOutcome::New(reservation) => reservation,
         };
         let now = self.now();
         let mut changes = Vec::new();
