@@ -4,7 +4,7 @@ use std::io::{Read, Seek};
 use http::HeaderMap;
 use tokio::time::Instant;
 
-use super::*;
+use super::{connection_caller::LookUpResult, *};
 use crate::{
     clock::{ManualClock, UnixMillis},
     random::SeededRandom,
@@ -228,12 +228,9 @@ async fn a_caller_without_permission_is_named_in_the_log() {
     let (mut file, mut text) = (&*file, String::new());
     file.rewind().unwrap();
     file.read_to_string(&mut text).unwrap();
-    let names = [NAME.to_owned()];
-    let caller = gateway
-        .directory
-        .find_caller(Credential::Certificate(&names))
-        .await;
-    let caller = caller.unwrap().unwrap();
+    let LookUpResult::Answer(Ok(Some(caller))) = connection(&gateway, &[NAME]).await.found else {
+        panic!("no caller");
+    };
     assert_eq!(text.matches(caller.id()).count(), 2, "{text}");
     assert!(!text.contains(&token), "{text}");
 }
