@@ -287,6 +287,20 @@ pub async fn end_links(db: &Database, clock: &dyn Clock, random: &dyn Random) ->
     Ok(())
 }
 
+macro_rules! versioned {
+    ($($row:ty),*) => {
+        $(impl $row {
+            /// Increments the etag, and sets when the row changed.
+            fn set_next_version(&mut self, now: UnixMillis) {
+                self.updated_at = now.as_millis();
+                self.etag += 1;
+            }
+        })*
+    };
+}
+
+versioned!(entity::client::Model, entity::scope::Model, entity::tenant::Model);
+
 fn change(kind: &'static str, id: &impl ToString, tenant_id: Option<&TenantId>) -> Change {
     Change {
         kind,
