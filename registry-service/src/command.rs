@@ -143,7 +143,7 @@ async fn serve(flags: &Flags) -> anyhow::Result<()> {
     };
     let started = signals.shutdown.run_until_cancelled(starting).await;
     match started.transpose()? {
-        Some((registry, listeners, _telemetry)) => registry.serve(listeners, signals).await,
+        Some((registry, listeners, _telemetry)) => run::run(registry, listeners, signals).await,
         None => Ok(()),
     }
 }

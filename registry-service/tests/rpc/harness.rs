@@ -15,7 +15,7 @@ use accord::{
     rpc::{
         auth::{Role, WorkloadKind},
         config::settings::ServiceSettings,
-        run::Listeners,
+        run::{self, Listeners},
     },
     store::{Creation, audit::Origin},
     testing::{TestDatabase, calls::authorized, sqlite, test_clock},
@@ -100,11 +100,8 @@ impl Harness {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        tokio::spawn(
-            registry
-                .clone()
-                .serve(Listeners::plaintext(listener, None), shutdown.clone()),
-        );
+        let listeners = Listeners::plaintext(listener, None);
+        tokio::spawn(run::run(registry.clone(), listeners, shutdown.clone()));
         let channel = Endpoint::from_shared(format!("http://{address}"))
             .unwrap()
             .connect()
