@@ -63,7 +63,7 @@ pub async fn authenticate(
             secret_id: stored.secret_id.clone(),
             used_at: now,
         };
-        if let Err(error) = store.record_secret_uses(vec![used]).await {
+        if let Err(error) = store.write_secret_uses(vec![used]).await {
             log_unwritten_use(&error);
         }
     }

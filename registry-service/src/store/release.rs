@@ -11,7 +11,7 @@ use accord::{
     },
     text::{
         id::{ClientId, DeliveryId, TenantId, UserId},
-        person::are_two,
+        person::are_different_persons,
         release_code::ReleaseCode,
     },
 };
@@ -19,7 +19,7 @@ use sea_orm::entity::prelude::*;
 
 use super::{
     Store,
-    caller::{acting, second_person},
+    caller::{acting, note_second_person},
     client, commit, corrupt,
     credentials::is_unopened,
     delivery,
@@ -190,7 +190,8 @@ impl Store {
             releaser,
             mac,
         } = link.into();
-        let counts = !self.second_operator || releaser.is_some_and(|person| are_two(person, creator));
+        let counts =
+            !self.second_operator || releaser.is_some_and(|person| are_different_persons(person, creator));
         Release {
             is_needed: needs_release || self.second_operator || mac.is_some(),
             mac: mac.filter(|_| counts),
@@ -224,7 +225,7 @@ impl Store {
         let acting = acting(&tx, origin).await?;
         let event = match acting.is(creator) {
             true => event.detail("same_person", "created it"),
-            false => second_person(&acting, creator, event),
+            false => note_second_person(&acting, creator, event),
         };
         if is_needed && !acting.is_other_than(creator) {
             let event = self.with_tenants(&tx, origin, event).await?;

@@ -259,7 +259,7 @@ async fn reported_uses_move_forward_to_now_at_most() {
                 secret_id: SecretId::generate(&*store.clock, &*store.random),
                 ..used.clone()
             };
-            store.record_secret_uses(vec![unknown, used]).await.unwrap();
+            store.write_secret_uses(vec![unknown, used]).await.unwrap();
             secrets(&store, &client.client_id).await[0].last_used_at
         };
         let later = start.plus(5 * MINUTE);
