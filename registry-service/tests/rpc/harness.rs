@@ -26,7 +26,7 @@ use registry_service::{
     model::caller::{Authority, NewCaller},
     server::Registry,
 };
-use sea_orm::{ConnectionTrait, DatabaseTransaction, TransactionTrait};
+use sea_orm::DatabaseTransaction;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -157,19 +157,12 @@ impl Harness {
 
     /// Takes the lock of the SQLite database. What writes waits until the transaction is dropped.
     pub async fn hold_writes(&self) -> DatabaseTransaction {
-        let database = sea_orm::Database::connect(&self.database.url).await.unwrap();
-        let held = database.begin().await.unwrap();
-        held.execute_unprepared("DELETE FROM changes WHERE seq < 0")
-            .await
-            .unwrap();
-        held
+        self.database.hold_writes().await
     }
 
     /// Runs statements as somebody who can write the database and holds no key.
     pub async fn edit(&self, statements: &str) {
-        let database = sea_orm::Database::connect(&self.database.url).await.unwrap();
-        database.execute_unprepared(statements).await.unwrap();
-        database.close().await.unwrap();
+        self.database.edit(statements).await;
     }
 
     /// Adds a tenant.
