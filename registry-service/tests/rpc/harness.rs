@@ -210,22 +210,27 @@ impl Harness {
             .unwrap()
     }
 
+    /// Submits and approves this request. Returns its id.
+    pub async fn approved(&self, request: pb::SubmitIntegrationRequestRequest) -> String {
+        let mut requests = IntegrationRequestServiceClient::new(self.operator(Role::Registrar));
+        let submitted = ok(requests.submit_integration_request(request).await);
+        let integration_request_id = submitted.integration_request.unwrap().integration_request_id;
+        let approve = pb::ApproveIntegrationRequestRequest {
+            integration_request_id: integration_request_id.clone(),
+        };
+        let mut requests = IntegrationRequestServiceClient::new(self.operator(Role::Approver));
+        ok(requests.approve_integration_request(approve).await);
+        integration_request_id
+    }
+
     /// Submits, approves and applies an amendment of this client.
     pub async fn amend(&self, client_id: &str, additions: pb::SubmitIntegrationRequestRequest) -> pb::Client {
         let request = pb::SubmitIntegrationRequestRequest {
             client_id: client_id.into(),
             ..additions
         };
-        let mut requests = IntegrationRequestServiceClient::new(self.operator(Role::Registrar));
-        let submitted = ok(requests.submit_integration_request(request).await);
-        let integration_request_id = submitted.integration_request.unwrap().integration_request_id;
-        let request = pb::ApproveIntegrationRequestRequest {
-            integration_request_id: integration_request_id.clone(),
-        };
-        let mut requests = IntegrationRequestServiceClient::new(self.operator(Role::Approver));
-        ok(requests.approve_integration_request(request).await);
         let request = pb::AmendClientRequest {
-            integration_request_id,
+            integration_request_id: self.approved(request).await,
         };
         let mut clients = ClientServiceClient::new(self.operator(Role::Registrar));
         ok(clients.amend_client(request).await).client.unwrap()
