@@ -83,7 +83,7 @@ impl Registry {
         })
     }
 
-    /// Tells there whether it is ready.
+    /// Reports its readiness there.
     pub fn with_readiness(self, readiness: Readiness) -> Self {
         Self { readiness, ..self }
     }

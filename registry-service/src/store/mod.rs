@@ -77,7 +77,7 @@ pub struct Store {
     pub(crate) random: SharedRandom,
     /// Hashes and verifies secrets and passwords.
     pub hasher: Hasher,
-    /// Whether no single operator but an admin may give access to a tenant's data.
+    /// Whether giving access to a tenant's data takes two operators, or one admin.
     pub second_operator: bool,
 }
 

@@ -228,8 +228,8 @@ pub fn list_operator_actions(
     })
 }
 
-/// Writes what an operator did. Of the details only those that are no facts of another tenant: which fields were set, but not
-/// their values, and not that a client got or lost tenants.
+/// Writes what an operator did. Shows only details that say nothing of other tenants: the names of changed fields without values,
+/// and never `tenants`.
 pub fn operator_action(event: EventRow) -> pb::OperatorAction {
     const CHANGES: [&str; 3] = [".update", ".amend", ".set_keys"];
     const FIELDS: [&str; 11] = [

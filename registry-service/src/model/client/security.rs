@@ -194,8 +194,8 @@ impl Security {
     }
 }
 
-/// Returns whether some keys of proofs are among the old ones, of which none means any key. The first key of a client is not: whoever
-/// names it decides who may prove, and locks out everybody else.
+/// Returns whether `new` only removes keys from `old`. An empty list allows any key, so the first key of a client is no removal: it
+/// locks out everybody without that key.
 pub fn narrows_keys(new: &[String], old: &[String]) -> bool {
     new.is_empty() == old.is_empty() && new.iter().all(|jkt| old.contains(jkt))
 }
