@@ -3,6 +3,7 @@
 //! ends.
 
 mod collector;
+pub mod process;
 mod record;
 pub mod seed;
 mod services;

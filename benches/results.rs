@@ -1,5 +1,7 @@
 //! Samples, and what comes of them: medians over rounds, ratios of the same round, single figures.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
@@ -146,6 +148,11 @@ impl Results {
             limit,
         });
     }
+}
+
+/// The sum of all counts.
+pub fn total(counts: &BTreeMap<String, u64>) -> f64 {
+    counts.values().sum::<u64>() as f64
 }
 
 /// A quantile, between the two nearest values where it falls between them.

@@ -1,10 +1,9 @@
 //! The order of a run: for each database, rounds in which every member of every case gets one slice, so
 //! that a ratio compares the same seconds, however the machine's speed changes.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
-use accord::testing::TestDatabase;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::{
     cases::{
@@ -12,13 +11,12 @@ use crate::{
         Limit::{AtLeast, AtMost},
     },
     database::Server,
-    deployment,
+    deployment::process::DeploymentProcess,
     load::wrong_secrets::REJECTED,
     options::Options,
-    pipe::Process,
-    protocol::{CALLERS, Pace, Plan, Request, Sample, Slice, Startup, Target, Work},
+    protocol::{CALLERS, Pace, Sample, Slice, Target, Work},
     replay,
-    results::{Member, Results, Series},
+    results::{Member, Results, Series, total},
     soak,
 };
 
@@ -69,66 +67,14 @@ struct Run<'a> {
     results: Results,
 }
 
-/// A deployment, in a process of its own.
-pub struct DeploymentProcess {
-    pub name: String,
-    pub database: &'static str,
-    pub plan: Plan,
-    process: Process,
-    started: Startup,
-    _databases: [Option<TestDatabase>; 2],
-}
-
-impl DeploymentProcess {
-    pub async fn measure(&mut self, slice: Slice) -> Result<Sample> {
-        // Whatever a drain drops is a figure with a limit.
-        let may_overload = slice.wrong_secrets.is_some()
-            || [Target::NewReplica, Target::Draining].contains(&slice.target)
-            || slice.work == Work::Mixed;
-        let what = format!("{}: {}: {slice:?}", self.database, self.name);
-        let sample = self.process.request(&Request::Measure(slice)).await;
-        let sample: Sample = sample.with_context(|| what.clone())?;
-        let refused = &sample.outcome.refused;
-        ensure!(may_overload || refused.is_empty(), "{what}: {refused:?}");
-        Ok(sample)
-    }
-
-    async fn finish(mut self) -> Result<()> {
-        let () = self.process.request(&Request::Finish).await?;
-        self.process.end().await
-    }
-}
-
 impl Run<'_> {
     async fn deploy(&self, server: &Server, name: &str, clients: usize) -> Result<DeploymentProcess> {
         let program = match self.options.other_build() {
             Some(other) if name == OTHER => other,
             _ => std::env::current_exe()?,
         };
-        let database = server.name();
-        eprintln!("{database}: {name}: {clients} clients");
-        let directory = self.root.join(format!("{database} {name}").replace(' ', "-"));
-        std::fs::create_dir(&directory)?;
-        let (registry_url, registry_database) = server.create(&directory, "registry");
-        let (token_url, token_database) = server.create(&directory, "token");
-        let mut process = Process::start(&program, deployment::ROLE)?;
-        let plan = Plan {
-            directory,
-            registry_url,
-            token_url,
-            database_pid: server.pid(),
-            clients,
-            active: clients.min(self.options.active()),
-        };
-        let started = process.request(&Request::Deploy(plan.clone())).await;
-        Ok(DeploymentProcess {
-            name: name.to_owned(),
-            database,
-            plan,
-            process,
-            started: started.with_context(|| format!("{database}: {name}"))?,
-            _databases: [registry_database, token_database],
-        })
+        let sizes = (clients, clients.min(self.options.active()));
+        DeploymentProcess::start(server, &program, self.root, name, sizes).await
     }
 
     /// All cases but growth, of this build and the other one.
@@ -353,9 +299,7 @@ impl Run<'_> {
     /// A large audit record, with 50 clients and grants at each tenant.
     async fn record(&mut self, server: &Server) -> Result<()> {
         let mut deployment = self.deploy(server, "record", RECORD_CLIENTS).await?;
-        let request = Request::Record(self.options.events());
-        let figures: Vec<(String, f64)> = deployment.process.request(&request).await?;
-        for (what, value) in figures {
+        for (what, value) in deployment.record(self.options.events()).await? {
             let limit = match what.as_str() {
                 "events sealed a second" => Some(AtLeast(30_000.0)),
                 "seconds to verify" => Some(AtMost(60.0)),
@@ -410,10 +354,6 @@ fn flood_figures(results: &mut Results, case: Case, build: &DeploymentProcess) {
         let what = format!("{}: {what}", case.name());
         results.figure(what, member, value, most.map(AtMost));
     }
-}
-
-pub fn total(counts: &BTreeMap<String, u64>) -> f64 {
-    counts.values().sum::<u64>() as f64
 }
 
 /// The name of a build's series without a flood.

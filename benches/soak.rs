@@ -18,9 +18,9 @@ use crate::{
         Case,
         Limit::{AtLeast, AtMost},
     },
+    deployment::process::DeploymentProcess,
     protocol::{Pace, Slice, Target, Work},
-    results::{Results, quantile},
-    run::{DeploymentProcess, total},
+    results::{Results, quantile, total},
 };
 
 /// What may grow: tables of what was registered and consented, and logs. That of the audit record keeps 32 bytes of each leaf,

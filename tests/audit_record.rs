@@ -34,21 +34,16 @@ tests!(
 const SEALED: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(100);
 
-/// Runs `accord audit` on a database.
+/// Runs `accord audit` on a database, without an operator.
 pub async fn audit(url: &str, arguments: &[&str]) -> Output {
-    let mut command = accord();
-    command.arg("audit").args(arguments);
-    // Not an argument: it may hold a password.
-    command.env("ACCORD_AUDIT_DATABASE_URL", url);
-    tokio::task::spawn_blocking(move || command.output().unwrap())
-        .await
-        .unwrap()
+    audit_as(url, "", arguments).await
 }
 
 /// Does the same as an operator, by the token in the environment.
 async fn audit_as(url: &str, operator_token: &str, arguments: &[&str]) -> Output {
     let mut command = accord();
     command.arg("audit").args(arguments);
+    // Not an argument: it may hold a password.
     command.env("ACCORD_AUDIT_DATABASE_URL", url);
     command.env("ACCORD_OPERATOR_TOKEN", operator_token);
     tokio::task::spawn_blocking(move || command.output().unwrap())

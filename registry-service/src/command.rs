@@ -36,8 +36,8 @@ use crate::{
     store::{self, migration::Migrator},
 };
 
-/// Runs a command. Creating a caller prints its bearer token, alone, on standard output; for a caller with a certificate
-/// name, nothing but a note on standard error.
+/// Runs a command. Creating a caller prints its bearer token, alone, on standard output. A caller with a certificate name has no
+/// token: prints only a note, on standard error.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         // Boxed, here and below, or the compiler gives up on the depth of the future.
@@ -143,7 +143,7 @@ async fn serve(flags: &Flags) -> anyhow::Result<()> {
     };
     let started = signals.shutdown.run_until_cancelled(starting).await;
     match started.transpose()? {
-        Some((registry, listeners, _telemetry)) => registry.serve(listeners, signals).await,
+        Some((registry, listeners, _telemetry)) => run::run(registry, listeners, signals).await,
         None => Ok(()),
     }
 }
@@ -208,7 +208,7 @@ async fn create_caller(
     let (record, token) = registry.store().create_caller(&creation, new).await?;
     let Some(token) = token else {
         let name = record.certificate_name.unwrap_or_default();
-        // The caller is there, whether or not anybody reads this.
+        // The caller exists even if nobody reads this output.
         let _ = writeln!(
             std::io::stderr(),
             "created {}: its client certificate with the name {name} takes the place of a token",

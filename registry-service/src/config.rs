@@ -38,7 +38,7 @@ pub struct Settings {
     pub admin_listen: Option<AdminListen>,
     /// The base of every Tenant Authority URL, without a trailing slash. Empty if it was not given.
     pub public_base_url: String,
-    /// Whether no single operator but an admin may give access to a tenant's data.
+    /// Whether giving access to a tenant's data takes two operators, or one admin.
     pub second_operator: bool,
 }
 

@@ -39,7 +39,7 @@ pub struct Changes {
 /// the position of the feed.
 pub async fn changes(store: &Store, after: Option<Position>, limit: u64) -> Result<Changes> {
     let limit = if limit == 0 { MAX_SIZE } else { limit.min(MAX_SIZE) };
-    // What an old primary answers after a failover is out of date.
+    // After a failover, an old primary would answer with out-of-date rows.
     store.db.check_current().await?;
     let conn = store.db.read();
     let feed = change::read(conn, after.as_ref(), limit).await?;

@@ -1,4 +1,4 @@
-//! Runs registry-service: opens its store, and gives routes, permissions and periodic work to [`run()`].
+//! Runs registry-service: opens its store, and gives routes, permissions and periodic work to [`run`](run::run).
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use accord::{
         auth::{Authorizer, Caller, CallerDirectory, Credential, Permissions},
         grpc::MAX_MESSAGE_BYTES,
         middleware::limits::AddressLimit,
-        run::{self, AuditLog, Listeners, Service, Signals, run, witness::Witness},
+        run::{self, AuditLog, Service, witness::Witness},
         telemetry::admin::Readiness,
     },
     store::{Database, rows::RowTable},
@@ -83,7 +83,7 @@ impl Registry {
         })
     }
 
-    /// Tells there whether it is ready.
+    /// Reports its readiness there.
     pub fn with_readiness(self, readiness: Readiness) -> Self {
         Self { readiness, ..self }
     }
@@ -91,11 +91,6 @@ impl Registry {
     /// Returns the registry's store.
     pub fn store(&self) -> &Store {
         &self.store
-    }
-
-    /// Serves until it must stop, then drains.
-    pub async fn serve(self, listeners: Listeners, signals: impl Into<Signals>) -> anyhow::Result<()> {
-        run(self, listeners, signals).await
     }
 }
 
@@ -188,7 +183,7 @@ impl Service for Registry {
     }
 }
 
-/// Refuses to serve callers that identify themselves by certificates without an authority to verify these by.
+/// Returns an error if callers with a certificate name exist but `--client-ca` is not set.
 pub async fn require_client_ca(db: &Database, settings: &Settings) -> anyhow::Result<()> {
     if settings.service.client_ca == Path::new("") && caller::has_certificate_names(db).await? {
         bail!("--client-ca is missing: there are workloads or operators with certificate names");

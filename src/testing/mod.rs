@@ -12,6 +12,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use sea_orm::{ConnectionTrait, DatabaseTransaction, TransactionTrait};
 use sea_orm_migration::MigratorTrait;
 use tempfile::TempDir;
 use tonic::Status;
@@ -127,6 +128,23 @@ impl TestDatabase {
         Database::connect(&self.url)
             .await
             .expect("a test database answers")
+    }
+
+    /// Executes statements, as somebody who can write the database and holds no key.
+    pub async fn edit(&self, statements: &str) {
+        let database = sea_orm::Database::connect(&self.url).await.unwrap();
+        database.execute_unprepared(statements).await.unwrap();
+        database.close().await.unwrap();
+    }
+
+    /// Takes the lock of a SQLite database. What writes waits until the transaction is dropped.
+    pub async fn hold_writes(&self) -> DatabaseTransaction {
+        let database = sea_orm::Database::connect(&self.url).await.unwrap();
+        let held = database.begin().await.unwrap();
+        held.execute_unprepared("DELETE FROM changes WHERE seq < 0")
+            .await
+            .unwrap();
+        held
     }
 }
 

@@ -8,7 +8,7 @@ pub fn is_named(person: &str) -> bool {
 }
 
 /// Returns whether these are known to be two persons: both are named, and differ.
-pub fn are_two(one: &str, other: &str) -> bool {
+pub fn are_different_persons(one: &str, other: &str) -> bool {
     is_named(one) && is_named(other) && !is_same(one, other)
 }
 

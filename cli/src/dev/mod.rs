@@ -19,8 +19,9 @@ use accord::{
     rpc::{
         config::settings::{Needs, ServiceSettings},
         listener,
-        run::{Listeners, Service},
+        run::{Listeners, Service, run},
     },
+    text::opaque::OpaqueToken,
 };
 use anyhow::{Context, bail};
 use clap::Args;
@@ -92,53 +93,14 @@ impl Dev {
         let token_grpc = token_listener.local_addr()?.to_string();
         let http_url = format!("http://{}", http_listener.local_addr()?);
 
-        let registry_settings = registry_service::config::Settings {
-            listen: registry_listener.local_addr()?,
-            service: ServiceSettings {
-                address_calls_per_second: 0,
-                ..ServiceSettings::new(
-                    sqlite(&args.data_dir, "registry.db")?,
-                    master_key(&args.data_dir, "registry.key", &random)?,
-                )
-            },
-            public_base_url: args.public_base_url.clone().unwrap_or_else(|| http_url.clone()),
-            // One person tries Accord, so nobody could be the second operator.
-            second_operator: false,
-            ..Default::default()
-        }
-        .checked(Needs::Everything)?;
-        Registry::migrate(&registry_settings).await?;
-        let registry = Registry::open(&registry_settings, clock.clone(), random.clone()).await?;
-        registry.database().mark_for_development().await?;
+        let (listen, base) = (registry_listener.local_addr()?, http_url.clone());
+        let registry = open_registry(args, listen, base, &clock, &random).await?;
         let callers = callers::renew(registry.store()).await?;
-
-        let mut token_settings = token_service::config::Settings::new(
-            sqlite(&args.data_dir, "token.db")?,
-            master_key(&args.data_dir, "token.key", &random)?,
-            format!("http://{registry_grpc}"),
-        );
-        // Switches rate limits off, so that throughput can be tried.
-        (
-            token_settings.client_calls_per_second,
-            token_settings.service.address_calls_per_second,
-        ) = (0, 0);
-        let token_settings = token_settings.checked(Needs::Database)?;
-        TokenServer::migrate(&token_settings).await?;
-        let token = TokenServer::open_with_token(
-            &token_settings,
-            &callers.token_service,
-            clock.clone(),
-            random.clone(),
-        )
-        .await?;
-
-        token.database().mark_for_development().await?;
+        let token = open_token_service(args, &registry_grpc, &callers.token_service, &clock, &random).await?;
 
         let (registry_shutdown, shutdown) = (CancellationToken::new(), CancellationToken::new());
-        let registry = tokio::spawn(registry.serve(
-            Listeners::plaintext(registry_listener, None),
-            registry_shutdown.clone(),
-        ));
+        let listeners = Listeners::plaintext(registry_listener, None);
+        let registry = tokio::spawn(run(registry, listeners, registry_shutdown.clone()));
         let token = tokio::spawn(token.serve(
             Listeners::plaintext(token_listener, Some(http_listener)),
             shutdown.clone(),
@@ -224,6 +186,58 @@ impl Dev {
         }
         bail!("the services were not ready within ten seconds")
     }
+}
+
+/// Opens registry-service with its database and master key in the data directory. `http_url` is its base URL by default.
+async fn open_registry(
+    args: &DevArgs,
+    listen: SocketAddr,
+    http_url: String,
+    clock: &SharedClock,
+    random: &SharedRandom,
+) -> anyhow::Result<Registry> {
+    let settings = registry_service::config::Settings {
+        listen,
+        service: ServiceSettings {
+            address_calls_per_second: 0,
+            ..ServiceSettings::new(
+                sqlite(&args.data_dir, "registry.db")?,
+                master_key(&args.data_dir, "registry.key", random)?,
+            )
+        },
+        public_base_url: args.public_base_url.clone().unwrap_or(http_url),
+        // One person tries Accord, so nobody could be the second operator.
+        second_operator: false,
+        ..Default::default()
+    }
+    .checked(Needs::Everything)?;
+    Registry::migrate(&settings).await?;
+    let registry = Registry::open(&settings, clock.clone(), random.clone()).await?;
+    registry.database().mark_for_development().await?;
+    Ok(registry)
+}
+
+/// Opens token-service with its database and master key in the data directory. `token` is its own at the registry.
+async fn open_token_service(
+    args: &DevArgs,
+    registry_grpc: &str,
+    token: &OpaqueToken,
+    clock: &SharedClock,
+    random: &SharedRandom,
+) -> anyhow::Result<TokenServer> {
+    let mut settings = token_service::config::Settings::new(
+        sqlite(&args.data_dir, "token.db")?,
+        master_key(&args.data_dir, "token.key", random)?,
+        format!("http://{registry_grpc}"),
+    );
+    // Switches rate limits off, so that throughput can be tried.
+    settings.client_calls_per_second = 0;
+    settings.service.address_calls_per_second = 0;
+    let settings = settings.checked(Needs::Database)?;
+    TokenServer::migrate(&settings).await?;
+    let server = TokenServer::open_with_token(&settings, token, clock.clone(), random.clone()).await?;
+    server.database().mark_for_development().await?;
+    Ok(server)
 }
 
 /// Creates the data directory if it is missing, and locks it.

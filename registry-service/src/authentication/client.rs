@@ -1,6 +1,9 @@
 //! Authenticates clients by their secrets.
 
+use std::time::Duration;
+
 use accord::{
+    log_limit::LogLimit,
     position::Position,
     text::{
         id::{ClientId, SecretId},
@@ -19,9 +22,12 @@ use crate::{
     store::Store,
 };
 
+/// How often the log may say that the last use of a secret was not written.
+const LOG_PERIOD: Duration = Duration::from_secs(10);
+
 /// Authenticates a client. Only a live secret of an active client costs an argon2 run: the tag rejects secrets that
 /// were never issued, and the database those that have ended. Returns the client and its secret with the position of
-/// the change feed at which they were read.
+/// the change feed at which they were read. Writes when the secret was used, and only logs it if that fails.
 ///
 /// # Errors
 /// [`Error::InvalidClient`], whatever the reason; [`Error::Busy`].
@@ -57,9 +63,18 @@ pub async fn authenticate(
             secret_id: stored.secret_id.clone(),
             used_at: now,
         };
-        store.record_secret_uses(vec![used]).await?;
+        if let Err(error) = store.write_secret_uses(vec![used]).await {
+            log_unwritten_use(&error);
+        }
     }
     Ok((client, stored, position))
+}
+
+fn log_unwritten_use(error: &Error) {
+    static LIMIT: LogLimit = LogLimit::new(LOG_PERIOD);
+    if let Some(unlogged) = LIMIT.check(&error.to_string()) {
+        tracing::warn!(%error, unlogged, "the last use of a secret was not written");
+    }
 }
 
 /// Reads a live secret of an active client that authenticates by secrets.

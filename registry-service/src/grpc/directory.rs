@@ -175,7 +175,7 @@ impl DirectoryService for Api {
         call: Request<ReportSecretUseRequest>,
     ) -> Reply<ReportSecretUseResponse> {
         let uses = dir::uses(call.into_inner())?;
-        self.store.record_secret_uses(uses).await?;
+        self.store.write_secret_uses(uses).await?;
         Ok(Response::new(ReportSecretUseResponse {}))
     }
 

@@ -38,7 +38,7 @@ fn parts<T>(call: Request<T>) -> (Origin, T) {
     (Principal::of(&call).origin(), call.into_inner())
 }
 
-/// Returns the origin, method and encoded content of a creating call, with the request id that the message holds.
+/// Splits a creating call into what idempotency needs: origin, method, request id and encoded content.
 fn creation<T: Message>(call: &Request<T>, method: &'static str, request_id: Option<Uuid>) -> Creation {
     Creation {
         origin: Principal::of(call).origin(),

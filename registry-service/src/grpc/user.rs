@@ -87,7 +87,7 @@ impl UserService for Api {
         call: Request<CompleteEnrolmentRequest>,
     ) -> Reply<CompleteEnrolmentResponse> {
         let (origin, message) = parts(call);
-        let completion = convert::complete(message)?;
+        let completion = convert::complete_enrolment(message)?;
         let tenant_id = complete_enrolment(&self.store, origin, completion).await?;
         let tenant_id = tenant_id.into();
         Ok(Response::new(CompleteEnrolmentResponse { tenant_id }))

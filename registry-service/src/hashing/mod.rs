@@ -47,7 +47,7 @@ const PASSES: u32 = 2;
 const SALT_BYTES: usize = 16;
 const HASH_BYTES: usize = 32;
 /// Callers that a queue admits for each of its threads. At about 15 ms a run the last one waits a second.
-const PLACES_PER_THREAD: usize = 64;
+const SLOTS_PER_THREAD: usize = 64;
 /// Callers that may check one secret or wait to do so. Replicas of token-service may check the same one.
 const CHECKS_OF_A_SECRET: usize = 16;
 
@@ -227,7 +227,7 @@ impl Hasher {
 #[derive(Clone, Debug)]
 struct Queue {
     /// One for each caller that waits or whose run has not ended.
-    places: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
     /// One for each thread.
     permits: Arc<Semaphore>,
     threads: Arc<Threads>,
@@ -259,19 +259,19 @@ impl Queue {
             length: gauge!(ARGON2_QUEUE, "queue" => name),
             waits: histogram!(ARGON2_WAIT, "queue" => name),
             rejected: counter!(ARGON2_REJECTED, "queue" => name),
-            places: Arc::new(Semaphore::new(PLACES_PER_THREAD * at_once)),
+            slots: Arc::new(Semaphore::new(SLOTS_PER_THREAD * at_once)),
             permits: Arc::new(Semaphore::new(at_once)),
             threads,
         }
     }
 
-    /// Runs `work`. Holds its place, its permit and `guard` until it ends, even if the caller goes away.
+    /// Runs `work`. Holds its slot, its permit and `guard` until it ends, even if the caller goes away.
     async fn run<T: Send + 'static>(
         &self,
         guard: impl Send + 'static,
         work: impl FnOnce(&mut Memory) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let place = self.places.clone().try_acquire_owned().map_err(|_| {
+        let slot = self.slots.clone().try_acquire_owned().map_err(|_| {
             self.rejected.increment(1);
             Error::Busy
         })?;
@@ -279,7 +279,7 @@ impl Queue {
         let permit = self.permits.clone().acquire_owned().await;
         let permit = permit.map_err(|_| Error::Hashing)?;
         self.waits.record(begun.elapsed());
-        self.threads.run((place, permit, guard, in_queue), work).await
+        self.threads.run((slot, permit, guard, in_queue), work).await
     }
 }
 

@@ -66,9 +66,9 @@ async fn a_full_queue_rejects_and_the_others_continue() {
     let (_database, hasher) = hasher().await;
     let hashed = hasher.hash("cli_1", bytes("right")).await.unwrap();
     for full in [&hasher.passwords, &hasher.secrets, &hasher.new_hashes] {
-        let all = u32::try_from(full.places.available_permits()).unwrap();
+        let all = u32::try_from(full.slots.available_permits()).unwrap();
         let before = hasher.runs();
-        let _taken = full.places.clone().try_acquire_many_owned(all).unwrap();
+        let _taken = full.slots.clone().try_acquire_many_owned(all).unwrap();
         let answers = [
             hasher
                 .verify_password(bytes("right"), Some(("cli_1", &hashed)))

@@ -107,7 +107,7 @@ pub struct CallerRecord {
 
 /// The operator of a call, as the rule of two people sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Acting {
+pub struct ActingOperator {
     /// The person behind the operator.
     pub person: String,
     /// Whether the operator has the role admin.
@@ -116,7 +116,7 @@ pub struct Acting {
     pub created_by: String,
 }
 
-impl Acting {
+impl ActingOperator {
     /// Returns whether the same person did something. Ignores case, so that two spellings of a name are one person.
     pub fn is(&self, person: &str) -> bool {
         person::is_same(&self.person, person)
@@ -124,7 +124,7 @@ impl Acting {
 
     /// Returns whether this is known to be another person.
     pub fn is_other_than(&self, person: &str) -> bool {
-        person::are_two(&self.person, person)
+        person::are_different_persons(&self.person, person)
     }
 
     /// Returns whether that person has added this operator: who adds operators can act as two of them.
@@ -153,8 +153,8 @@ mod tests {
         assert!(!acting(id).is_other_than("Grace") && !acting("Ada").is_other_than(id));
     }
 
-    fn acting(person: &str) -> Acting {
-        Acting {
+    fn acting(person: &str) -> ActingOperator {
+        ActingOperator {
             person: person.into(),
             is_admin: false,
             created_by: "root".into(),

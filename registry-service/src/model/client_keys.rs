@@ -81,7 +81,7 @@ impl ClientKeys {
         elements(&self.json).iter().any(signs_assertions)
     }
 
-    /// Returns whether there are keys that sign assertions, and every one says that it is for RS256.
+    /// Returns whether the client has keys that sign assertions and all of them are limited to RS256.
     pub fn are_for_rs256_alone(&self) -> bool {
         let keys = elements(&self.json);
         let mut signing = keys.iter().filter(|key| signs_assertions(key)).peekable();
@@ -100,7 +100,7 @@ fn elements(json: &str) -> Vec<Value> {
     set["keys"].as_array().cloned().unwrap_or_default()
 }
 
-/// Returns whether a key in canonical form signs assertions: no other one has a use.
+/// Returns whether a key in canonical form signs assertions. Only such keys have the member `use`.
 fn signs_assertions(key: &Value) -> bool {
     key["use"] == "sig"
 }
@@ -116,7 +116,7 @@ struct KeySet {
 enum ClientKey {
     /// Signs assertions.
     Signing(jwk::Key),
-    /// Is there for its certificate.
+    /// Only its certificate is used.
     Certified(CertifiedKey),
 }
 

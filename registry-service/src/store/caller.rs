@@ -25,7 +25,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     model::{
-        caller::{Acting, Authority, CallerRecord, CallerType, NewCaller},
+        caller::{ActingOperator, Authority, CallerRecord, CallerType, NewCaller},
         change_kind,
     },
 };
@@ -223,22 +223,22 @@ fn with_credential(credential: Credential<'_>) -> Option<Select<Entity>> {
 
 /// Returns the operator of a call. What is no operator, such as Accord itself, counts as a person of its own that is no
 /// admin.
-pub(super) async fn acting(conn: &impl Keyed, origin: &Origin) -> Result<Acting> {
+pub(super) async fn acting(conn: &impl Keyed, origin: &Origin) -> Result<ActingOperator> {
     let id = &origin.actor.id;
     let record = match origin.actor.kind {
         ActorKind::Operator => operator(conn, id).await?,
         _ => None,
     };
-    Ok(record.unwrap_or_else(|| Acting {
+    Ok(record.unwrap_or_else(|| ActingOperator {
         person: id.clone(),
         is_admin: false,
         created_by: String::new(),
     }))
 }
 
-/// Adds to the event of an act that takes two persons what speaks against the second one: `first` has added the operator, or one
-/// of them is not named.
-pub(super) fn second_person(acting: &Acting, first: &str, event: Event) -> Event {
+/// Adds to the event why the second operator may not be an independent person: `first` created this operator, or one of them has
+/// no person.
+pub(super) fn note_second_person(acting: &ActingOperator, first: &str, event: Event) -> Event {
     if acting.was_created_by(first) {
         event.detail("second_person", "was added by the first")
     } else if !acting.is_other_than(first) {
@@ -249,10 +249,10 @@ pub(super) fn second_person(acting: &Acting, first: &str, event: Event) -> Event
 }
 
 /// Returns the operator with this id, also a revoked one.
-pub(super) async fn operator(conn: &impl Keyed, id: &str) -> Result<Option<Acting>> {
+pub(super) async fn operator(conn: &impl Keyed, id: &str) -> Result<Option<ActingOperator>> {
     let row = Entity::find_by_id(id).read_one(conn).await?;
     let record = row.map(caller).transpose()?;
-    Ok(record.map(|record| Acting {
+    Ok(record.map(|record| ActingOperator {
         is_admin: match &record.caller {
             Caller::Operator { roles, .. } => roles.contains(&Role::Admin),
             Caller::Workload { .. } => false,

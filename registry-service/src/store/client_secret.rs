@@ -165,7 +165,7 @@ impl Store {
 
     /// Moves the times of last use forward, at most to now. Leaves out uses that are less than [`USE_RESOLUTION`]
     /// after the last one.
-    pub async fn record_secret_uses(&self, mut uses: Vec<SecretUse>) -> Result<()> {
+    pub async fn write_secret_uses(&self, mut uses: Vec<SecretUse>) -> Result<()> {
         let now = self.now();
         // In one order, so that replicas don't wait for each other in a circle.
         uses.sort_unstable_by(|a, b| a.secret_id.cmp(&b.secret_id));

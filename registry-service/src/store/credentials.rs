@@ -244,7 +244,9 @@ impl Store {
     async fn handover(&self, conn: &impl Keyed, issued: &Issued, secrets: &Derivation) -> Result<Handover> {
         let Some(delivery_id) = &issued.delivery_id else {
             let bits = inline_secret(secrets);
-            let bundle = self.bundle(conn, &issued.client_id, &issued.secret_id, &bits);
+            let client = client::find(conn, &issued.client_id).await?;
+            let client = client.ok_or(corrupt("client_secrets"))?;
+            let bundle = self.bundle(conn, &client, &issued.secret_id, &bits);
             return Ok(Handover::Bundle(bundle.await?));
         };
         let row = link::Entity::find_by_id(delivery_id.as_str())
@@ -262,7 +264,7 @@ impl Store {
     pub(super) async fn bundle(
         &self,
         conn: &impl Keyed,
-        client_id: &ClientId,
+        client: &Client,
         secret_id: &SecretId,
         bits: &[u8; 32],
     ) -> Result<Bundle> {
@@ -271,10 +273,8 @@ impl Store {
         let version = row.tag_key_version;
         let keyring = self.keyring.with_version(purpose::SECRET_TAG, version).await?;
         let tag_key = secret_tag::require(&keyring, version)?;
-        let secret = opaque::ClientSecret::compose(&tag_key, client_id, secret_id.clone(), bits);
-        let client = client::find(conn, client_id).await?;
-        let client = client.ok_or(corrupt("client_secrets"))?;
-        bundle(conn, &client, Some(secret)).await
+        let secret = opaque::ClientSecret::compose(&tag_key, &client.client_id, secret_id.clone(), bits);
+        bundle(conn, client, Some(secret)).await
     }
 }
 
@@ -297,7 +297,7 @@ pub(super) async fn bundle(
     })
 }
 
-/// Checks that a client authenticates by secrets: nobody is handed one that authenticates nothing, or soon nothing.
+/// Checks that a client authenticates by secrets, so that nobody gets a secret that is useless, or soon will be.
 fn require_secrets(client: &Client) -> Result<()> {
     let mut v = Violations::default();
     let authentication = &client.security.authentication;

@@ -95,10 +95,14 @@ impl Store {
         code: Option<&ReleaseCode>,
     ) -> Result<Bundle> {
         let claimed_by = request_id.map(|id| use_mac(claim_token, id));
+        let by_token = || Entity::find().filter(Column::ClaimHash.eq(claim_token.digest().to_vec()));
+        // Rejects a guessed token without a write transaction: anybody may send one, and SQLite has a single writer.
+        if by_token().read_one(self.db.read()).await?.is_none() {
+            return Err(Error::LinkInvalid);
+        }
         let tx = self.db.write().await?;
         let now = self.now().as_millis();
-        let has_token = Column::ClaimHash.eq(claim_token.digest().to_vec());
-        let row = Entity::find().filter(has_token).lock_one(&tx).await?;
+        let row = by_token().lock_one(&tx).await?;
         let mut row = row.ok_or(Error::LinkInvalid)?;
         let release = self.release(&*row);
         let link = row.delivery_id.as_bytes();
@@ -137,7 +141,7 @@ impl Store {
         let keyring = keyring.await?;
         let key = keyring.require(purpose::DELIVERY, row.key_version)?;
         let bits = linked_secret(key, nonce, claim_token);
-        let bundle = self.bundle(&tx, &client_id, &secret_id, &bits).await?;
+        let bundle = self.bundle(&tx, &client, &secret_id, &bits).await?;
         if !opens {
             self.audit(&tx, origin, event("delivery.repeat")).await?;
             return commit(tx, bundle).await;

@@ -18,7 +18,7 @@ use sea_orm::{Order::Desc, QueryOrder, QuerySelect, QueryTrait, entity::prelude:
 
 use super::{
     Store,
-    caller::{acting, operator, second_person},
+    caller::{acting, note_second_person, operator},
     client::{self, security::with_content, signing_algorithms::require_signing_key},
     commit, corrupt,
     entity::{
@@ -30,7 +30,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     model::{
-        caller::Acting,
+        caller::ActingOperator,
         client::Client,
         integration_request::{
             ClientOrigin, Decision, IntegrationRequest, MAX_AMENDMENTS, NewIntegrationRequest, References,
@@ -164,7 +164,7 @@ impl Store {
             let acting = acting(&tx, origin).await?;
             event = match acting.is(&row.submitter) {
                 true => event.detail("same_person", "submitted it"),
-                false => second_person(&acting, &row.submitter, event),
+                false => note_second_person(&acting, &row.submitter, event),
             };
             if self.second_operator && !may_approve(&acting, &row) {
                 tx.rollback().await?;
@@ -243,7 +243,7 @@ async fn pin_client(
 }
 
 /// Returns whether the rule of two people lets this operator approve a request.
-fn may_approve(approver: &Acting, row: &Model) -> bool {
+fn may_approve(approver: &ActingOperator, row: &Model) -> bool {
     approver.is_admin || approver.is_other_than(&row.submitter)
 }
 

@@ -77,7 +77,7 @@ pub struct Store {
     pub(crate) random: SharedRandom,
     /// Hashes and verifies secrets and passwords.
     pub hasher: Hasher,
-    /// Whether no single operator but an admin may give access to a tenant's data.
+    /// Whether giving access to a tenant's data takes two operators, or one admin.
     pub second_operator: bool,
 }
 
@@ -286,6 +286,20 @@ pub async fn end_links(db: &Database, clock: &dyn Clock, random: &dyn Random) ->
     .await?;
     Ok(())
 }
+
+macro_rules! versioned {
+    ($($row:ty),*) => {
+        $(impl $row {
+            /// Increments the etag, and sets when the row changed.
+            fn set_next_version(&mut self, now: UnixMillis) {
+                self.updated_at = now.as_millis();
+                self.etag += 1;
+            }
+        })*
+    };
+}
+
+versioned!(entity::client::Model, entity::scope::Model, entity::tenant::Model);
 
 fn change(kind: &'static str, id: &impl ToString, tenant_id: Option<&TenantId>) -> Change {
     Change {

@@ -11,7 +11,7 @@ use accord::{
     },
     text::{
         id::{ClientId, DeliveryId, TenantId, UserId},
-        person::are_two,
+        person::are_different_persons,
         release_code::ReleaseCode,
     },
 };
@@ -19,7 +19,7 @@ use sea_orm::entity::prelude::*;
 
 use super::{
     Store,
-    caller::{acting, second_person},
+    caller::{acting, note_second_person},
     client, commit, corrupt,
     credentials::is_unopened,
     delivery,
@@ -79,6 +79,23 @@ macro_rules! link_release {
                     mac: row.release_mac.clone().zip(row.release_key_version),
                 }
             }
+        }
+
+        impl $row {
+            fn set_release(&mut self, releaser: String, mac: Vec<u8>, key_version: i32) {
+                self.releaser = Some(releaser);
+                self.release_mac = Some(mac);
+                self.release_key_version = Some(key_version);
+            }
+
+            fn released<T>(&self, code: ReleaseCode, recipient: T) -> Released<T> {
+                Released {
+                    code,
+                    recipient,
+                    creator: self.creator.clone(),
+                    created_at: UnixMillis::from_millis(self.created_at),
+                }
+            }
         })*
     };
 }
@@ -108,9 +125,7 @@ impl Store {
         if !is_unopened(&row) || row.expires_at <= now {
             return Err(not_open("delivery", row.claimed_at.is_some()));
         }
-        row.releaser = Some(releaser);
-        row.release_mac = Some(mac);
-        row.release_key_version = Some(version);
+        row.set_release(releaser, mac, version);
         row.save(&tx).await?;
         let client = client::find(&tx, &client_id)
             .await?
@@ -122,13 +137,7 @@ impl Store {
             contact_email: request.ok_or(corrupt("clients"))?.content.contact_email,
         };
         self.audit(&tx, origin, event).await?;
-        let released = Released {
-            code,
-            recipient,
-            creator: row.creator.clone(),
-            created_at: UnixMillis::from_millis(row.created_at),
-        };
-        commit(tx, released).await
+        commit(tx, row.released(code, recipient)).await
     }
 
     /// Releases a user's open enrolment link. A link that was released before gets another code. The recipient is the user, by
@@ -166,18 +175,10 @@ impl Store {
         if row.expires_at <= self.now().as_millis() {
             return Err(not_open("enrolment", false));
         }
-        row.releaser = Some(releaser);
-        row.release_mac = Some(mac);
-        row.release_key_version = Some(version);
+        row.set_release(releaser, mac, version);
         row.save(&tx).await?;
         self.audit(&tx, origin, event).await?;
-        let released = Released {
-            code,
-            recipient: user.label,
-            creator: row.creator.clone(),
-            created_at: UnixMillis::from_millis(row.created_at),
-        };
-        commit(tx, released).await
+        commit(tx, row.released(code, user.label)).await
     }
 
     /// Returns what a link's row says of its release. A link from before the setting was turned on needs one, too; a release of
@@ -189,7 +190,8 @@ impl Store {
             releaser,
             mac,
         } = link.into();
-        let counts = !self.second_operator || releaser.is_some_and(|person| are_two(person, creator));
+        let counts =
+            !self.second_operator || releaser.is_some_and(|person| are_different_persons(person, creator));
         Release {
             is_needed: needs_release || self.second_operator || mac.is_some(),
             mac: mac.filter(|_| counts),
@@ -223,7 +225,7 @@ impl Store {
         let acting = acting(&tx, origin).await?;
         let event = match acting.is(creator) {
             true => event.detail("same_person", "created it"),
-            false => second_person(&acting, creator, event),
+            false => note_second_person(&acting, creator, event),
         };
         if is_needed && !acting.is_other_than(creator) {
             let event = self.with_tenants(&tx, origin, event).await?;

@@ -90,8 +90,7 @@ impl Store {
         if let Some(enabled) = update.enabled {
             row.enabled = enabled;
         }
-        row.updated_at = self.now().as_millis();
-        row.etag += 1;
+        row.set_next_version(self.now());
         row.save(&tx).await?;
         let change = change(change_kind::SCOPE, name, None);
         self.publish(&tx, origin, event, change).await?;

@@ -98,7 +98,7 @@ impl Store {
         if let Some(url) = update.cloud_api_url {
             row.cloud_api_url = url;
         }
-        set_next_version(&mut row, self.now());
+        row.set_next_version(self.now());
         row.save(&tx).await?;
         self.publish(&tx, origin, event, changed(tenant_id)).await?;
         commit(tx, tenant(row.stored())?).await
@@ -130,7 +130,7 @@ impl Store {
         };
         if row.state != to.as_ref() {
             row.state = to.as_ref().to_owned();
-            set_next_version(&mut row, self.now());
+            row.set_next_version(self.now());
             let seq = self.publish(&tx, origin, event, change).await?;
             if to == State::Suspended {
                 row.tokens_ended_seq = seq;
@@ -149,11 +149,6 @@ pub(super) async fn find(conn: &impl Keyed, tenant_id: &TenantId) -> Result<Opti
 /// Reads a tenant, and locks its row until the transaction ends.
 pub(super) async fn lock(tx: &Transaction, tenant_id: &TenantId) -> Result<Option<Locked<Entity>>> {
     Ok(Entity::find_by_id(tenant_id.as_str()).lock_one(tx).await?)
-}
-
-fn set_next_version(row: &mut Model, now: UnixMillis) {
-    row.updated_at = now.as_millis();
-    row.etag += 1;
 }
 
 fn event(action: &'static str, tenant_id: &TenantId) -> Event {

@@ -15,7 +15,7 @@ use accord::{
     rpc::{
         auth::{Role, WorkloadKind},
         config::settings::ServiceSettings,
-        run::Listeners,
+        run::{self, Listeners},
     },
     store::{Creation, audit::Origin},
     testing::{TestDatabase, calls::authorized, sqlite, test_clock},
@@ -26,7 +26,7 @@ use registry_service::{
     model::caller::{Authority, NewCaller},
     server::Registry,
 };
-use sea_orm::{ConnectionTrait, DatabaseTransaction, TransactionTrait};
+use sea_orm::DatabaseTransaction;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -99,11 +99,8 @@ impl Harness {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        tokio::spawn(
-            registry
-                .clone()
-                .serve(Listeners::plaintext(listener, None), shutdown.clone()),
-        );
+        let listeners = Listeners::plaintext(listener, None);
+        tokio::spawn(run::run(registry.clone(), listeners, shutdown.clone()));
         let channel = Endpoint::from_shared(format!("http://{address}"))
             .unwrap()
             .connect()
@@ -159,19 +156,12 @@ impl Harness {
 
     /// Takes the lock of the SQLite database. What writes waits until the transaction is dropped.
     pub async fn hold_writes(&self) -> DatabaseTransaction {
-        let database = sea_orm::Database::connect(&self.database.url).await.unwrap();
-        let held = database.begin().await.unwrap();
-        held.execute_unprepared("DELETE FROM changes WHERE seq < 0")
-            .await
-            .unwrap();
-        held
+        self.database.hold_writes().await
     }
 
     /// Runs statements as somebody who can write the database and holds no key.
     pub async fn edit(&self, statements: &str) {
-        let database = sea_orm::Database::connect(&self.database.url).await.unwrap();
-        database.execute_unprepared(statements).await.unwrap();
-        database.close().await.unwrap();
+        self.database.edit(statements).await;
     }
 
     /// Adds a tenant.
@@ -219,22 +209,27 @@ impl Harness {
             .unwrap()
     }
 
+    /// Submits and approves this request. Returns its id.
+    pub async fn approved(&self, request: pb::SubmitIntegrationRequestRequest) -> String {
+        let mut requests = IntegrationRequestServiceClient::new(self.operator(Role::Registrar));
+        let submitted = ok(requests.submit_integration_request(request).await);
+        let integration_request_id = submitted.integration_request.unwrap().integration_request_id;
+        let approve = pb::ApproveIntegrationRequestRequest {
+            integration_request_id: integration_request_id.clone(),
+        };
+        let mut requests = IntegrationRequestServiceClient::new(self.operator(Role::Approver));
+        ok(requests.approve_integration_request(approve).await);
+        integration_request_id
+    }
+
     /// Submits, approves and applies an amendment of this client.
     pub async fn amend(&self, client_id: &str, additions: pb::SubmitIntegrationRequestRequest) -> pb::Client {
         let request = pb::SubmitIntegrationRequestRequest {
             client_id: client_id.into(),
             ..additions
         };
-        let mut requests = IntegrationRequestServiceClient::new(self.operator(Role::Registrar));
-        let submitted = ok(requests.submit_integration_request(request).await);
-        let integration_request_id = submitted.integration_request.unwrap().integration_request_id;
-        let request = pb::ApproveIntegrationRequestRequest {
-            integration_request_id: integration_request_id.clone(),
-        };
-        let mut requests = IntegrationRequestServiceClient::new(self.operator(Role::Approver));
-        ok(requests.approve_integration_request(request).await);
         let request = pb::AmendClientRequest {
-            integration_request_id,
+            integration_request_id: self.approved(request).await,
         };
         let mut clients = ClientServiceClient::new(self.operator(Role::Registrar));
         ok(clients.amend_client(request).await).client.unwrap()

@@ -133,11 +133,8 @@ async fn a_new_epoch_ends_the_links_of_the_copy() {
 async fn plaintext_is_served_only_on_loopback() {
     let harness = Harness::start().await;
     let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
-    let served = harness
-        .registry
-        .clone()
-        .serve(Listeners::plaintext(listener, None), CancellationToken::new())
-        .await;
+    let listeners = Listeners::plaintext(listener, None);
+    let served = run::run(harness.registry.clone(), listeners, CancellationToken::new()).await;
     assert!(served.unwrap_err().to_string().contains("loopback"));
 }
 
@@ -201,7 +198,11 @@ async fn a_stopped_server_is_replaced_by_another_one() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(registry.serve(Listeners::plaintext(listener, None), shutdown.clone()));
+    let serving = tokio::spawn(run::run(
+        registry,
+        Listeners::plaintext(listener, None),
+        shutdown.clone(),
+    ));
     let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
     let mut scopes = ScopeServiceClient::new(channel.connect().await.unwrap());
     let mut request = Request::new(ListScopesRequest::default());

@@ -197,15 +197,8 @@ async fn gains(harness: &Harness, attackers: &[CallerChannel]) -> BTreeSet<Strin
     let approved = async || harness.approved_request(&["acme"], &["contacts.read"]).await;
     let mut clients = ClientServiceClient::new(harness.operator(Role::Registrar));
     for request in requested() {
-        let mut requests = IntegrationRequestServiceClient::new(harness.operator(Role::Registrar));
-        let submitted = ok(requests.submit_integration_request(request).await);
-        let integration_request_id = submitted.integration_request.unwrap().integration_request_id;
-        let approve = pb::ApproveIntegrationRequestRequest {
-            integration_request_id: integration_request_id.clone(),
-        };
-        let mut requests = IntegrationRequestServiceClient::new(harness.operator(Role::Approver));
-        ok(requests.approve_integration_request(approve).await);
-        ok(clients.register_client(register(integration_request_id)).await);
+        let approved = harness.approved(request).await;
+        ok(clients.register_client(register(approved)).await);
     }
     approved().await;
     harness.submitted_request(&["acme"], &["contacts.write"]).await;

@@ -80,6 +80,10 @@ impl Store {
         digest: &[u8; 32],
         reason: EndReason,
     ) -> Result<()> {
+        // Rejects a guessed token without a write transaction: the pages take one from anybody.
+        if self.find_admin_session(digest).await?.is_none() {
+            return Ok(());
+        }
         let tx = self.db.write().await?;
         let row = by_digest(digest).lock_one(&tx).await?;
         let is_theirs = |row: &Locked<Entity>| row.workload_id == origin.actor.id && row.ended_at.is_none();

@@ -30,7 +30,7 @@ use accord::{
         signing_key_service_client::SigningKeyServiceClient, token_service_client::TokenServiceClient,
     },
 };
-use sea_orm::{ConnectionTrait, DatabaseTransaction, Statement, TransactionTrait};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, Statement};
 use tempfile::TempDir;
 use token_service::{cache::Cache, config::Settings, server::TokenServer, store::Store};
 use tokio::{net::TcpListener, time::sleep};
@@ -202,19 +202,12 @@ impl Harness {
 
     /// Takes the lock of the SQLite database. What writes waits until the transaction is dropped.
     pub async fn hold_writes(&self) -> DatabaseTransaction {
-        let database = sea_orm::Database::connect(&self.database.url).await.unwrap();
-        let held = database.begin().await.unwrap();
-        held.execute_unprepared("DELETE FROM changes WHERE seq < 0")
-            .await
-            .unwrap();
-        held
+        self.database.hold_writes().await
     }
 
     /// Executes a statement in the database, as somebody who can write it.
     pub async fn edit(&self, statement: &str) {
-        let database = sea_orm::Database::connect(&self.database.url).await.unwrap();
-        database.execute_unprepared(statement).await.unwrap();
-        database.close().await.unwrap();
+        self.database.edit(statement).await;
     }
 
     /// `SetupService`, called by an internal service.

@@ -18,7 +18,7 @@ use super::{
     Result, UpdateMask, etag,
     integration_request::{redirect_uris, scope_message, scopes, tenant_ids},
     release_code,
-    security::{allowed_networks, dpop_jkts, method_name, security_profile, subject_fields},
+    security::{allowed_networks, dpop_jkts, security_profile, with_security},
 };
 use crate::model::{
     client::{Client, ClientUpdate, State},
@@ -209,34 +209,26 @@ pub fn create_delivery(request: &pb::CreateDeliveryRequest) -> Result<(ClientId,
 /// Writes a client.
 pub fn message(client: Client) -> pb::Client {
     let scopes = client.scopes.into_iter().map(scope_message);
-    let security = client.security;
-    let subject = subject_fields(security.authentication.certificate_subject);
-    pb::Client {
-        client_id: client.client_id.into(),
-        display_name: client.presentation.display_name,
-        partner_name: client.presentation.partner_name,
-        purpose: client.presentation.goals,
-        integration_request_id: client.integration_request_id.into(),
-        tenant_ids: client.tenant_ids.into_iter().map(String::from).collect(),
-        scopes: scopes.collect(),
-        redirect_uris: client.redirect_uris,
-        state: pb::ClientState::from(client.state).into(),
-        create_time: Some(client.created_at.to_timestamp()),
-        update_time: Some(client.updated_at.to_timestamp()),
-        etag: client.etag.to_string(),
-        json_web_key_set: client.json_web_key_set,
-        token_endpoint_auth_method: method_name(security.authentication.method),
-        jwks_uri: security.authentication.jwks_uri.unwrap_or_default(),
-        tls_client_auth_subject_dn: subject.subject_dn,
-        tls_client_auth_san_dns: subject.san_dns,
-        tls_client_auth_san_uri: subject.san_uri,
-        tls_client_auth_san_ip: subject.san_ip,
-        tls_client_auth_san_email: subject.san_email,
-        dpop_jkts: security.dpop_jkts,
-        allowed_networks: security.allowed_networks.to_texts(),
-        security_profile: security_profile(client.fapi_from).into(),
-        profile_start_time: client.fapi_from.map(UnixMillis::to_timestamp),
-    }
+    with_security!(
+        client.security,
+        pb::Client {
+            client_id: client.client_id.into(),
+            display_name: client.presentation.display_name,
+            partner_name: client.presentation.partner_name,
+            purpose: client.presentation.goals,
+            integration_request_id: client.integration_request_id.into(),
+            tenant_ids: client.tenant_ids.into_iter().map(String::from).collect(),
+            scopes: scopes.collect(),
+            redirect_uris: client.redirect_uris,
+            state: pb::ClientState::from(client.state).into(),
+            create_time: Some(client.created_at.to_timestamp()),
+            update_time: Some(client.updated_at.to_timestamp()),
+            etag: client.etag.to_string(),
+            json_web_key_set: client.json_web_key_set,
+            security_profile: security_profile(client.fapi_from).into(),
+            profile_start_time: client.fapi_from.map(UnixMillis::to_timestamp),
+        }
+    )
 }
 
 /// Writes what is known of a secret.

@@ -19,7 +19,7 @@ use accord::{
 
 use super::{
     Result,
-    security::{method_name, security_profile, subject_fields},
+    security::{security_profile, with_security},
 };
 use crate::{
     directory::Changes,
@@ -65,38 +65,30 @@ pub fn client_profile(profile: ClientProfile) -> pb::ClientProfile {
         expire_time: expires_at.map(UnixMillis::to_timestamp),
     });
     let client = profile.client;
-    let security = client.security;
-    let subject = subject_fields(security.authentication.certificate_subject);
     let tenants = client.tenant_ids.iter().map(|tenant_id| pb::ProfileTenant {
         tenant_id: tenant_id.to_string(),
         added_seq: since(&client.added.tenants, tenant_id, i64::MAX),
     });
-    pb::ClientProfile {
-        tenants: tenants.collect(),
-        client_id: client.client_id.into(),
-        display_name: client.presentation.display_name,
-        partner_name: client.presentation.partner_name,
-        purpose: client.presentation.goals,
-        state: pb::ClientState::from(client.state).into(),
-        scopes: scopes.collect(),
-        redirect_uris: client.redirect_uris,
-        version: client.version,
-        tokens_ended_seq: client.tokens_ended_seq,
-        families_ended_seq: client.families_ended_seq,
-        json_web_key_set: client.json_web_key_set,
-        live_secrets: live_secrets.collect(),
-        token_endpoint_auth_method: method_name(security.authentication.method),
-        jwks_uri: security.authentication.jwks_uri.unwrap_or_default(),
-        tls_client_auth_subject_dn: subject.subject_dn,
-        tls_client_auth_san_dns: subject.san_dns,
-        tls_client_auth_san_uri: subject.san_uri,
-        tls_client_auth_san_ip: subject.san_ip,
-        tls_client_auth_san_email: subject.san_email,
-        dpop_jkts: security.dpop_jkts,
-        allowed_networks: security.allowed_networks.to_texts(),
-        security_profile: security_profile(client.fapi_from).into(),
-        profile_start_time: client.fapi_from.map(UnixMillis::to_timestamp),
-    }
+    with_security!(
+        client.security,
+        pb::ClientProfile {
+            tenants: tenants.collect(),
+            client_id: client.client_id.into(),
+            display_name: client.presentation.display_name,
+            partner_name: client.presentation.partner_name,
+            purpose: client.presentation.goals,
+            state: pb::ClientState::from(client.state).into(),
+            scopes: scopes.collect(),
+            redirect_uris: client.redirect_uris,
+            version: client.version,
+            tokens_ended_seq: client.tokens_ended_seq,
+            families_ended_seq: client.families_ended_seq,
+            json_web_key_set: client.json_web_key_set,
+            live_secrets: live_secrets.collect(),
+            security_profile: security_profile(client.fapi_from).into(),
+            profile_start_time: client.fapi_from.map(UnixMillis::to_timestamp),
+        }
+    )
 }
 
 /// Writes a client's origin.
@@ -236,8 +228,8 @@ pub fn list_operator_actions(
     })
 }
 
-/// Writes what an operator did. Of the details only those that are no facts of another tenant: which fields were set, but not
-/// their values, and not that a client got or lost tenants.
+/// Writes what an operator did. Shows only details that say nothing of other tenants: the names of changed fields without values,
+/// and never `tenants`.
 pub fn operator_action(event: EventRow) -> pb::OperatorAction {
     const CHANGES: [&str; 3] = [".update", ".amend", ".set_keys"];
     const FIELDS: [&str; 11] = [

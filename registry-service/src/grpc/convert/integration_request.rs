@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{
     Result, reason,
-    security::{method_name, requested_security_profile, security, subject_fields},
+    security::{requested_security_profile, security, with_security},
 };
 use crate::model::{
     client_keys::ClientKeys,
@@ -173,45 +173,37 @@ pub fn list(request: &pb::ListIntegrationRequestsRequest) -> Result<(Option<Stat
 /// Writes a request.
 pub fn message(request: IntegrationRequest) -> pb::IntegrationRequest {
     let content = request.content;
-    let security = content.security;
-    let subject = subject_fields(security.authentication.certificate_subject);
     let (security_profile, from) = match content.security_profile {
         RequestedSecurityProfile::Unspecified => (pb::SecurityProfile::Unspecified, None),
         RequestedSecurityProfile::Fapi2 { from } => (pb::SecurityProfile::Fapi20, from),
         RequestedSecurityProfile::None => (pb::SecurityProfile::None, None),
     };
-    pb::IntegrationRequest {
-        integration_request_id: request.integration_request_id.into(),
-        partner_name: content.presentation.partner_name,
-        display_name: content.presentation.display_name,
-        contact_email: content.contact_email,
-        goals: content.presentation.goals,
-        tenant_ids: content.tenant_ids.into_iter().map(String::from).collect(),
-        scopes: content.scopes.into_iter().map(scope_message).collect(),
-        redirect_uris: content.redirect_uris,
-        notes: content.notes,
-        state: pb::IntegrationRequestState::from(request.state).into(),
-        rejection_reason: request.rejection_reason,
-        client_id: request.client_id.map(String::from).unwrap_or_default(),
-        create_time: Some(request.created_at.to_timestamp()),
-        update_time: Some(request.updated_at.to_timestamp()),
-        json_web_key_set: content.json_web_key_set,
-        client_etag: content
-            .amends
-            .map(|amends| amends.etag.to_string())
-            .unwrap_or_default(),
-        token_endpoint_auth_method: method_name(security.authentication.method),
-        jwks_uri: security.authentication.jwks_uri.unwrap_or_default(),
-        tls_client_auth_subject_dn: subject.subject_dn,
-        tls_client_auth_san_dns: subject.san_dns,
-        tls_client_auth_san_uri: subject.san_uri,
-        tls_client_auth_san_ip: subject.san_ip,
-        tls_client_auth_san_email: subject.san_email,
-        dpop_jkts: security.dpop_jkts,
-        allowed_networks: security.allowed_networks.to_texts(),
-        security_profile: security_profile.into(),
-        profile_start_time: from.map(UnixMillis::to_timestamp),
-    }
+    with_security!(
+        content.security,
+        pb::IntegrationRequest {
+            integration_request_id: request.integration_request_id.into(),
+            partner_name: content.presentation.partner_name,
+            display_name: content.presentation.display_name,
+            contact_email: content.contact_email,
+            goals: content.presentation.goals,
+            tenant_ids: content.tenant_ids.into_iter().map(String::from).collect(),
+            scopes: content.scopes.into_iter().map(scope_message).collect(),
+            redirect_uris: content.redirect_uris,
+            notes: content.notes,
+            state: pb::IntegrationRequestState::from(request.state).into(),
+            rejection_reason: request.rejection_reason,
+            client_id: request.client_id.map(String::from).unwrap_or_default(),
+            create_time: Some(request.created_at.to_timestamp()),
+            update_time: Some(request.updated_at.to_timestamp()),
+            json_web_key_set: content.json_web_key_set,
+            client_etag: content
+                .amends
+                .map(|amends| amends.etag.to_string())
+                .unwrap_or_default(),
+            security_profile: security_profile.into(),
+            profile_start_time: from.map(UnixMillis::to_timestamp),
+        }
+    )
 }
 
 /// Writes a scope with its reason.

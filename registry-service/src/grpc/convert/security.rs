@@ -166,33 +166,42 @@ pub fn requested_security_profile(
     Some(profile)
 }
 
-/// The names of a certificate as messages hold them: the subject, and a DNS name, URI, IP address and e-mail address.
-#[derive(Default)]
-pub struct SubjectFields {
-    /// `tls_client_auth_subject_dn`
-    pub subject_dn: String,
-    /// `tls_client_auth_san_dns`
-    pub san_dns: String,
-    /// `tls_client_auth_san_uri`
-    pub san_uri: String,
-    /// `tls_client_auth_san_ip`
-    pub san_ip: String,
-    /// `tls_client_auth_san_email`
-    pub san_email: String,
+/// Writes a message with these fields, and those that say how a client authenticates and what limits it.
+macro_rules! with_security {
+    ($security:expr, $message:path { $($fields:tt)* }) => {{
+        let security: $crate::model::client::security::Security = $security;
+        let authentication = security.authentication;
+        let [dn, dns, uri, ip, email] = $crate::grpc::convert::security::subject_texts(authentication.certificate_subject);
+        $message {
+            token_endpoint_auth_method: $crate::grpc::convert::security::method_name(authentication.method),
+            jwks_uri: authentication.jwks_uri.unwrap_or_default(),
+            tls_client_auth_subject_dn: dn,
+            tls_client_auth_san_dns: dns,
+            tls_client_auth_san_uri: uri,
+            tls_client_auth_san_ip: ip,
+            tls_client_auth_san_email: email,
+            dpop_jkts: security.dpop_jkts,
+            allowed_networks: security.allowed_networks.to_texts(),
+            $($fields)*
+        }
+    }};
 }
 
-/// Writes the name of a certificate.
-pub fn subject_fields(subject: Option<CertificateSubject>) -> SubjectFields {
-    let mut fields = SubjectFields::default();
+pub(super) use with_security;
+
+/// Returns the texts of the five fields for the name of a certificate: subject, DNS name, URI, IP address and e-mail address.
+pub fn subject_texts(subject: Option<CertificateSubject>) -> [String; 5] {
+    let mut texts: [String; 5] = Default::default();
+    let [dn, dns, uri, ip, email] = &mut texts;
     match subject {
         None => {}
-        Some(CertificateSubject::Dn(name)) => fields.subject_dn = name,
-        Some(CertificateSubject::Dns(name)) => fields.san_dns = name,
-        Some(CertificateSubject::Uri(uri)) => fields.san_uri = uri,
-        Some(CertificateSubject::Ip(address)) => fields.san_ip = address.to_string(),
-        Some(CertificateSubject::Email(address)) => fields.san_email = address,
+        Some(CertificateSubject::Dn(name)) => *dn = name,
+        Some(CertificateSubject::Dns(name)) => *dns = name,
+        Some(CertificateSubject::Uri(name)) => *uri = name,
+        Some(CertificateSubject::Ip(address)) => *ip = address.to_string(),
+        Some(CertificateSubject::Email(address)) => *email = address,
     }
-    fields
+    texts
 }
 
 /// Writes a method to authenticate; empty for none.

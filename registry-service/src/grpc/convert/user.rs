@@ -92,7 +92,7 @@ pub fn reset(request: &pb::ResetUserPasswordRequest) -> Result<(TenantId, UserId
 }
 
 /// Reads a `CompleteEnrolmentRequest`.
-pub fn complete(request: pb::CompleteEnrolmentRequest) -> Result<Completion> {
+pub fn complete_enrolment(request: pb::CompleteEnrolmentRequest) -> Result<Completion> {
     let mut v = Violations::default();
     let token = Zeroizing::new(request.enrolment_token);
     let token = v.check(

@@ -140,10 +140,10 @@ impl Authentication {
         }
     }
 
-    /// Returns what this becomes with what an amendment asks for: its method and certificate in place of the old ones, and its
-    /// `jwks_uri` or key set in place of the other. `keys` are the amendment's.
-    pub fn amended(&self, asked: &Self, keys: &ClientKeys) -> Self {
-        let method = asked.method.or(self.method);
+    /// Applies an amendment: its method and certificate replace the old ones; its `jwks_uri` replaces a key set, and its key set a
+    /// `jwks_uri`. `keys` are the amendment's.
+    pub fn amended(&self, amendment: &Self, keys: &ClientKeys) -> Self {
+        let method = amendment.method.or(self.method);
         let old_subject = match method {
             Some(AuthMethod::TlsClientAuth) => self.certificate_subject.as_ref(),
             _ => None,
@@ -154,21 +154,24 @@ impl Authentication {
         };
         Self {
             method,
-            certificate_subject: asked.certificate_subject.as_ref().or(old_subject).cloned(),
-            jwks_uri: asked.jwks_uri.as_ref().or(old_uri).cloned(),
+            certificate_subject: amendment.certificate_subject.as_ref().or(old_subject).cloned(),
+            jwks_uri: amendment.jwks_uri.as_ref().or(old_uri).cloned(),
         }
     }
 }
 
 impl Security {
-    /// Returns what this becomes with what an amendment asks for, whose `keys` these are: the keys of proofs and the networks are
-    /// added. Every network of IPv4 with every one of IPv6 lifts the limit.
+    /// Applies an amendment: adds its keys of proofs and its networks to the old ones. Every network of IPv4 with every one of IPv6
+    /// lifts the limit. `keys` are the amendment's.
     ///
     /// # Errors
     /// Violations if there are too many of them.
-    pub fn amended(&self, asked: &Self, keys: &ClientKeys) -> Result<Self, Violations> {
+    pub fn amended(&self, amendment: &Self, keys: &ClientKeys) -> Result<Self, Violations> {
         let mut v = Violations::default();
-        let new = asked.dpop_jkts.iter().filter(|jkt| !self.dpop_jkts.contains(jkt));
+        let new = amendment
+            .dpop_jkts
+            .iter()
+            .filter(|jkt| !self.dpop_jkts.contains(jkt));
         let dpop_jkts: Vec<_> = self.dpop_jkts.iter().chain(new).cloned().collect();
         if dpop_jkts.len() > MAX_DPOP_JKTS {
             v.add(
@@ -176,14 +179,14 @@ impl Security {
                 format!("must leave the client at most {MAX_DPOP_JKTS} elements in all"),
             );
         }
-        let allowed_networks = match asked.allowed_networks.cover_every_address() {
+        let allowed_networks = match amendment.allowed_networks.cover_every_address() {
             true => Ok(AllowedNetworks::default()),
-            false => self.allowed_networks.joined(&asked.allowed_networks),
+            false => self.allowed_networks.joined(&amendment.allowed_networks),
         };
         let allowed_networks = allowed_networks.map_err(|violations| v.extend(violations)).ok();
         v.finish(|| {
             Some(Self {
-                authentication: self.authentication.amended(&asked.authentication, keys),
+                authentication: self.authentication.amended(&amendment.authentication, keys),
                 dpop_jkts,
                 allowed_networks: allowed_networks?,
             })
@@ -191,8 +194,8 @@ impl Security {
     }
 }
 
-/// Returns whether some keys of proofs are among the old ones, of which none means any key. The first key of a client is not: whoever
-/// names it decides who may prove, and locks out everybody else.
+/// Returns whether `new` only removes keys from `old`. An empty list allows any key, so the first key of a client is no removal: it
+/// locks out everybody without that key.
 pub fn narrows_keys(new: &[String], old: &[String]) -> bool {
     new.is_empty() == old.is_empty() && new.iter().all(|jkt| old.contains(jkt))
 }

@@ -11,46 +11,37 @@ use crate::model::{
     client_keys::ClientKeys,
 };
 
-/// Returns what an amendment changes of a client: what the client has, with what the request adds. A scope that the client
-/// has gets the request's reason. The method to authenticate and the profile are replaced.
+/// Returns what an amendment changes of a client: what the client has, with what the amendment adds. A scope that the client
+/// has gets the amendment's reason. The method to authenticate and the profile are replaced.
 ///
 /// # Errors
-/// Violations of a request that adds nothing, too much, another partner's name, or what does not fit the client.
+/// Violations of an amendment that adds nothing, too much, another partner's name, or what does not fit the client.
 pub fn amended(
     client: &Client,
-    request: &NewIntegrationRequest,
+    amendment: &NewIntegrationRequest,
     now: UnixMillis,
 ) -> Result<ClientUpdate, Violations> {
     let mut v = Violations::default();
-    let texts = &request.presentation;
+    let texts = &amendment.presentation;
     if !["", &client.presentation.partner_name].contains(&texts.partner_name.as_str()) {
         v.add("partner_name", "must be empty or the client's, which stays");
     }
     let name = &texts.display_name;
     let display_name = (!name.is_empty() && *name != client.presentation.display_name).then(|| name.clone());
-    let tenant_ids = union(&client.tenant_ids, &request.tenant_ids);
-    let redirect_uris = union(&client.redirect_uris, &request.redirect_uris);
+    let tenant_ids = union(&client.tenant_ids, &amendment.tenant_ids);
+    let redirect_uris = union(&client.redirect_uris, &amendment.redirect_uris);
     let mut scopes = client.scopes.clone();
-    for scope in &request.scopes {
+    for scope in &amendment.scopes {
         match scopes.iter_mut().find(|old| old.name == scope.name) {
             Some(old) => old.reason.clone_from(&scope.reason),
             None => scopes.push(scope.clone()),
         }
     }
     let scopes = (scopes != client.scopes).then_some(scopes);
-    let new_keys = ClientKeys::parse(&request.json_web_key_set);
-    let new_keys = new_keys.map_err(|violations| v.extend(violations)).ok();
-    let new_keys = new_keys.unwrap_or_default();
-    let has_url = request.security.authentication.jwks_uri.is_some();
-    let keys = match new_keys.as_str() {
-        "" if has_url => Ok(ClientKeys::default()),
-        "" => ClientKeys::parse(&client.json_web_key_set),
-        _ => new_keys.joined(&client.json_web_key_set),
-    };
-    let keys = keys.map_err(|violations| v.extend(violations)).ok();
-    let security = client.security.amended(&request.security, &new_keys);
+    let (new_keys, keys) = amended_keys(&mut v, client, amendment);
+    let security = client.security.amended(&amendment.security, &new_keys);
     let security = security.map_err(|violations| v.extend(violations)).ok();
-    let fapi_from = request.security_profile.applied(client.fapi_from, now);
+    let fapi_from = amendment.security_profile.applied(client.fapi_from, now);
     let fapi_from = v.check("profile_start_time", fapi_from);
     if let (Some(security), Some(keys), Some(fapi_from)) = (&security, &keys, fapi_from) {
         let uris = redirect_uris.as_ref().unwrap_or(&client.redirect_uris);
@@ -71,24 +62,45 @@ pub fn amended(
         allowed_networks: changed(security.allowed_networks, &old.allowed_networks),
         fapi_from: fapi_from.and_then(|from| changed(from, &client.fapi_from)),
     };
-    let limits = [
-        (
-            "tenant_ids",
-            update.tenant_ids.as_ref().map_or(0, Vec::len),
-            MAX_REFERENCES,
-        ),
-        (
-            "scopes",
-            update.scopes.as_ref().map_or(0, Vec::len),
-            MAX_REFERENCES,
-        ),
-        (
-            "redirect_uris",
-            update.redirect_uris.as_ref().map_or(0, Vec::len),
-            MAX_REDIRECT_URIS,
-        ),
-    ];
-    for (field, length, limit) in limits {
+    check_limits(&mut v, &update);
+    if v.is_empty() && !update.is_shown() && !update.concerns_keys() {
+        v.add(
+            "client_id",
+            "must name a client that the request changes something of",
+        );
+    }
+    v.finish(|| Some(update))
+}
+
+/// Returns the keys that an amendment brings, and those that the client then has: none if the amendment names a URL instead.
+fn amended_keys(
+    v: &mut Violations,
+    client: &Client,
+    amendment: &NewIntegrationRequest,
+) -> (ClientKeys, Option<ClientKeys>) {
+    let new_keys = ClientKeys::parse(&amendment.json_web_key_set);
+    let new_keys = new_keys.map_err(|violations| v.extend(violations)).ok();
+    let new_keys = new_keys.unwrap_or_default();
+    let has_url = amendment.security.authentication.jwks_uri.is_some();
+    let keys = match new_keys.as_str() {
+        "" if has_url => Ok(ClientKeys::default()),
+        "" => ClientKeys::parse(&client.json_web_key_set),
+        _ => new_keys.joined(&client.json_web_key_set),
+    };
+    let keys = keys.map_err(|violations| v.extend(violations)).ok();
+    (new_keys, keys)
+}
+
+/// Checks that an amendment leaves the client no more than a request may ask for.
+fn check_limits(v: &mut Violations, update: &ClientUpdate) {
+    let tenants = update.tenant_ids.as_ref().map_or(0, Vec::len);
+    let scopes = update.scopes.as_ref().map_or(0, Vec::len);
+    let redirect_uris = update.redirect_uris.as_ref().map_or(0, Vec::len);
+    for (field, length, limit) in [
+        ("tenant_ids", tenants, MAX_REFERENCES),
+        ("scopes", scopes, MAX_REFERENCES),
+        ("redirect_uris", redirect_uris, MAX_REDIRECT_URIS),
+    ] {
         if length > limit {
             v.add(
                 field,
@@ -102,13 +114,6 @@ pub fn amended(
             format!("must leave the client at most {MAX_SCOPE_CHARACTERS} characters in all names together");
         v.add("scopes", limit);
     }
-    if v.is_empty() && !update.is_shown() && !update.concerns_keys() {
-        v.add(
-            "client_id",
-            "must name a client that the request changes something of",
-        );
-    }
-    v.finish(|| Some(update))
 }
 
 /// Returns a value that differs from the old one.

@@ -115,7 +115,7 @@ impl Store {
         let event = event.concerning(before.tenant_ids.clone());
         let event = replaced(event, "json_web_key_set", keys, &update.json_web_key_set)?;
         let event = security::replaced_security(event, &before, &update)?;
-        set_next_version(&mut row, self.now());
+        row.set_next_version(self.now());
         if let Some(display_name) = update.display_name {
             row.presentation = json(&DisplayInfo {
                 display_name,
@@ -189,7 +189,7 @@ impl Store {
         };
         if row.state != to.as_ref() {
             row.state = to.as_ref().to_owned();
-            set_next_version(&mut row, self.now());
+            row.set_next_version(self.now());
             let seq = self.publish(&tx, origin, event, change).await?;
             if to == State::Suspended {
                 row.tokens_ended_seq = seq;
@@ -236,12 +236,6 @@ pub(super) fn changed(client_id: &ClientId) -> Change {
 /// Returns a change that ends the client's access tokens. The caller writes its position to `tokens_ended_seq`.
 pub(super) fn tokens_ended(client_id: &ClientId) -> Change {
     change(change_kind::CLIENT_TOKENS_ENDED, client_id, None)
-}
-
-/// Increments the etag of a client, and sets when it changed.
-fn set_next_version(row: &mut Model, now: UnixMillis) {
-    row.updated_at = now.as_millis();
-    row.etag += 1;
 }
 
 /// Sets the version of a client to the position of a change, which is also when it got what is new.

@@ -82,6 +82,22 @@ async fn a_repeated_call_makes_one_secret() {
 }
 
 #[tokio::test]
+async fn a_right_secret_authenticates_although_its_use_is_not_written() {
+    let database = accord::testing::sqlite();
+    let (store, _) = seeded(&database.url).await;
+    let (client, handover) = registered(&store, Method::Inline).await;
+    let reject =
+        "CREATE TRIGGER reject BEFORE UPDATE ON client_secrets BEGIN SELECT RAISE(ABORT, 'full'); END";
+    store.db.read().execute_unprepared(reject).await.unwrap();
+    let (_, secret, _) = authenticate(&store, client.client_id.as_str(), text(&handover))
+        .await
+        .unwrap();
+    assert_eq!(secret.last_used_at, None);
+    let stored = secrets(&store, &client.client_id).await;
+    assert_eq!(stored[0].last_used_at, None);
+}
+
+#[tokio::test]
 async fn only_a_live_secret_costs_a_run() {
     for database in databases() {
         let (store, clock) = seeded(&database.url).await;
@@ -243,7 +259,7 @@ async fn reported_uses_move_forward_to_now_at_most() {
                 secret_id: SecretId::generate(&*store.clock, &*store.random),
                 ..used.clone()
             };
-            store.record_secret_uses(vec![unknown, used]).await.unwrap();
+            store.write_secret_uses(vec![unknown, used]).await.unwrap();
             secrets(&store, &client.client_id).await[0].last_used_at
         };
         let later = start.plus(5 * MINUTE);

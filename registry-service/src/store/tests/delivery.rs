@@ -89,6 +89,16 @@ async fn an_opened_link_returns_a_secret_that_is_not_stored() {
     }
 }
 
+#[tokio::test]
+async fn an_unknown_claim_token_waits_for_no_writer() {
+    let database = accord::testing::sqlite();
+    let (store, _) = seeded(&database.url).await;
+    let _held = store.db.write().await.unwrap();
+    let stranger = OpaqueToken::generate(TokenKind::Claim, &*store.random);
+    let unknown = store.claim_delivery(&origin(), &stranger, None, None).await;
+    assert!(matches!(unknown, Err(Error::LinkInvalid)), "{unknown:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeated_claim_gets_the_same_secret_for_a_minute() {
     for database in databases() {

@@ -48,18 +48,23 @@ async fn a_new_link_ends_the_one_before() {
     assert_eq!(harness.audit_events("delivery.create").await.len(), 2);
 }
 
-#[tokio::test]
-async fn opening_a_link_does_not_restore_a_revoked_secret() {
-    let harness = seeded().await;
-    let (created, link) = registered_with_link(&harness).await;
-    let secret = secrets(&harness, &created.client_id).await.remove(0);
+/// Revokes the only secret of a client.
+async fn revoke_only_secret(harness: &Harness, client_id: &str) {
+    let secret = secrets(harness, client_id).await.remove(0);
     let revoke = pb::RevokeClientSecretRequest {
-        client_id: created.client_id.clone(),
+        client_id: client_id.into(),
         secret_id: secret.secret_id,
         reason: pb::SecretRevocationReason::Compromised.into(),
         force: false,
     };
-    client(&harness).revoke_client_secret(revoke).await.unwrap();
+    client(harness).revoke_client_secret(revoke).await.unwrap();
+}
+
+#[tokio::test]
+async fn opening_a_link_does_not_restore_a_revoked_secret() {
+    let harness = seeded().await;
+    let (created, link) = registered_with_link(&harness).await;
+    revoke_only_secret(&harness, &created.client_id).await;
     assert_nothing_told(claim(&harness, &link.claim_token).await);
 }
 
@@ -67,14 +72,7 @@ async fn opening_a_link_does_not_restore_a_revoked_secret() {
 async fn the_reason_of_a_revocation_survives_the_end_of_the_link() {
     let harness = seeded().await;
     let (created, _) = registered_with_link(&harness).await;
-    let secret = secrets(&harness, &created.client_id).await.remove(0);
-    let revoke = pb::RevokeClientSecretRequest {
-        client_id: created.client_id.clone(),
-        secret_id: secret.secret_id,
-        reason: pb::SecretRevocationReason::Compromised.into(),
-        force: false,
-    };
-    client(&harness).revoke_client_secret(revoke).await.unwrap();
+    revoke_only_secret(&harness, &created.client_id).await;
     let revoked = secrets(&harness, &created.client_id).await.remove(0);
     harness.clock.advance(Duration::from_secs(1));
     delivered(&harness, deliver(&created.client_id)).await.unwrap();

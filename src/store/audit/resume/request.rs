@@ -8,7 +8,7 @@ use crate::{
     clock::UnixMillis,
     keys::{DataKey, Keyring},
     store::StoreError,
-    text::person::are_two,
+    text::person::are_different_persons,
 };
 
 /// The id of the only row.
@@ -61,7 +61,7 @@ impl Resuming<'_> {
         if self.clock.now() > requested_at.plus(CONFIRM_WITHIN) {
             return Err(ResumeError::NoRequest);
         }
-        if row.operator_id == by.operator_id.as_str() || !are_two(&row.person, &by.person) {
+        if row.operator_id == by.operator_id.as_str() || !are_different_persons(&row.person, &by.person) {
             return Err(ResumeError::SamePerson);
         }
         Ok(row)

@@ -308,6 +308,17 @@ async fn a_session_is_open_while_it_is_used_until_it_is_ended() {
 }
 
 #[tokio::test]
+async fn the_end_of_an_unknown_session_waits_for_no_writer() {
+    let database = sqlite();
+    let (store, _) = store(&database.url).await;
+    let _held = store.db.write().await.unwrap();
+    let ended = store
+        .end_admin_session(&workload(), &[7; 32], EndReason::SignedOut)
+        .await;
+    ended.unwrap();
+}
+
+#[tokio::test]
 async fn a_session_that_has_ended_decides_nothing() {
     for database in databases() {
         let (store, clock) = store(&database.url).await;
