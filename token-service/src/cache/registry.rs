@@ -12,7 +12,7 @@ use accord::{
     },
 };
 use aws_lc_rs::hmac;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -31,6 +31,8 @@ use crate::{
 
 /// How often uses of secrets are reported.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
+/// How long the work that is under way at the stop, and the last report, may take.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most uses in one report.
 const MAX_USES: usize = 1_000;
 /// How often the tag keys are read while there is no lease.
@@ -303,16 +305,26 @@ impl Cache {
     }
 
     /// Reports uses of secrets and removes stored secrets that expired or were revoked, every [`REPORT_EVERY`] until
-    /// `stop`. Then reports once more.
+    /// `stop`. Then reports once more. Ends at most [`FINISH_TIMEOUT`] after `stop`.
     pub(super) async fn report_secret_uses(&self, stop: &CancellationToken) {
-        let mut ticks = interval(REPORT_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // A report that was begun is finished: it has taken the uses out.
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let reports = async {
+            let mut ticks = interval(REPORT_EVERY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+                // Finishes a report that has begun: its uses are no longer in memory.
+                self.report().await;
+                stop.run_until_cancelled(self.retain_verified_secrets()).await;
+            }
             self.report().await;
-            self.retain_verified_secrets().await;
+        };
+        let time_is_up = async {
+            stop.cancelled().await;
+            sleep(FINISH_TIMEOUT).await;
+        };
+        tokio::select! {
+            () = reports => {}
+            () = time_is_up => tracing::warn!("the last uses of secrets were not reported in time"),
         }
-        self.report().await;
     }
 
     async fn report(&self) {
