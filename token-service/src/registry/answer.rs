@@ -1,7 +1,10 @@
 //! Converts the registry's answers and failures.
 
+use std::time::Duration;
+
 use accord::{
     clock::UnixMillis,
+    log_limit::LogLimit,
     registry::v1 as pb,
     rpc::status::{ErrorReason, reason_of},
     text::{
@@ -39,6 +42,9 @@ const NO_ANSWER: [Code; 7] = [
     Code::Unimplemented,
 ];
 
+/// How often the log repeats how calls fail.
+const LOG_PERIOD: Duration = Duration::from_secs(10);
+
 /// Returns the client that an error names; empty if it names none.
 pub(super) fn client_of(status: &Status) -> String {
     let info = status.get_details_error_info();
@@ -54,15 +60,29 @@ pub(super) fn failure(status: Status) -> Error {
         (_, Some(ErrorReason::SignInFailed)) => Error::SignInFailed,
         (_, Some(ErrorReason::ResourceExhausted)) => Error::Busy,
         (code @ (Code::Unauthenticated | Code::PermissionDenied), _) => {
-            tracing::error!(?code, "the registry rejects this service's own credential");
+            if let Some(unlogged) = may_log(code) {
+                tracing::error!(
+                    ?code,
+                    unlogged,
+                    "the registry rejects this service's own credential"
+                );
+            }
             Error::RegistryUnavailable
         }
         (code, _) if NO_ANSWER.contains(&code) => {
-            tracing::warn!(?code, "the registry does not answer");
+            if let Some(unlogged) = may_log(code) {
+                tracing::warn!(?code, unlogged, "the registry does not answer");
+            }
             Error::RegistryUnavailable
         }
         (code, _) => Error::RegistryAnswer(format!("{code:?}")),
     }
+}
+
+/// Returns `Some` if a failure with this code may be logged now, with the number of those before that were not.
+fn may_log(code: Code) -> Option<u64> {
+    static LIMIT: LogLimit = LogLimit::new(LOG_PERIOD);
+    LIMIT.check(code.description())
 }
 
 pub(super) fn not_found(resource: &'static str, status: Status) -> Error {
