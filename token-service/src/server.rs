@@ -122,13 +122,18 @@ impl TokenServer {
         let sign_in_delays = SignInDelays::new(&*random);
         let target = settings.registry_target()?;
         let registry_tls = target.tls().cloned();
+        let credential = match token {
+            Some(_) => "--registry-token-file",
+            None => "--registry-client-certificate",
+        };
         let registry = Registry::new(HopChannel::new(target, token));
         let store = Store::new(db, keyring, clock, random.clone());
         match signing_keys::ensure(&registry, &store, settings.signing_algorithm).await {
-            Err(Error::RegistryUnavailable) => {
-                return Err(Error::RegistryUnavailable)
-                    .context(Outage("the registry, which must agree to RS256"));
+            Err(error @ Error::RegistryUnavailable) => {
+                return Err(error).context(Outage("the registry, which must agree to RS256"));
             }
+            // Waiting does not mend it.
+            Err(error @ Error::RegistryRejectsCredential) => return Err(error).context(credential),
             created => created.context("creating signing keys")?,
         }
         let stale_max = settings.registry_stale_max();

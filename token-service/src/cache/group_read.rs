@@ -103,7 +103,7 @@ impl GroupRead {
         let answer = answer.unwrap_or(Err(Error::RegistryUnavailable));
         let (read, as_of) = answer
             .map_err(|error| match error {
-                Error::RegistryUnavailable | Error::Busy => {
+                Error::RegistryUnavailable | Error::RegistryRejectsCredential | Error::Busy => {
                     StoreError::Unavailable("the registry does not answer".into())
                 }
                 error => {

@@ -67,7 +67,7 @@ pub(super) fn failure(status: Status) -> Error {
                     "the registry rejects this service's own credential"
                 );
             }
-            Error::RegistryUnavailable
+            Error::RegistryRejectsCredential
         }
         (code, _) if NO_ANSWER.contains(&code) => {
             if let Some(unlogged) = may_log(code) {
