@@ -1,6 +1,12 @@
 //! Runs token-service: opens its store and caches, and gives routes, permissions and periodic work to [`run()`].
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use accord::{
     audit::v1::audit_service_server::AuditServiceServer,
@@ -66,6 +72,8 @@ pub struct TokenServer {
     product_name: Arc<str>,
     /// Of the way to the registry.
     registry_tls: Option<ClientTls>,
+    /// The generation of its files whose expiry is recorded; none at first.
+    recorded_generation: Arc<AtomicU64>,
     address_limit: Arc<AddressLimit>,
     trusted_hops: usize,
     audit_retention: Option<Duration>,
@@ -167,6 +175,7 @@ impl TokenServer {
                 algorithm_report: Arc::default(),
             },
             registry_tls,
+            recorded_generation: Arc::new(AtomicU64::new(u64::MAX)),
             address_limit: Arc::new(AddressLimit::new(settings.service.address_calls_per_second)),
             trusted_hops: settings.service.trusted_hops.into(),
             audit_retention: settings.service.audit_retention(),
@@ -229,7 +238,11 @@ impl Service for TokenServer {
         self.oauth.store.record_gauges();
         self.oauth.cache.record_gauges();
         if let Some(tls) = &self.registry_tls {
-            record_registry_expiry(tls);
+            let generation = tls.generation();
+            // It parses all certificates.
+            if self.recorded_generation.swap(generation, Relaxed) != generation {
+                record_registry_expiry(tls);
+            }
         }
         if let Ok(keys) = self.oauth.cache.keys().await {
             for (state, created_at) in keys.value.newest_by_state() {
