@@ -210,7 +210,7 @@ impl Service for TokenServer {
     }
 
     fn audit_log(&self) -> Option<AuditLog<'_>> {
-        let host = self.oauth.cache.authority_host()?;
+        let host = self.oauth.registry.authority_host()?;
         Some(AuditLog {
             keyring: &self.oauth.store.keyring,
             host: host.to_string(),

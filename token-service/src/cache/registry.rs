@@ -1,6 +1,6 @@
 //! Facts of the registry: clients and their secrets, tenants, users, callers.
 
-use std::{collections::HashMap, hash::Hash, sync::Arc, time::Duration};
+use std::{collections::HashMap, hash::Hash, time::Duration};
 
 use accord::{
     position::Position,
@@ -62,11 +62,6 @@ pub struct Authenticated {
 }
 
 impl Cache {
-    /// Returns the host of the Tenant Authority URLs; `None` before the registry has told it.
-    pub fn authority_host(&self) -> Option<Arc<String>> {
-        self.registry.authority_host()
-    }
-
     /// Verifies a Client Secret. Checks its tag first, so that rejecting a guess needs no query, and takes the same
     /// time for every client. Then looks into memory, then into this service's database, and calls the registry last.
     /// So the registry runs argon2 once for each secret: for all replicas together, however often the client changes.

@@ -6,9 +6,12 @@ use accord::{
     clock::UnixMillis,
     log_limit::LogLimit,
     registry::v1 as pb,
-    rpc::status::{ErrorReason, reason_of},
+    rpc::{
+        auth::Role,
+        status::{ErrorReason, reason_of},
+    },
     text::{
-        id::{ClientId, EventId, MalformedId, ScopeName, SecretId, TenantId, UserId},
+        id::{ClientId, EventId, MalformedId, OperatorId, ScopeName, SecretId, TenantId, UserId},
         network::AllowedNetworks,
         opaque::SecretTagKey,
     },
@@ -17,6 +20,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use zeroize::Zeroizing;
 
+use super::Operator;
 use crate::{
     error::{Error, Result},
     model::{
@@ -94,6 +98,16 @@ pub(super) fn not_found(resource: &'static str, status: Status) -> Error {
 
 pub(super) fn unexpected(what: &str) -> Error {
     Error::RegistryAnswer(format!("unreadable {what}"))
+}
+
+/// Converts an operator. Leaves out roles that this version does not know.
+pub(super) fn operator(operator: pb::Operator) -> Result<Operator> {
+    let roles = operator.roles().filter_map(|role| Role::try_from(role).ok());
+    Ok(Operator {
+        id: OperatorId::parse(&operator.operator_id).map_err(|_| unexpected("operator"))?,
+        roles: roles.collect(),
+        person: operator.person,
+    })
 }
 
 /// Converts what an operator did.
