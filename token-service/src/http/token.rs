@@ -10,6 +10,7 @@ use accord::{
         id::{ClientId, ScopeName, TenantId},
         opaque::RefreshToken,
     },
+    verify::MAX_TOKEN_BYTES,
 };
 use axum::{
     Json,
@@ -31,7 +32,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    model::tenant::is_same_url,
+    model::{client::MAX_SCOPES, tenant::is_same_url},
     oauth::{
         client_authentication::{authenticate, spend},
         dpop::rejected,
@@ -43,10 +44,6 @@ use crate::{
 
 /// The RPC that a workload must be allowed to call, to introspect here.
 const INTROSPECT: &str = "/accord.token.v1.TokenService/IntrospectToken";
-/// The most scopes of a request.
-const MAX_SCOPES: usize = 100;
-/// The longest value of a required parameter, in bytes.
-const MAX_VALUE_BYTES: usize = 16 * 1024;
 /// The headers of responses that no cache may store (RFC 6749 §5.1).
 pub(super) const NO_STORE: [(header::HeaderName, &str); 2] =
     [(header::CACHE_CONTROL, "no-store"), (header::PRAGMA, "no-cache")];
@@ -229,7 +226,7 @@ async fn authenticated_client(
 /// Returns the value of a parameter. Rejects a request without it, and a value that is too long.
 pub(super) fn required<'a>(form: &'a Form, name: &str) -> Result<&'a str, HttpError> {
     match form.get(name) {
-        Some(value) if value.len() <= MAX_VALUE_BYTES => Ok(value),
+        Some(value) if value.len() <= MAX_TOKEN_BYTES => Ok(value),
         Some(_) => Err(HttpError::invalid_request(&format!("{name} is too long"))),
         None => Err(HttpError::invalid_request(&format!("{name} is missing"))),
     }

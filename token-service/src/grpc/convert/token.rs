@@ -11,11 +11,12 @@ use accord::{
         push_authorization_request_request::ClientAuthentication as PushProof,
         revoke_token_request::ClientAuthentication as RevokeProof,
     },
+    verify::MAX_TOKEN_BYTES,
 };
 use tonic::Response;
 use zeroize::Zeroizing;
 
-use super::{present, scopes, setup::parameters};
+use super::{address, optional, present, scopes, setup::parameters};
 use crate::{
     error::{Error, Result},
     model::{
@@ -33,9 +34,6 @@ use crate::{
 
 /// The name of the metadata with the nonce for the next DPoP proof.
 const DPOP_NONCE: &str = "dpop-nonce";
-/// The longest token that a request may hold, in bytes.
-const MAX_TOKEN_BYTES: usize = 16 * 1024;
-
 /// The longest certificate of a caller, in bytes.
 const MAX_CERTIFICATE_BYTES: usize = 16 * 1024;
 
@@ -190,13 +188,7 @@ pub fn introspect(
 
 /// Reads what a workload knows of a call.
 fn binding(v: &mut Violations, message: pb::TokenBinding) -> Binding {
-    let client_address = match message.client_address.as_str() {
-        "" => None,
-        text => v.check(
-            "binding.client_address",
-            text.parse().map_err(|_| "must be an IP address, or empty"),
-        ),
-    };
+    let client_address = optional(v, "binding.client_address", &message.client_address, address);
     if !message.dpop_proof.is_empty() {
         present(v, "binding.method", &message.method);
         present(v, "binding.url", &message.url);
@@ -210,7 +202,7 @@ fn binding(v: &mut Violations, message: pb::TokenBinding) -> Binding {
         method: message.method,
         url: message.url,
         client_certificate: message.client_certificate,
-        client_address,
+        client_address: client_address.flatten(),
     }
 }
 

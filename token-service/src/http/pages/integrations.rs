@@ -20,13 +20,11 @@ use crate::{
     error::Error,
     http::form::Form,
     model::grant::{
-        Consent, GrantFilter, GrantState,
+        Consent, GrantFilter, GrantState, MAX_REASON_CHARS,
         usage::{Day, Reuse, UsageOfDay},
     },
 };
 
-/// The longest reason, in characters.
-const MAX_REASON: usize = 1000;
 /// How many days of usage a page shows: those of a month, if the integration was used on each.
 const SHOWN_DAYS: usize = 31;
 
@@ -183,7 +181,7 @@ pub(super) async fn revoke(PageForm { mut page, form }: PageForm) -> Result<Resp
     let grant_id = grant_id(&page)?;
     // A malformed reason must not prevent a revocation, so drops control characters and what is too long.
     let reason = form.text("reason").chars().filter(|c| !c.is_control());
-    let reason: String = reason.take(MAX_REASON).collect();
+    let reason: String = reason.take(MAX_REASON_CHARS).collect();
     let tenant_id = &page.tenant.tenant_id;
     match page
         .call

@@ -19,6 +19,9 @@ pub mod certificate;
 pub mod fapi;
 pub mod key_set;
 
+/// The most scopes that a request may name.
+pub const MAX_SCOPES: usize = 100;
+
 /// A client, as far as consent and issuance need it.
 #[derive(Clone, Debug)]
 pub struct Client {

@@ -25,6 +25,9 @@ pub mod usage;
 
 use usage::UsageSummary;
 
+/// The most characters of the reason for a revocation.
+pub const MAX_REASON_CHARS: usize = 1000;
+
 /// How far the clock of the replica that issued a token may be ahead.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 
