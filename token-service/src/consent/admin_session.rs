@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 
 use super::{Call, Consents, sign_in_delay::Attempt};
 use crate::{
+    completion::run_to_completion,
     error::{Error, Result},
     model::admin_session::{AdminSession, EndReason, LIFETIME, NewSession},
 };
@@ -64,8 +65,8 @@ pub async fn sign_in(
         notes: Default::default(),
     };
     let finished = finish_sign_in(consents.clone(), origin.clone(), sign_in, attempt);
-    let finished = tokio::spawn(context::scope(context, finished)).await;
-    let (token, ends_at, attempt) = finished.map_err(|panic| Error::Internal(panic.into()))??;
+    let finished = run_to_completion(context::scope(context, finished));
+    let (token, ends_at, attempt) = finished.await?;
     attempt.succeeded(store.now());
     Ok((token, ends_at))
 }

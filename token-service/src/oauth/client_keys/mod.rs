@@ -16,9 +16,9 @@ use quick_cache::sync::Cache;
 
 use self::fetch::KeySetFetcher;
 use crate::{
+    completion::run_to_completion,
     error::{Error, Result},
     model::client::{Client, key_set::ClientKeySet},
-    oauth::complete,
 };
 
 mod address;
@@ -130,7 +130,7 @@ impl ClientKeySets {
             return slot.fetched().younger_than(KEEP, self.clock.now()).ok_or(unknown);
         }
         let (fetcher, clock) = (self.fetcher.clone(), self.clock.clone());
-        let usable = complete(async move {
+        let usable = run_to_completion(async move {
             let _fetching = slot.fetching.lock().await;
             let now = clock.now();
             let is_due = slot.fetched().is_due(now, are_wanting);

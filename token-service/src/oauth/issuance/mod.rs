@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     cache::{Authenticated, Cached, Entry, KnownClient},
+    completion::run_to_completion,
     error::{Error, Result, found},
     model::{
         family::Family,
@@ -30,7 +31,6 @@ use crate::{
     oauth::{
         OAuth,
         client_authentication::{Credentials, authenticate, spend},
-        complete,
         dpop::{self, BoundKey},
         metadata::endpoint_urls,
     },
@@ -232,7 +232,7 @@ impl<'a> Issuance<'a> {
     /// Ends a family after a replay of its code or of one of its tokens, and tells operators.
     async fn end_family(&self, family: Family, reuse: Reuse, event: Event) -> Result<()> {
         let (oauth, origin) = (self.oauth.clone(), self.origin());
-        complete(async move {
+        run_to_completion(async move {
             let ending = oauth.store.end_family(&origin, &family, reuse.into(), event);
             // Of two replays at a time one ends it.
             if ending.await? {
