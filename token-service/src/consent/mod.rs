@@ -7,7 +7,7 @@ use crate::{cache::Cache, registry::Registry, store::Store};
 
 pub mod admin_session;
 mod call;
-mod connected;
+pub mod connected;
 mod operator_actions;
 pub mod receipt;
 pub mod setup;

@@ -10,7 +10,7 @@ use accord::{
 use tonic::{Request, Response};
 
 use crate::{
-    consent::{Call, Consents, receipt::ProvenReceipt},
+    consent::{Call, Consents, connected::ConsentChange, receipt::ProvenReceipt},
     grpc::convert::consent as convert,
 };
 
@@ -62,8 +62,8 @@ impl ConsentService for Consents {
         let request = request.into_inner();
         let (tenant_id, grant_id) = convert::change_designated_user(&request)?;
         let mut call = Call::new(self, principal, request.admin_session);
-        let account_name = &request.designated_account_name;
-        let changed = call.change_designated_user(&tenant_id, &grant_id, account_name);
+        let change = ConsentChange::DesignatedUser(&request.designated_account_name);
+        let changed = call.change_consent(&tenant_id, &grant_id, change);
         Ok(Response::new(pb::ChangeDesignatedUserResponse {
             consent: Some(convert::message(changed.await?)),
         }))
@@ -77,7 +77,8 @@ impl ConsentService for Consents {
         let request = request.into_inner();
         let (tenant_id, grant_id, networks) = convert::change_allowed_networks(&request)?;
         let mut call = Call::new(self, principal, request.admin_session);
-        let changed = call.change_allowed_networks(&tenant_id, &grant_id, &networks);
+        let change = ConsentChange::AllowedNetworks(&networks);
+        let changed = call.change_consent(&tenant_id, &grant_id, change);
         Ok(Response::new(pb::ChangeAllowedNetworksResponse {
             consent: Some(convert::message(changed.await?)),
         }))

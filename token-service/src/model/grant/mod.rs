@@ -31,6 +31,25 @@ pub const MAX_REASON_CHARS: usize = 1000;
 /// How far the clock of the replica that issued a token may be ahead.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 
+/// A change of an active grant.
+#[derive(Clone, Debug)]
+pub enum GrantChange {
+    /// API transactions run as this user.
+    DesignatedUser(UserId),
+    /// Tokens may be requested from these networks.
+    AllowedNetworks(AllowedNetworks),
+}
+
+impl GrantChange {
+    /// Returns whether the grant is like that already.
+    pub fn is_made(&self, grant: &Grant) -> bool {
+        match self {
+            Self::DesignatedUser(user_id) => grant.designated_user_id == *user_id,
+            Self::AllowedNetworks(networks) => grant.allowed_networks == *networks,
+        }
+    }
+}
+
 /// A grant's state as it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, EnumString)]
 #[strum(serialize_all = "snake_case")]
