@@ -7,7 +7,7 @@ use accord::{
     dpop,
     rpc::auth::unauthenticated,
     text::{
-        id::{ClientId, ScopeName, TenantId},
+        id::{ScopeName, TenantId},
         opaque::RefreshToken,
     },
     verify::MAX_TOKEN_BYTES,
@@ -27,14 +27,14 @@ use super::{
     HttpState,
     client::{ClientParts, ONE_METHOD, WorkloadToken, credentials, workload_token},
     discovery::Tenant,
-    error::{HttpError, add_dpop_nonce},
+    error::{HttpError, NO_STORE, add_dpop_nonce},
     form::Form,
 };
 use crate::{
     error::{Error, Result},
     model::{client::MAX_SCOPES, tenant::is_same_url},
     oauth::{
-        client_authentication::{authenticate, spend},
+        client_authentication::authenticate_and_spend,
         dpop::rejected,
         introspection::{self, MEDIA_TYPE, Requester},
         issuance::{self, CodeRequest, GrantRequest, Request},
@@ -44,9 +44,6 @@ use crate::{
 
 /// The RPC that a workload must be allowed to call, to introspect here.
 const INTROSPECT: &str = "/accord.token.v1.TokenService/IntrospectToken";
-/// The headers of responses that no cache may store (RFC 6749 §5.1).
-pub(super) const NO_STORE: [(header::HeaderName, &str); 2] =
-    [(header::CACHE_CONTROL, "no-store"), (header::PRAGMA, "no-cache")];
 
 /// `POST /{tenant}/oauth2/token`.
 pub(super) async fn token(
@@ -168,7 +165,8 @@ async fn requester(
     form: &Form,
 ) -> Result<(Requester, String), HttpError> {
     let Some(WorkloadToken { workload_id, token }) = workload_token(&parts.headers) else {
-        let client_id = authenticated_client(http, tenant_id, parts, form).await?;
+        let credentials = credentials(parts, form)?;
+        let client_id = authenticate_and_spend(&http.oauth, tenant_id, &credentials).await?;
         let requester_id = client_id.to_string();
         return Ok((Requester::Client(client_id), requester_id));
     };
@@ -206,21 +204,10 @@ pub(super) async fn revoke(
     form: Form,
 ) -> Result<Response, HttpError> {
     let token = required(&form, "token")?;
-    let client_id = authenticated_client(&http, &tenant_id, &parts, &form).await?;
+    let credentials = credentials(&parts, &form)?;
+    let client_id = authenticate_and_spend(&http.oauth, &tenant_id, &credentials).await?;
     revocation::revoke(&http.oauth, &client_id, &tenant_id, token).await?;
     Ok((NO_STORE, StatusCode::OK).into_response())
-}
-
-async fn authenticated_client(
-    http: &HttpState,
-    tenant_id: &TenantId,
-    parts: &ClientParts,
-    form: &Form,
-) -> Result<ClientId, HttpError> {
-    let credentials = credentials(parts, form)?;
-    let authenticated = authenticate(&http.oauth, tenant_id, &credentials).await?;
-    spend(&http.oauth, authenticated.assertion).await?;
-    Ok(authenticated.client.value.client_id.clone())
 }
 
 /// Returns the value of a parameter. Rejects a request without it, and a value that is too long.

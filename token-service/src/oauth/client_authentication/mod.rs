@@ -141,6 +141,20 @@ pub async fn authenticate(
     Ok(authenticated)
 }
 
+/// Authenticates a client and spends its assertion, for a request that nothing else rejects. Returns the Client ID.
+///
+/// # Errors
+/// Those of [`authenticate`] and [`spend`].
+pub async fn authenticate_and_spend(
+    oauth: &OAuth,
+    tenant_id: &TenantId,
+    credentials: &Credentials,
+) -> Result<ClientId> {
+    let authenticated = authenticate(oauth, tenant_id, credentials).await?;
+    spend(oauth, authenticated.assertion).await?;
+    Ok(authenticated.client.value.client_id.clone())
+}
+
 /// Verifies the credentials of a client, without counting its call.
 ///
 /// # Errors
