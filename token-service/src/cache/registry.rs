@@ -19,7 +19,7 @@ use super::{
     Cache, EntryAsOf, FactAsOf, Revocations,
     cached::FactCache,
     follower::ChangeSource,
-    group_read::{FactKey, FoundFacts, WAIT_LIMIT},
+    group_read::{FactKey, ReadFacts, WAIT_LIMIT},
     verified_secrets::KnownClient,
 };
 use crate::{
@@ -152,7 +152,9 @@ impl Cache {
         }
         let client = answer?.map(|client| self.facts.with_secrets(client));
         let (changes, clients) = (&self.registry_changes, &self.facts.clients);
-        let client = self.facts.keep(changes, clients, client_id.clone(), client);
+        let client = self
+            .facts
+            .insert_if_current(changes, clients, client_id.clone(), client);
         client.value.verify(mac, secret_id);
         let listed = client.value.listed_secret(secret_id);
         let expires_at = listed.and_then(|live| live.expires_at);
@@ -232,7 +234,7 @@ impl Cache {
         facts: &FactCache<K, T>,
         key: &K,
         to_key: fn(K) -> FactKey,
-        select: fn(&FoundFacts) -> &HashMap<K, FactAsOf<T>>,
+        select: fn(&ReadFacts) -> &HashMap<K, FactAsOf<T>>,
     ) -> Result<Option<FactAsOf<T>>> {
         if let Some(fact) = self.facts.look_up(&self.registry_changes, facts, key) {
             return Ok(Some(fact));
@@ -287,7 +289,7 @@ impl Cache {
                 // On the heap: otherwise this future enlarges every call, including those served from memory.
                 let read = Box::pin(self.registry.caller(credential)).await?;
                 let (changes, callers) = (&self.registry_changes, &self.facts.callers);
-                caller = read.map(|read| self.facts.keep(changes, callers, digest, read));
+                caller = read.map(|read| self.facts.insert_if_current(changes, callers, digest, read));
             }
         }
         Ok(caller.map(|caller| Caller::clone(&caller.value)))

@@ -20,11 +20,11 @@ use accord::{
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::{Call, Consents, sign_in_delay::Attempt};
+use super::{ConsentCall, Consents, sign_in_delay::Attempt};
 use crate::{
     completion::run_to_completion,
     error::{Error, Result},
-    model::admin_session::{AdminSession, EndReason, LIFETIME, NewSession},
+    model::admin_session::{AdminSession, EndReason, LIFETIME, NewSession, session_id},
 };
 
 /// A sign-in. No `Debug`: it holds an account name and a password.
@@ -103,7 +103,7 @@ async fn finish_sign_in(
     }
 }
 
-impl Call {
+impl ConsentCall {
     /// Returns the call's session, and counts it as used. Ends one that the registry no longer allows.
     ///
     /// # Errors
@@ -144,7 +144,7 @@ impl Call {
 pub fn admin_origin(session: &AdminSession) -> Origin {
     Origin {
         certificate: None,
-        session: Some(session.id()),
+        session: Some(session_id(&session.digest)),
         address: context::address(),
         actor: Actor {
             kind: ActorKind::TenantAdmin,

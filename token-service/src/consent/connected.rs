@@ -11,7 +11,7 @@ use accord::{
     },
 };
 
-use super::{Call, admin_session::admin_origin};
+use super::{ConsentCall, admin_session::admin_origin};
 use crate::{
     error::{Error, Result},
     model::{
@@ -30,7 +30,7 @@ pub enum ConsentChange<'a> {
     AllowedNetworks(&'a AllowedNetworks),
 }
 
-impl Call {
+impl ConsentCall {
     /// Reads a consent.
     ///
     /// # Errors

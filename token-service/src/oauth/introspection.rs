@@ -380,7 +380,7 @@ impl Introspection<'_> {
         let grant = Box::pin(cache.grant(tenant_id, &grant_id)).await?;
         let grant = parties.watermark.own(grant)?;
         if let Some(grant) = &grant {
-            cache.keep_entry(&parties.client, &parties.tenant, &parties.user, grant);
+            cache.cache_entry(&parties.client, &parties.tenant, &parties.user, grant);
         }
         Ok((parties, grant))
     }

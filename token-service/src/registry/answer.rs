@@ -26,7 +26,7 @@ use crate::{
     model::{
         change::Change,
         client::{
-            AppliedRequest, CertificateSubject, Client, ClientOrigin, ClientScope, DisplayInfo, LiveSecret,
+            CertificateSubject, Client, ClientOrigin, ClientScope, DisplayInfo, LiveSecret, RequestOrigin,
         },
         revocation::{Revocation, RevocationKind},
         tenant::{Tenant, operator_action::OperatorAction},
@@ -226,18 +226,18 @@ fn certificate_subject(profile: &pb::ClientProfile) -> Result<Option<Certificate
 pub(super) fn origin(origin: Option<pb::ClientOrigin>) -> Result<ClientOrigin> {
     let origin = origin.ok_or_else(|| unexpected("origin"))?;
     Ok(ClientOrigin {
-        registration: applied_request(origin.registration.ok_or_else(|| unexpected("registration"))?)?,
+        registration: request_origin(origin.registration.ok_or_else(|| unexpected("registration"))?)?,
         amendments: origin
             .amendments
             .into_iter()
-            .map(applied_request)
+            .map(request_origin)
             .collect::<Result<_>>()?,
     })
 }
 
-fn applied_request(request: pb::RequestOrigin) -> Result<AppliedRequest> {
+fn request_origin(request: pb::RequestOrigin) -> Result<RequestOrigin> {
     let applied_at = request.apply_time.as_ref().and_then(UnixMillis::from_timestamp);
-    Ok(AppliedRequest {
+    Ok(RequestOrigin {
         integration_request_id: request.integration_request_id,
         submitted_by: request.submitted_by_operator_id,
         approved_by: request.approved_by_operator_id,

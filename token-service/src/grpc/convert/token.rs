@@ -21,7 +21,7 @@ use super::{address, optional, present, scopes, setup::parameters};
 use crate::{
     error::{Error, Result},
     model::{
-        client::SecretPlace::Field,
+        client::SecretLocation::Field,
         revocation::{Revocation, RevocationKind},
     },
     oauth::{

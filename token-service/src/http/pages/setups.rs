@@ -45,7 +45,7 @@ const CHOSEN: &str = "chosen";
 const REQUEST: &str = "request";
 
 /// What a Tenant Admin signs in to decide.
-pub(super) enum Undecided {
+pub(super) enum PendingSetup {
     /// A pending setup.
     Stored(Box<Setup>),
     /// A request that becomes a setup when somebody signs in.
@@ -56,7 +56,7 @@ pub(super) enum Undecided {
     },
 }
 
-impl Undecided {
+impl PendingSetup {
     /// Checks a partner's request against its tenant and client.
     pub(super) async fn request(
         page: &PageContext,
@@ -114,26 +114,26 @@ pub(super) async fn show(mut page: PageContext) -> Result<Response, PageError> {
     if may_decide(&mut page, &setup.setup_id).await? {
         consent_page(page, &setup, FormState::default(), ConsentErrors::default()).await
     } else {
-        let undecided = Undecided::Stored(Box::new(setup));
-        Ok(page.html(StatusCode::OK, &sign_in_form(&page, &undecided, None)))
+        let pending = PendingSetup::Stored(Box::new(setup));
+        Ok(page.html(StatusCode::OK, &sign_in_form(&page, &pending, None)))
     }
 }
 
 /// `POST /{tenant}/setups/{setup}/sign-in`.
 pub(super) async fn sign_in(PageForm { mut page, form }: PageForm) -> Result<Response, PageError> {
-    let undecided = Undecided::of(&mut page, &form).await?;
-    match page.sign_in(Some(undecided.setup_id().clone()), &form).await {
-        Ok(()) => signed_in(page, undecided, &form).await,
-        Err(error) => sign_in::failed(&page, sign_in_form(&page, &undecided, Some(&form)), error),
+    let pending = PendingSetup::of(&mut page, &form).await?;
+    match page.sign_in(Some(pending.setup_id().clone()), &form).await {
+        Ok(()) => signed_in(page, pending, &form).await,
+        Err(error) => sign_in::failed(&page, sign_in_form(&page, &pending, Some(&form)), error),
     }
 }
 
 /// Continues after a sign-in: stores a new request, and shows the choices that the sign-in interrupted, or else
 /// redirects to the setup.
-async fn signed_in(mut page: PageContext, undecided: Undecided, form: &Form) -> Result<Response, PageError> {
-    let setup = &match undecided {
-        Undecided::Stored(setup) => *setup,
-        Undecided::Request { new, .. } => page.call.store_setup(*new).await?,
+async fn signed_in(mut page: PageContext, pending: PendingSetup, form: &Form) -> Result<Response, PageError> {
+    let setup = &match pending {
+        PendingSetup::Stored(setup) => *setup,
+        PendingSetup::Request { new, .. } => page.call.store_setup(*new).await?,
     };
     if has_choices(form) {
         let state = FormState {
@@ -148,13 +148,13 @@ async fn signed_in(mut page: PageContext, undecided: Undecided, form: &Form) -> 
 
 /// Shows a form with an invalid CSRF token again, with what was typed.
 pub(super) async fn again(PageForm { mut page, form }: PageForm) -> Result<Response, PageError> {
-    let undecided = Undecided::of(&mut page, &form).await?;
-    let has_session = may_decide(&mut page, undecided.setup_id()).await?;
+    let pending = PendingSetup::of(&mut page, &form).await?;
+    let has_session = may_decide(&mut page, pending.setup_id()).await?;
     // A first press of the button has already signed in.
     if has_session && form.get("password").is_some() {
-        return signed_in(page, undecided, &form).await;
+        return signed_in(page, pending, &form).await;
     }
-    if let Undecided::Stored(setup) = &undecided
+    if let PendingSetup::Stored(setup) = &pending
         && has_session
     {
         let state = FormState {
@@ -164,10 +164,7 @@ pub(super) async fn again(PageForm { mut page, form }: PageForm) -> Result<Respo
         };
         return consent_page(page, setup, state, ConsentErrors::default()).await;
     }
-    Ok(sign_in::stale(
-        &page,
-        sign_in_form(&page, &undecided, Some(&form)),
-    ))
+    Ok(sign_in::stale(&page, sign_in_form(&page, &pending, Some(&form))))
 }
 
 /// `POST /{tenant}/setups/{setup}/approve`. A second press of the button gets the first one's answer.
@@ -244,14 +241,14 @@ async fn may_decide(page: &mut PageContext, setup_id: &SetupId) -> Result<bool> 
 }
 
 /// Returns the sign-in form, with what was typed in it and in the form that it interrupts.
-pub(super) fn sign_in_form(page: &PageContext, undecided: &Undecided, sent: Option<&Form>) -> SignInPage {
-    let path = format!("setups/{}/sign-in", undecided.setup_id());
+pub(super) fn sign_in_form(page: &PageContext, pending: &PendingSetup, sent: Option<&Form>) -> SignInPage {
+    let path = format!("setups/{}/sign-in", pending.setup_id());
     let mut view = sign_in::form(page, &path, sent);
-    view.client = Some(match undecided {
-        Undecided::Stored(setup) => setup.display.clone(),
-        Undecided::Request { new, .. } => new.display.clone(),
+    view.client = Some(match pending {
+        PendingSetup::Stored(setup) => setup.display.clone(),
+        PendingSetup::Request { new, .. } => new.display.clone(),
     });
-    if let Undecided::Request { text, .. } = undecided {
+    if let PendingSetup::Request { text, .. } = pending {
         view.entered = vec![(REQUEST, text.clone())];
     }
     if let Some(form) = sent.filter(|form| has_choices(form)) {
@@ -275,8 +272,8 @@ fn sign_in_again(
     error: Error,
     sent: Option<&Form>,
 ) -> Result<Response, PageError> {
-    let undecided = Undecided::Stored(Box::new(setup.clone()));
-    sign_in::again_after(page, sign_in_form(page, &undecided, sent), error, "decided")
+    let pending = PendingSetup::Stored(Box::new(setup.clone()));
+    sign_in::again_after(page, sign_in_form(page, &pending, sent), error, "decided")
 }
 
 /// How to present the consent page: the form that was sent, if any, the status and a notice.

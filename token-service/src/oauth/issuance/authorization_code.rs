@@ -153,8 +153,8 @@ async fn redeem_again(
 /// Leaves the code used if its tokens leave, or if its family has ended. Otherwise the client may repeat the call.
 async fn settle(answer: PendingAnswer, issued: Result<Issued>) -> Result<Issued> {
     match issued {
-        Ok(_) | Err(Error::InvalidGrant) => answer.leaves(),
-        Err(_) => answer.is_given_up().await,
+        Ok(_) | Err(Error::InvalidGrant) => answer.confirm(),
+        Err(_) => answer.reopen().await,
     }
     issued
 }

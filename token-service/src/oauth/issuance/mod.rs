@@ -300,7 +300,7 @@ impl<'a> Issuance<'a> {
         self.grant_id = Some(grant.grant_id.clone());
         let user = self.user(&grant.designated_user_id).await?;
         if let Some(user) = &user {
-            cache.keep_entry(&self.client, &self.tenant, user, &grant);
+            cache.cache_entry(&self.client, &self.tenant, user, &grant);
         }
         Ok((grant, user.is_some_and(|user| user.active)))
     }
@@ -335,7 +335,7 @@ mod tests {
             fixture::{SCOPE, TENANT, cache},
             locks_taken,
         },
-        model::client::SecretPlace,
+        model::client::SecretLocation,
         oauth::{
             client_authentication::ClientCredential,
             introspection::{Requester, introspect},
@@ -352,7 +352,7 @@ mod tests {
             credentials: Credentials::new(
                 registry.client_id.to_string(),
                 Some(ClientCredential::Secret(
-                    SecretPlace::Field,
+                    SecretLocation::Field,
                     Zeroizing::new(registry.secret().expose().to_owned()),
                 )),
                 None,
