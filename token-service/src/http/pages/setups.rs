@@ -3,16 +3,13 @@
 
 use accord::{
     clock::UnixMillis,
-    text::{
-        id::{ScopeName, SetupId},
-        network::AllowedNetworks,
-    },
+    text::id::{ScopeName, SetupId},
 };
 use axum::{http::StatusCode, response::Response};
 use url::Url;
-use zeroize::Zeroizing;
 
 use super::{
+    approval_form,
     context::{PageContext, PageForm},
     dates,
     error::{PageError, note},
@@ -22,7 +19,7 @@ use super::{
 };
 use crate::{
     consent::{
-        setup::{ApprovedSetup, ConsentChoices, check_request},
+        setup::{ApprovedSetup, check_request},
         signed_request::SignedRequest,
     },
     error::{Error, Result},
@@ -34,12 +31,6 @@ use crate::{
         tenant::Tenant,
     },
 };
-
-/// The fields of an approval.
-const CHOICES: [&str; 4] = ["scope", "designated_account_name", "end_date", networks::FIELD];
-/// A hidden field that marks a form with choices. Empty fields count as absent, so without the mark a form in which
-/// nothing is chosen would seem to hold no choices.
-const CHOSEN: &str = "chosen";
 
 /// The hidden field of a request that nobody has signed in for.
 const REQUEST: &str = "request";
@@ -135,7 +126,7 @@ async fn signed_in(mut page: PageContext, pending: PendingSetup, form: &Form) ->
         PendingSetup::Stored(setup) => *setup,
         PendingSetup::Request { new, .. } => page.call.store_setup(*new).await?,
     };
-    if has_choices(form) {
+    if approval_form::has_choices(form) {
         let state = FormState {
             form: Some(form),
             status: StatusCode::OK,
@@ -158,7 +149,7 @@ pub(super) async fn again(PageForm { mut page, form }: PageForm) -> Result<Respo
         && has_session
     {
         let state = FormState {
-            form: Some(&form).filter(|form| has_choices(form)),
+            form: Some(&form).filter(|form| approval_form::has_choices(form)),
             status: StatusCode::FORBIDDEN,
             notice: Some(STALE_FORM),
         };
@@ -174,7 +165,7 @@ pub(super) async fn approve(PageForm { mut page, form }: PageForm) -> Result<Res
         setup.require_pending(page.http.consents.store.now())?;
         return sign_in_again(&page, &setup, Error::AdminSessionInvalid, Some(&form));
     }
-    let approve = match read_approval(&page, &setup, &form) {
+    let approve = match approval_form::read(&setup, &form, page.http.consents.store.now()) {
         Ok(approve) => approve,
         Err(errors) => return consent_page(page, &setup, FormState::invalid(&form), errors).await,
     };
@@ -251,18 +242,10 @@ pub(super) fn sign_in_form(page: &PageContext, pending: &PendingSetup, sent: Opt
     if let PendingSetup::Request { text, .. } = pending {
         view.entered = vec![(REQUEST, text.clone())];
     }
-    if let Some(form) = sent.filter(|form| has_choices(form)) {
-        let choices = CHOICES
-            .iter()
-            .flat_map(|name| form.all(name).map(|value| (*name, value.to_owned())));
-        view.entered.extend(choices.chain([(CHOSEN, "1".to_owned())]));
+    if let Some(form) = sent.filter(|form| approval_form::has_choices(form)) {
+        view.entered.extend(approval_form::hidden_fields(form));
     }
     view
-}
-
-/// Returns whether a form holds the choices of an approval.
-fn has_choices(form: &Form) -> bool {
-    form.get(CHOSEN).is_some() || CHOICES.iter().any(|name| form.get(name).is_some())
 }
 
 /// Shows the sign-in form after an error of the session. Returns any other error.
@@ -302,55 +285,6 @@ impl Default for FormState<'_> {
             notice: None,
         }
     }
-}
-
-/// Reads an approval, or returns the errors of the form. Rejects a form without scopes, because [`ConsentChoices`] without
-/// scopes grants all of them.
-fn read_approval(page: &PageContext, setup: &Setup, form: &Form) -> Result<ConsentChoices, ConsentErrors> {
-    let mut errors = ConsentErrors::default();
-    let mut scopes = Vec::new();
-    for name in form.all("scope") {
-        match ScopeName::parse(name) {
-            Ok(name) if scopes.contains(&name) => {}
-            Ok(name) if setup.scopes.iter().any(|scope| scope.name == name) => scopes.push(name),
-            _ => errors.scopes = Some("Choose from the permissions listed.".to_owned()),
-        }
-    }
-    if scopes.is_empty() {
-        errors.scopes = Some("Choose at least one permission, or deny the request.".to_owned());
-    }
-    let account_name = form.text("designated_account_name").trim();
-    if account_name.is_empty() {
-        errors.account_name = Some("Enter the account name of a user.".to_owned());
-    }
-    let now = page.http.consents.store.now();
-    let end_date = form
-        .get("end_date")
-        .map(|date| dates::end_of_day(date.trim(), now));
-    if end_date == Some(None) {
-        errors.end_date = Some("Enter a date, such as 2027-01-31.".to_owned());
-    }
-    let expires_at = end_date.flatten();
-    if expires_at.is_some_and(|end| end <= now) {
-        errors.end_date = Some("Choose today or a later day.".to_owned());
-    }
-    let allowed_networks = match networks::read(form) {
-        Ok(networks) => networks,
-        Err(error) => {
-            errors.networks = Some(error);
-            AllowedNetworks::default()
-        }
-    };
-    if errors.any() {
-        return Err(errors);
-    }
-    Ok(ConsentChoices {
-        setup_id: setup.setup_id.clone(),
-        scopes,
-        designated_account_name: Zeroizing::new(account_name.to_owned()),
-        expires_at,
-        allowed_networks,
-    })
 }
 
 /// Shows the consent page. `state` holds the choices so far, and `errors` what is wrong with them.
