@@ -70,7 +70,7 @@ pub struct TokenServer {
     oauth: OAuth,
     consents: Consents,
     product_name: Arc<str>,
-    /// Of the way to the registry.
+    /// TLS of the connection to the registry.
     registry_tls: Option<ClientTls>,
     /// The generation of its files whose expiry is recorded; none at first.
     recorded_generation: Arc<AtomicU64>,
@@ -83,7 +83,7 @@ pub struct TokenServer {
 }
 
 impl TokenServer {
-    /// Applies the migrations. Of racing replicas one does it.
+    /// Applies the migrations. If several replicas start at once, one of them does it.
     pub async fn migrate(settings: &Settings) -> anyhow::Result<()> {
         run::migrate::<Migrator>(&settings.service.database_url).await
     }
@@ -186,7 +186,7 @@ impl TokenServer {
         })
     }
 
-    /// Tells there whether it is ready.
+    /// Reports its readiness there.
     pub fn with_readiness(self, readiness: Readiness) -> Self {
         Self { readiness, ..self }
     }

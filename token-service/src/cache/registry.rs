@@ -105,7 +105,7 @@ impl Cache {
         let read = async {
             let mut last_read = self.tag_keys_read.lock().await;
             if last_read.is_none_or(|(at, _)| at.elapsed() >= READ_TAG_KEYS_EVERY) {
-                // Also if nobody waits for the end of the read.
+                // The read goes on when no caller waits for it any more.
                 *last_read = Some((Instant::now(), false));
                 let succeeded = self.registry.changes_after(None).await.is_ok();
                 *last_read = Some((Instant::now(), succeeded));
@@ -196,7 +196,8 @@ impl Cache {
     }
 
     /// Returns whether this secret was verified before, and records its use. Fails if the registry has rejected it
-    /// before. An unknown secret that the client does not list may be valid: the partner may just have claimed it.
+    /// before. A secret that the cached client does not list may still be valid: the partner may have claimed it a
+    /// moment ago.
     fn is_known(&self, client: &KnownClient, secret_id: &SecretId, mac: &[u8; 32]) -> Result<bool> {
         if self.record_verified_use(client, mac) {
             return Ok(true);

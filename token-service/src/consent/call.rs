@@ -26,7 +26,7 @@ use crate::{
     registry::UserRef,
 };
 
-/// `None`: the registry does not know it.
+/// A fact of the registry; `None` if it does not exist there.
 type Fact<T> = Option<Arc<AsOf<T>>>;
 
 /// A call about setups or consents. No `Debug`: it holds the token of a session.

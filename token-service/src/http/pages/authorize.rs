@@ -39,7 +39,7 @@ use crate::{
 /// may make it longer.
 const MAX_LOCATION_BYTES: usize = 6 * 1024;
 
-/// A link that was cut, or in which `&` became `&amp;`.
+/// The error for a link that was truncated, or in which `&` became `&amp;`.
 const INCOMPLETE: PageError = PageError::new(
     StatusCode::BAD_REQUEST,
     "This link does not work",
@@ -102,8 +102,8 @@ pub(super) async fn authorize(
     answer(&page, checked, (redirect_uri, &state), partner_name)
 }
 
-/// Opens a pushed request (RFC 9126 §4). Whatever else the query holds does not count, `state` included. Opening it changes
-/// nothing: it can be opened again before its decision.
+/// Opens a pushed request (RFC 9126 §4). Ignores all other parameters of the query, `state` included. Changes nothing: a request
+/// can be opened again until it is decided.
 async fn pushed(mut page: PageContext, form: &Form) -> Result<Response, PageError> {
     let client_id = client_id(form)?;
     let request_uri = once(form, "request_uri").ok_or(UNKNOWN_REQUEST)?;

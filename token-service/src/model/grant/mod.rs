@@ -193,8 +193,8 @@ impl Grant {
         }
     }
 
-    /// Returns the state at `now` under this client; `None` if the registry does not know it. `others_active` says
-    /// whether tenant and designated user are active. A grant ends with the tenant's removal from the client, for good.
+    /// Returns the state at `now`. `client` is `None` if the registry has no such client. `others_active` says whether
+    /// tenant and designated user are active. A grant ends with the tenant's removal from the client, for good.
     pub fn state_with(&self, now: UnixMillis, client: Option<&Client>, others_active: bool) -> GrantState {
         let parties_active = others_active && client.is_some_and(|client| client.active);
         let added_seq = client.map(|client| client.tenants.get(&self.tenant_id));

@@ -1,5 +1,5 @@
-//! The refresh token grant (RFC 6749 §6, RFC 9700 §4.14.2). The rule is [`Generations::renew`], and [`Generations::renew_without_rotation`] for
-//! clients under the FAPI 2.0 Security Profile.
+//! The refresh token grant (RFC 6749 §6, RFC 9700 §4.14.2). The rule is [`Generations::renew`], and
+//! [`Generations::renew_without_rotation`] for clients under the FAPI 2.0 Security Profile.
 //!
 //! [`Generations::renew_without_rotation`]: crate::model::family::Generations::renew_without_rotation
 //! [`Generations::renew`]: crate::model::family::Generations::renew
