@@ -72,7 +72,7 @@ pub struct Settings {
     pub family_days: u64,
     /// Days after its last use at which a refresh family ends.
     pub family_idle_days: u64,
-    /// How many seconds cached registry facts outlive their lease while the registry does not answer.
+    /// How many seconds cached registry facts stay in use after their lease while the registry does not answer.
     pub registry_stale_max: u64,
     /// How many calls a client may make in a second; 0 means any number.
     pub client_calls_per_second: u32,
@@ -259,7 +259,7 @@ impl Settings {
         token.map(Some).context("--registry-token-file")
     }
 
-    /// Returns how long cached registry facts outlive their lease while the registry does not answer.
+    /// Returns how long cached registry facts stay in use after their lease while the registry does not answer.
     pub fn registry_stale_max(&self) -> Duration {
         Duration::from_secs(self.registry_stale_max)
     }

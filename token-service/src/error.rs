@@ -119,6 +119,9 @@ pub enum Error {
     /// The registry does not answer, or not in time.
     #[error("the registry does not answer")]
     RegistryUnavailable,
+    /// The registry does not accept the credential of this service.
+    #[error("the registry rejects this service's own credential")]
+    RegistryRejectsCredential,
     /// The client calls too often; how long to wait before the next call.
     #[error("this client calls too often; try again later")]
     TooManyCalls(Duration),
@@ -190,9 +193,11 @@ impl Error {
             Self::ConsentRequired(_) => ErrorReason::ConsentRequired,
             Self::UnsupportedGrantType => ErrorReason::UnsupportedGrantType,
             Self::KeyNotYetPublished(_) => ErrorReason::KeyNotYetPublished,
-            Self::Unavailable | Self::RegistryUnavailable | Self::TooManyRevocations | Self::NotYetSealed => {
-                ErrorReason::Unavailable
-            }
+            Self::Unavailable
+            | Self::RegistryUnavailable
+            | Self::RegistryRejectsCredential
+            | Self::TooManyRevocations
+            | Self::NotYetSealed => ErrorReason::Unavailable,
             Self::Key(_) | Self::Internal(_) | Self::RegistryAnswer(_) | Self::Conflict | Self::Signing => {
                 ErrorReason::Internal
             }

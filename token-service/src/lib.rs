@@ -7,6 +7,7 @@
 
 pub mod cache;
 mod command;
+mod completion;
 pub mod config;
 pub mod consent;
 pub mod error;

@@ -1,6 +1,12 @@
 //! Runs token-service: opens its store and caches, and gives routes, permissions and periodic work to [`run()`].
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use accord::{
     audit::v1::audit_service_server::AuditServiceServer,
@@ -64,8 +70,10 @@ pub struct TokenServer {
     oauth: OAuth,
     consents: Consents,
     product_name: Arc<str>,
-    /// Of the way to the registry.
+    /// TLS of the connection to the registry.
     registry_tls: Option<ClientTls>,
+    /// The generation of its files whose expiry is recorded; none at first.
+    recorded_generation: Arc<AtomicU64>,
     address_limit: Arc<AddressLimit>,
     trusted_hops: usize,
     audit_retention: Option<Duration>,
@@ -75,7 +83,7 @@ pub struct TokenServer {
 }
 
 impl TokenServer {
-    /// Applies the migrations. Of racing replicas one does it.
+    /// Applies the migrations. If several replicas start at once, one of them does it.
     pub async fn migrate(settings: &Settings) -> anyhow::Result<()> {
         run::migrate::<Migrator>(&settings.service.database_url).await
     }
@@ -122,13 +130,18 @@ impl TokenServer {
         let sign_in_delays = SignInDelays::new(&*random);
         let target = settings.registry_target()?;
         let registry_tls = target.tls().cloned();
+        let credential = match token {
+            Some(_) => "--registry-token-file",
+            None => "--registry-client-certificate",
+        };
         let registry = Registry::new(HopChannel::new(target, token));
         let store = Store::new(db, keyring, clock, random.clone());
         match signing_keys::ensure(&registry, &store, settings.signing_algorithm).await {
-            Err(Error::RegistryUnavailable) => {
-                return Err(Error::RegistryUnavailable)
-                    .context(Outage("the registry, which must agree to RS256"));
+            Err(error @ Error::RegistryUnavailable) => {
+                return Err(error).context(Outage("the registry, which must agree to RS256"));
             }
+            // Waiting does not mend it.
+            Err(error @ Error::RegistryRejectsCredential) => return Err(error).context(credential),
             created => created.context("creating signing keys")?,
         }
         let stale_max = settings.registry_stale_max();
@@ -162,6 +175,7 @@ impl TokenServer {
                 algorithm_report: Arc::default(),
             },
             registry_tls,
+            recorded_generation: Arc::new(AtomicU64::new(u64::MAX)),
             address_limit: Arc::new(AddressLimit::new(settings.service.address_calls_per_second)),
             trusted_hops: settings.service.trusted_hops.into(),
             audit_retention: settings.service.audit_retention(),
@@ -172,7 +186,7 @@ impl TokenServer {
         })
     }
 
-    /// Tells there whether it is ready.
+    /// Reports its readiness there.
     pub fn with_readiness(self, readiness: Readiness) -> Self {
         Self { readiness, ..self }
     }
@@ -196,7 +210,7 @@ impl Service for TokenServer {
     }
 
     fn audit_log(&self) -> Option<AuditLog<'_>> {
-        let host = self.oauth.cache.authority_host()?;
+        let host = self.oauth.registry.authority_host()?;
         Some(AuditLog {
             keyring: &self.oauth.store.keyring,
             host: host.to_string(),
@@ -224,7 +238,11 @@ impl Service for TokenServer {
         self.oauth.store.record_gauges();
         self.oauth.cache.record_gauges();
         if let Some(tls) = &self.registry_tls {
-            record_registry_expiry(tls);
+            let generation = tls.generation();
+            // It parses all certificates.
+            if self.recorded_generation.swap(generation, Relaxed) != generation {
+                record_registry_expiry(tls);
+            }
         }
         if let Ok(keys) = self.oauth.cache.keys().await {
             for (state, created_at) in keys.value.newest_by_state() {

@@ -73,7 +73,7 @@ pub struct FakeRegistry {
     pub ended: Arc<AtomicBool>,
     /// How calls fail that ask for more than a number of facts.
     pub fails: Arc<Mutex<Option<(Code, usize)>>>,
-    /// Answers about facts wait while it has no permit.
+    /// Answers about facts and to reports wait while it has no permit.
     pub gate: Arc<Semaphore>,
     /// The epoch of its database.
     epoch: &'static str,
@@ -280,7 +280,8 @@ impl DirectoryService for FakeRegistry {
         &self,
         _: Request<pb::ReportSecretUseRequest>,
     ) -> Result<Response<pb::ReportSecretUseResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let _open = self.gate.acquire().await.unwrap();
+        Ok(Response::new(pb::ReportSecretUseResponse {}))
     }
 
     async fn report_signing_algorithms(

@@ -114,7 +114,7 @@ impl Cache {
             return Ok(lease.map(|()| Some(entry.grant.clone())));
         }
         let read = Box::pin(self.store.find_current_grant(tenant_id, client_id)).await?;
-        Ok(Box::pin(self.keep_grant(read)).await)
+        Ok(Box::pin(self.cache_grant(read)).await)
     }
 
     /// Returns a tenant's grant in any state.
@@ -127,19 +127,23 @@ impl Cache {
             return Ok(known.map(Some));
         }
         let read = Box::pin(self.read(self.store.find_grant(tenant_id, grant_id))).await?;
-        Ok(Box::pin(self.keep_grant(read)).await)
+        Ok(Box::pin(self.cache_grant(read)).await)
     }
 
-    /// Keeps a grant that was read, if its stored state is active. Catches up if the read is newer than the revocations
+    /// Caches a grant that was read, if its stored state is active. Catches up if the read is newer than the revocations
     /// in memory. Otherwise a new token could carry a lower position than the last revocation of its grant.
-    async fn keep_grant(&self, read: AsOf<Option<Grant>>) -> GrantAsOf {
+    async fn cache_grant(&self, read: AsOf<Option<Grant>>) -> GrantAsOf {
         let is_behind = self.own_changes.is_behind(&read.position);
         let (grant, as_of) = read.split();
         let kept = match grant {
             Some(grant) if grant.state == StoredState::Active => {
                 let (grants, key) = (&self.facts.grants, grant.grant_id.clone());
                 let read = as_of.clone().map(|()| grant);
-                Some(self.facts.keep(&self.own_changes, grants, key, read).value)
+                Some(
+                    self.facts
+                        .insert_if_current(&self.own_changes, grants, key, read)
+                        .value,
+                )
             }
             grant => grant.map(Cached::uncached),
         };

@@ -37,7 +37,7 @@ pub(super) enum FactKey {
 
 /// The facts that a group found. A fact that does not exist is absent.
 #[derive(Default)]
-pub(super) struct FoundFacts {
+pub(super) struct ReadFacts {
     pub(super) clients: HashMap<ClientId, FactAsOf<KnownClient>>,
     pub(super) tenants: HashMap<TenantId, FactAsOf<Tenant>>,
     pub(super) users: HashMap<(TenantId, UserId), FactAsOf<User>>,
@@ -52,15 +52,15 @@ pub(super) struct GroupRead {
 
 impl Work for GroupRead {
     type Item = FactKey;
-    type Outcome = Arc<FoundFacts>;
+    type Outcome = Arc<ReadFacts>;
 
     const NAME: &'static str = "registry_reads";
     // A late answer must not delay every other group.
     const AT_ONCE: usize = 2;
 
-    async fn run(&self, keys: &[FactKey]) -> Result<Vec<Arc<FoundFacts>>, StoreError> {
+    async fn run(&self, keys: &[FactKey]) -> Result<Vec<Arc<ReadFacts>>, StoreError> {
         let facts = &*self.facts;
-        let (mut found, mut missing) = (FoundFacts::default(), ProfileKeys::default());
+        let (mut found, mut missing) = (ReadFacts::default(), ProfileKeys::default());
         for key in keys {
             match key {
                 FactKey::Client(key) => {
@@ -97,13 +97,13 @@ impl GroupRead {
         }
     }
 
-    async fn read(&self, missing: &ProfileKeys, found: &mut FoundFacts) -> Result<(), StoreError> {
+    async fn read(&self, missing: &ProfileKeys, found: &mut ReadFacts) -> Result<(), StoreError> {
         let (facts, changes) = (&*self.facts, &*self.changes);
         let answer = timeout(WAIT_LIMIT, self.registry.profiles(missing)).await;
         let answer = answer.unwrap_or(Err(Error::RegistryUnavailable));
         let (read, as_of) = answer
             .map_err(|error| match error {
-                Error::RegistryUnavailable | Error::Busy => {
+                Error::RegistryUnavailable | Error::RegistryRejectsCredential | Error::Busy => {
                     StoreError::Unavailable("the registry does not answer".into())
                 }
                 error => {
@@ -116,17 +116,18 @@ impl GroupRead {
         for client in read.clients {
             let (id, client) = (client.client_id.clone(), facts.with_secrets(client));
             let fact = as_of.clone().map(|()| client);
-            let kept = facts.keep(changes, &facts.clients, id.clone(), fact);
+            let kept = facts.insert_if_current(changes, &facts.clients, id.clone(), fact);
             found.clients.insert(id, kept);
         }
         for tenant in read.tenants {
             let (id, fact) = (tenant.tenant_id.clone(), as_of.clone().map(|()| tenant));
-            let kept = facts.keep(changes, &facts.tenants, id.clone(), fact);
+            let kept = facts.insert_if_current(changes, &facts.tenants, id.clone(), fact);
             found.tenants.insert(id, kept);
         }
         for (tenant_id, user) in read.users {
             let key = (tenant_id, user.user_id.clone());
-            let kept = facts.keep(changes, &facts.users, key.clone(), as_of.clone().map(|()| user));
+            let kept =
+                facts.insert_if_current(changes, &facts.users, key.clone(), as_of.clone().map(|()| user));
             found.users.insert(key, kept);
         }
         Ok(())

@@ -157,7 +157,7 @@ impl Cache {
     }
 
     /// Joins the facts about an active grant into an entry, if they belong together and are current.
-    pub fn keep_entry(
+    pub fn cache_entry(
         &self,
         client: &Arc<Cached<KnownClient>>,
         tenant: &Arc<Cached<Tenant>>,
@@ -205,8 +205,8 @@ impl Facts {
         Some(lease.map(|()| fact))
     }
 
-    /// Keeps a fact that was read, unless a change that it does not reflect has been applied.
-    fn keep<K: Eq + Hash + Clone, T, S>(
+    /// Inserts a fact that was read, unless a change that it does not reflect has been applied. Returns it in any case.
+    fn insert_if_current<K: Eq + Hash + Clone, T, S>(
         &self,
         changes: &ChangeFollower<S>,
         facts: &FactCache<K, T>,

@@ -1,6 +1,6 @@
 //! Facts of the registry: clients and their secrets, tenants, users, callers.
 
-use std::{collections::HashMap, hash::Hash, sync::Arc, time::Duration};
+use std::{collections::HashMap, hash::Hash, time::Duration};
 
 use accord::{
     position::Position,
@@ -12,14 +12,14 @@ use accord::{
     },
 };
 use aws_lc_rs::hmac;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Cache, EntryAsOf, FactAsOf, Revocations,
     cached::FactCache,
     follower::ChangeSource,
-    group_read::{FactKey, FoundFacts, WAIT_LIMIT},
+    group_read::{FactKey, ReadFacts, WAIT_LIMIT},
     verified_secrets::KnownClient,
 };
 use crate::{
@@ -31,6 +31,8 @@ use crate::{
 
 /// How often uses of secrets are reported.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
+/// How long the work that is under way at the stop, and the last report, may take.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most uses in one report.
 const MAX_USES: usize = 1_000;
 /// How often the tag keys are read while there is no lease.
@@ -60,11 +62,6 @@ pub struct Authenticated {
 }
 
 impl Cache {
-    /// Returns the host of the Tenant Authority URLs; `None` before the registry has told it.
-    pub fn authority_host(&self) -> Option<Arc<String>> {
-        self.registry.authority_host()
-    }
-
     /// Verifies a Client Secret. Checks its tag first, so that rejecting a guess needs no query, and takes the same
     /// time for every client. Then looks into memory, then into this service's database, and calls the registry last.
     /// So the registry runs argon2 once for each secret: for all replicas together, however often the client changes.
@@ -108,7 +105,7 @@ impl Cache {
         let read = async {
             let mut last_read = self.tag_keys_read.lock().await;
             if last_read.is_none_or(|(at, _)| at.elapsed() >= READ_TAG_KEYS_EVERY) {
-                // Also if nobody waits for the end of the read.
+                // The read goes on when no caller waits for it any more.
                 *last_read = Some((Instant::now(), false));
                 let succeeded = self.registry.changes_after(None).await.is_ok();
                 *last_read = Some((Instant::now(), succeeded));
@@ -155,7 +152,9 @@ impl Cache {
         }
         let client = answer?.map(|client| self.facts.with_secrets(client));
         let (changes, clients) = (&self.registry_changes, &self.facts.clients);
-        let client = self.facts.keep(changes, clients, client_id.clone(), client);
+        let client = self
+            .facts
+            .insert_if_current(changes, clients, client_id.clone(), client);
         client.value.verify(mac, secret_id);
         let listed = client.value.listed_secret(secret_id);
         let expires_at = listed.and_then(|live| live.expires_at);
@@ -197,7 +196,8 @@ impl Cache {
     }
 
     /// Returns whether this secret was verified before, and records its use. Fails if the registry has rejected it
-    /// before. An unknown secret that the client does not list may be valid: the partner may just have claimed it.
+    /// before. A secret that the cached client does not list may still be valid: the partner may have claimed it a
+    /// moment ago.
     fn is_known(&self, client: &KnownClient, secret_id: &SecretId, mac: &[u8; 32]) -> Result<bool> {
         if self.record_verified_use(client, mac) {
             return Ok(true);
@@ -235,7 +235,7 @@ impl Cache {
         facts: &FactCache<K, T>,
         key: &K,
         to_key: fn(K) -> FactKey,
-        select: fn(&FoundFacts) -> &HashMap<K, FactAsOf<T>>,
+        select: fn(&ReadFacts) -> &HashMap<K, FactAsOf<T>>,
     ) -> Result<Option<FactAsOf<T>>> {
         if let Some(fact) = self.facts.look_up(&self.registry_changes, facts, key) {
             return Ok(Some(fact));
@@ -290,7 +290,7 @@ impl Cache {
                 // On the heap: otherwise this future enlarges every call, including those served from memory.
                 let read = Box::pin(self.registry.caller(credential)).await?;
                 let (changes, callers) = (&self.registry_changes, &self.facts.callers);
-                caller = read.map(|read| self.facts.keep(changes, callers, digest, read));
+                caller = read.map(|read| self.facts.insert_if_current(changes, callers, digest, read));
             }
         }
         Ok(caller.map(|caller| Caller::clone(&caller.value)))
@@ -303,16 +303,26 @@ impl Cache {
     }
 
     /// Reports uses of secrets and removes stored secrets that expired or were revoked, every [`REPORT_EVERY`] until
-    /// `stop`. Then reports once more.
+    /// `stop`. Then reports once more. Ends at most [`FINISH_TIMEOUT`] after `stop`.
     pub(super) async fn report_secret_uses(&self, stop: &CancellationToken) {
-        let mut ticks = interval(REPORT_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // A report that was begun is finished: it has taken the uses out.
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let reports = async {
+            let mut ticks = interval(REPORT_EVERY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+                // Finishes a report that has begun: its uses are no longer in memory.
+                self.report().await;
+                stop.run_until_cancelled(self.retain_verified_secrets()).await;
+            }
             self.report().await;
-            self.retain_verified_secrets().await;
+        };
+        let time_is_up = async {
+            stop.cancelled().await;
+            sleep(FINISH_TIMEOUT).await;
+        };
+        tokio::select! {
+            () = reports => {}
+            () = time_is_up => tracing::warn!("the last uses of secrets were not reported in time"),
         }
-        self.report().await;
     }
 
     async fn report(&self) {

@@ -27,8 +27,9 @@ impl Settings {
         }
     }
 
-    /// Returns where partners may present certificates. Behind a gateway it is nowhere: the header has theirs, and a connection's
-    /// own certificate must be one of `--client-ca`. Otherwise a gateway whose certificate has expired would count as a client.
+    /// Returns where partners may present certificates. Behind a gateway: nowhere. There the header carries the client's certificate,
+    /// and the connection's own must be signed by `--client-ca`. Otherwise a gateway whose certificate has expired would count as a
+    /// client.
     fn partner_certificates(&self) -> PartnerCertificates {
         let host = Url::parse(&self.mtls_base_url).ok();
         let host = host.as_ref().and_then(Url::host_str);
@@ -45,7 +46,7 @@ impl Settings {
         self.certificate_header().is_some() || self.partner_certificates() != PartnerCertificates::None
     }
 
-    /// Returns the header in which gateways pass on certificates, if one counts.
+    /// Returns the header in which gateways pass on certificates, if one is configured.
     pub fn certificate_header(&self) -> Option<CertificateHeader> {
         CertificateHeader::parse(&self.client_certificate_header).unwrap_or_default()
     }
@@ -82,7 +83,7 @@ impl Settings {
         }
         match CertificateHeader::parse(&self.client_certificate_header) {
             Err(rule) => problems.add("client_certificate_header", rule),
-            // The gateway's own certificate tells that the header is the gateway's.
+            // The gateway's certificate proves that the gateway wrote the header.
             Ok(Some(_)) if self.service.client_ca == Path::new("") => {
                 problems.add("client_certificate_header", "needs --client-ca");
             }

@@ -20,10 +20,11 @@ use accord::{
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::{Call, Consents, sign_in_delay::Attempt};
+use super::{ConsentCall, Consents, sign_in_delay::Attempt};
 use crate::{
+    completion::run_to_completion,
     error::{Error, Result},
-    model::admin_session::{AdminSession, EndReason, LIFETIME, NewSession},
+    model::admin_session::{AdminSession, EndReason, LIFETIME, NewSession, session_id},
 };
 
 /// A sign-in. No `Debug`: it holds an account name and a password.
@@ -64,8 +65,8 @@ pub async fn sign_in(
         notes: Default::default(),
     };
     let finished = finish_sign_in(consents.clone(), origin.clone(), sign_in, attempt);
-    let finished = tokio::spawn(context::scope(context, finished)).await;
-    let (token, ends_at, attempt) = finished.map_err(|panic| Error::Internal(panic.into()))??;
+    let finished = run_to_completion(context::scope(context, finished));
+    let (token, ends_at, attempt) = finished.await?;
     attempt.succeeded(store.now());
     Ok((token, ends_at))
 }
@@ -102,7 +103,7 @@ async fn finish_sign_in(
     }
 }
 
-impl Call {
+impl ConsentCall {
     /// Returns the call's session, and counts it as used. Ends one that the registry no longer allows.
     ///
     /// # Errors
@@ -143,7 +144,7 @@ impl Call {
 pub fn admin_origin(session: &AdminSession) -> Origin {
     Origin {
         certificate: None,
-        session: Some(session.id()),
+        session: Some(session_id(&session.digest)),
         address: context::address(),
         actor: Actor {
             kind: ActorKind::TenantAdmin,

@@ -26,11 +26,11 @@ use crate::{
     registry::UserRef,
 };
 
-/// `None`: the registry does not know it.
+/// A fact of the registry; `None` if it does not exist there.
 type Fact<T> = Option<Arc<AsOf<T>>>;
 
 /// A call about setups or consents. No `Debug`: it holds the token of a session.
-pub struct Call {
+pub struct ConsentCall {
     /// What the call works with.
     pub consents: Consents,
     /// The caller on the channel.
@@ -39,12 +39,12 @@ pub struct Call {
     pub admin_session: Zeroizing<String>,
     /// When the first fact may have been read.
     sent_at: Instant,
-    pub(super) facts: Facts,
+    pub(super) facts: CallFacts,
 }
 
 /// What a call has read so far.
 #[derive(Default)]
-pub(super) struct Facts {
+pub(super) struct CallFacts {
     tenants: HashMap<TenantId, Fact<Tenant>>,
     clients: HashMap<ClientId, Fact<Client>>,
     users: HashMap<(TenantId, UserId), Fact<User>>,
@@ -52,7 +52,7 @@ pub(super) struct Facts {
     pub(super) session: Option<AdminSession>,
 }
 
-impl Call {
+impl ConsentCall {
     /// Begins a call with these credentials.
     pub fn new(
         consents: &Consents,
@@ -64,7 +64,7 @@ impl Call {
             principal,
             admin_session: admin_session.into(),
             sent_at: Instant::now(),
-            facts: Facts::default(),
+            facts: CallFacts::default(),
         }
     }
 
@@ -73,7 +73,7 @@ impl Call {
     pub(super) fn has_fresh_facts(&mut self) -> bool {
         let is_fresh = self.sent_at.elapsed() <= LEASE;
         if !is_fresh {
-            (self.sent_at, self.facts) = (Instant::now(), Facts::default());
+            (self.sent_at, self.facts) = (Instant::now(), CallFacts::default());
         }
         is_fresh
     }

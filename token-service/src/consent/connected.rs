@@ -11,17 +11,26 @@ use accord::{
     },
 };
 
-use super::{Call, admin_session::admin_origin};
+use super::{ConsentCall, admin_session::admin_origin};
 use crate::{
     error::{Error, Result},
     model::{
         admin_session::AdminSession,
-        grant::{Consent, Grant, GrantFilter, GrantState, usage::UsageReport},
+        grant::{Consent, Grant, GrantChange, GrantFilter, GrantState, usage::UsageReport},
         watermark::ATTEMPTS,
     },
 };
 
-impl Call {
+/// What a Tenant Admin changes of a consent. No `Debug`: it must not show an account name.
+#[derive(Clone, Copy)]
+pub enum ConsentChange<'a> {
+    /// API transactions run as the user with this account name.
+    DesignatedUser(&'a str),
+    /// Tokens may be requested from these networks.
+    AllowedNetworks(&'a AllowedNetworks),
+}
+
+impl ConsentCall {
     /// Reads a consent.
     ///
     /// # Errors
@@ -60,12 +69,31 @@ impl Call {
     pub async fn grant_usage(&mut self, tenant_id: &TenantId, grant_id: &GrantId) -> Result<UsageReport> {
         self.authority(tenant_id, "consent").await?;
         let grant = self.grant(tenant_id, grant_id).await?;
-        let store = &self.consents.store;
+        self.usage_of(&grant).await
+    }
+
+    /// Reads a consent with its usage.
+    ///
+    /// # Errors
+    /// Those of [`Self::get_consent`].
+    pub async fn consent_with_usage(
+        &mut self,
+        tenant_id: &TenantId,
+        grant_id: &GrantId,
+    ) -> Result<(Consent, UsageReport)> {
+        self.authority(tenant_id, "consent").await?;
+        let grant = self.grant(tenant_id, grant_id).await?;
+        let usage = self.usage_of(&grant).await?;
+        Ok((self.consent_of(grant).await?, usage))
+    }
+
+    async fn usage_of(&self, grant: &Grant) -> Result<UsageReport> {
+        let (store, tenant_id) = (&self.consents.store, &grant.tenant_id);
         let reuse = match &grant.family_id {
             Some(family_id) => store.find_reuse(tenant_id, family_id).await?,
             None => None,
         };
-        let days = store.grant_usage(tenant_id, grant_id).await?;
+        let days = store.grant_usage(tenant_id, &grant.grant_id).await?;
         Ok(UsageReport { days, reuse })
     }
 
@@ -108,53 +136,33 @@ impl Call {
         self.consent_of(grant?).await
     }
 
-    /// Lets API transactions run as another user: access tokens end, refresh families continue. Changes nothing
-    /// for the same user. Reads the facts again when they are too old by the time of the commit.
+    /// Changes a consent. Another designated user ends its access tokens, and no refresh family; other networks end no token.
+    /// Changes nothing if the consent is like that already. Reads the facts again when they are too old by the time of the
+    /// commit.
     ///
     /// # Errors
     /// [`Error::AdminSessionInvalid`], [`Error::SignInTooOld`], [`Error::PermissionDenied`] for an operator,
     /// [`Error::NotFound`] (consent, or user), [`Error::WrongState`] unless it is active or suspended,
     /// [`Error::Unavailable`] when the registry keeps answering too late.
-    pub async fn change_designated_user(
+    pub async fn change_consent(
         &mut self,
         tenant_id: &TenantId,
         grant_id: &GrantId,
-        account_name: &str,
+        change: ConsentChange<'_>,
     ) -> Result<Consent> {
         for _ in 0..ATTEMPTS {
             let (origin, session, grant) = self.changeable(tenant_id, grant_id).await?;
-            let user_id = self.designated_user(tenant_id, account_name).await?;
+            let change = match change {
+                ConsentChange::DesignatedUser(account_name) => {
+                    GrantChange::DesignatedUser(self.designated_user(tenant_id, account_name).await?)
+                }
+                ConsentChange::AllowedNetworks(networks) => GrantChange::AllowedNetworks(networks.clone()),
+            };
             if !self.has_fresh_facts() {
                 continue;
             }
             let store = &self.consents.store;
-            let changed = store.change_designated_user(&origin, &session, &grant, &user_id);
-            let grant = changed.await?;
-            self.consents.cache.catch_up_or_log().await;
-            return self.consent_of(grant).await;
-        }
-        Err(Error::Unavailable)
-    }
-
-    /// Replaces the networks that the client may request tokens from. Ends no token. Changes nothing for the same networks.
-    /// Reads the facts again when they are too old by the time of the commit.
-    ///
-    /// # Errors
-    /// Those of [`Self::change_designated_user`], but for the user.
-    pub async fn change_allowed_networks(
-        &mut self,
-        tenant_id: &TenantId,
-        grant_id: &GrantId,
-        networks: &AllowedNetworks,
-    ) -> Result<Consent> {
-        for _ in 0..ATTEMPTS {
-            let (origin, session, grant) = self.changeable(tenant_id, grant_id).await?;
-            if !self.has_fresh_facts() {
-                continue;
-            }
-            let store = &self.consents.store;
-            let changed = store.change_allowed_networks(&origin, &session, &grant, networks);
-            let grant = changed.await?;
+            let grant = store.change_grant(&origin, &session, &grant, &change).await?;
             self.consents.cache.catch_up_or_log().await;
             return self.consent_of(grant).await;
         }

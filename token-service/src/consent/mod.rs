@@ -7,7 +7,7 @@ use crate::{cache::Cache, registry::Registry, store::Store};
 
 pub mod admin_session;
 mod call;
-mod connected;
+pub mod connected;
 mod operator_actions;
 pub mod receipt;
 pub mod setup;
@@ -15,7 +15,7 @@ pub mod sign_in_delay;
 pub mod signed_request;
 mod trace;
 
-pub use call::Call;
+pub use call::ConsentCall;
 use sign_in_delay::SignInDelays;
 
 /// The parts of token-service that handle consents. Cheap to clone.

@@ -5,14 +5,14 @@ use accord::text::{
     page::{Page, PageRequest},
 };
 
-use super::Call;
+use super::ConsentCall;
 use crate::{error::Result, model::tenant::operator_action::OperatorAction};
 
-impl Call {
+impl ConsentCall {
     /// Lists what operators did to a tenant, newest first.
     ///
     /// # Errors
-    /// Those of [`Call::list_consents`]; [`Error::RegistryUnavailable`](crate::error::Error::RegistryUnavailable), because a
+    /// Those of [`ConsentCall::list_consents`]; [`Error::RegistryUnavailable`](crate::error::Error::RegistryUnavailable), because a
     /// list without the registry's acts would look as if there were none.
     pub async fn operator_actions(
         &mut self,

@@ -7,7 +7,7 @@ use accord::{
 };
 use serde::Serialize;
 
-use super::Call;
+use super::ConsentCall;
 use crate::{error::Result, model::grant::receipt::ConsentReceipt};
 
 /// A receipt with its proof. As JSON it is the file that a page offers.
@@ -19,12 +19,12 @@ pub struct ProvenReceipt {
     pub proof: ProofFile,
 }
 
-impl Call {
+impl ConsentCall {
     /// Signs a receipt of a consent as it is now, and proves the event of its approval.
     ///
     /// # Errors
     /// [`Error::NotYetSealed`](crate::error::Error::NotYetSealed) in the moments after the approval; `NotFound` of the audit event if
-    /// retention has deleted it; otherwise those of [`Call::get_consent`].
+    /// retention has deleted it; otherwise those of [`ConsentCall::get_consent`].
     pub async fn consent_receipt(
         &mut self,
         tenant_id: &TenantId,

@@ -13,7 +13,7 @@ use accord::{
 use uuid::Builder;
 use zeroize::Zeroizing;
 
-use super::{Call, admin_session::admin_origin};
+use super::{ConsentCall, admin_session::admin_origin};
 use crate::{
     error::{Error, Result, found},
     model::{
@@ -84,7 +84,7 @@ pub struct ApprovedSetup {
     pub redirect_url: Zeroizing<String>,
 }
 
-impl Call {
+impl ConsentCall {
     /// Checks an authorization request against the registry, and stores it as a setup.
     ///
     /// # Errors

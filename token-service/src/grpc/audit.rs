@@ -7,7 +7,7 @@ use accord::{
 };
 use tonic::Status;
 
-use crate::{consent::Consents, model::client::AppliedRequest};
+use crate::{consent::Consents, model::client::RequestOrigin};
 
 #[tonic::async_trait]
 impl TokenTracer for Consents {
@@ -29,7 +29,7 @@ impl TokenTracer for Consents {
     }
 }
 
-fn amendment(request: AppliedRequest) -> AppliedAmendment {
+fn amendment(request: RequestOrigin) -> AppliedAmendment {
     AppliedAmendment {
         integration_request_id: request.integration_request_id,
         submitted_by_operator_id: request.submitted_by,

@@ -10,7 +10,7 @@ use accord::{
 use tonic::{Request, Response};
 
 use crate::{
-    consent::{Call, Consents, receipt::ProvenReceipt},
+    consent::{ConsentCall, Consents, connected::ConsentChange, receipt::ProvenReceipt},
     grpc::convert::consent as convert,
 };
 
@@ -20,7 +20,7 @@ impl ConsentService for Consents {
         let principal = Principal::of(&request);
         let request = request.into_inner();
         let (tenant_id, grant_id) = convert::ids(&request.tenant_id, &request.grant_id)?;
-        let mut call = Call::new(self, principal, request.admin_session);
+        let mut call = ConsentCall::new(self, principal, request.admin_session);
         let consent = call.get_consent(&tenant_id, &grant_id).await?;
         Ok(Response::new(pb::GetConsentResponse {
             consent: Some(convert::message(consent)),
@@ -34,7 +34,7 @@ impl ConsentService for Consents {
         let principal = Principal::of(&request);
         let request = request.into_inner();
         let (tenant_id, filter, page) = convert::list(&request)?;
-        let mut call = Call::new(self, principal, request.admin_session);
+        let mut call = ConsentCall::new(self, principal, request.admin_session);
         let consents = call.list_consents(&tenant_id, &filter, &page).await?;
         Ok(Response::new(convert::list_response(consents)))
     }
@@ -47,7 +47,7 @@ impl ConsentService for Consents {
         let request = request.into_inner();
         let by_operator = matches!(principal, Principal::Caller(Caller::Operator { .. }, _));
         let (tenant_id, grant_id, reason) = convert::revoke(&request, by_operator)?;
-        let mut call = Call::new(self, principal, request.admin_session);
+        let mut call = ConsentCall::new(self, principal, request.admin_session);
         let consent = call.revoke_consent(&tenant_id, &grant_id, &reason).await?;
         Ok(Response::new(pb::RevokeConsentResponse {
             consent: Some(convert::message(consent)),
@@ -61,9 +61,9 @@ impl ConsentService for Consents {
         let principal = Principal::of(&request);
         let request = request.into_inner();
         let (tenant_id, grant_id) = convert::change_designated_user(&request)?;
-        let mut call = Call::new(self, principal, request.admin_session);
-        let account_name = &request.designated_account_name;
-        let changed = call.change_designated_user(&tenant_id, &grant_id, account_name);
+        let mut call = ConsentCall::new(self, principal, request.admin_session);
+        let change = ConsentChange::DesignatedUser(&request.designated_account_name);
+        let changed = call.change_consent(&tenant_id, &grant_id, change);
         Ok(Response::new(pb::ChangeDesignatedUserResponse {
             consent: Some(convert::message(changed.await?)),
         }))
@@ -76,8 +76,9 @@ impl ConsentService for Consents {
         let principal = Principal::of(&request);
         let request = request.into_inner();
         let (tenant_id, grant_id, networks) = convert::change_allowed_networks(&request)?;
-        let mut call = Call::new(self, principal, request.admin_session);
-        let changed = call.change_allowed_networks(&tenant_id, &grant_id, &networks);
+        let mut call = ConsentCall::new(self, principal, request.admin_session);
+        let change = ConsentChange::AllowedNetworks(&networks);
+        let changed = call.change_consent(&tenant_id, &grant_id, change);
         Ok(Response::new(pb::ChangeAllowedNetworksResponse {
             consent: Some(convert::message(changed.await?)),
         }))
@@ -90,7 +91,7 @@ impl ConsentService for Consents {
         let principal = Principal::of(&request);
         let request = request.into_inner();
         let (tenant_id, grant_id) = convert::ids(&request.tenant_id, &request.grant_id)?;
-        let mut call = Call::new(self, principal, request.admin_session);
+        let mut call = ConsentCall::new(self, principal, request.admin_session);
         let report = call.grant_usage(&tenant_id, &grant_id).await?;
         Ok(Response::new(convert::usage(report)))
     }
@@ -102,7 +103,7 @@ impl ConsentService for Consents {
         let principal = Principal::of(&request);
         let request = request.into_inner();
         let (tenant_id, grant_id) = convert::ids(&request.tenant_id, &request.grant_id)?;
-        let mut call = Call::new(self, principal, request.admin_session);
+        let mut call = ConsentCall::new(self, principal, request.admin_session);
         let ProvenReceipt { receipt, proof } = call.consent_receipt(&tenant_id, &grant_id).await?;
         let proof = proof.to_json().map_err(|error| Problem::internal(&error))?;
         Ok(Response::new(pb::GetConsentReceiptResponse { receipt, proof }))
@@ -115,7 +116,7 @@ impl ConsentService for Consents {
         let principal = Principal::of(&request);
         let request = request.into_inner();
         let (tenant_id, page) = convert::list_operator_actions(&request)?;
-        let mut call = Call::new(self, principal, request.admin_session);
+        let mut call = ConsentCall::new(self, principal, request.admin_session);
         let actions = call.operator_actions(&tenant_id, &page).await?;
         Ok(Response::new(convert::operator_actions(actions)))
     }

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::creation;
 use crate::{
-    consent::{Call, Consents, admin_session},
+    consent::{ConsentCall, Consents, admin_session},
     grpc::convert::{only_field, setup as convert},
     model::admin_session::EndReason,
 };
@@ -25,7 +25,7 @@ impl SetupService for Consents {
     async fn start_setup(&self, request: Request<pb::StartSetupRequest>) -> Reply<pb::StartSetupResponse> {
         let (start, request_id) = convert::start(request.get_ref().clone())?;
         let creation = creation(&request, "StartSetup", request_id);
-        let mut call = Call::new(self, Principal::of(&request), String::new());
+        let mut call = ConsentCall::new(self, Principal::of(&request), String::new());
         let setup = call.start_setup(&creation, start).await?;
         Ok(Response::new(pb::StartSetupResponse {
             setup: Some(convert::message(setup, self.store.now())),
@@ -76,7 +76,7 @@ impl SetupService for Consents {
     ) -> Reply<pb::ApproveSetupResponse> {
         let principal = Principal::of(&request);
         let mut request = request.into_inner();
-        let mut call = Call::new(self, principal, take(&mut request.admin_session));
+        let mut call = ConsentCall::new(self, principal, take(&mut request.admin_session));
         let approve = convert::approve(request, self.store.now())?;
         let approved = call.approve_setup(approve).await?;
         Ok(Response::new(convert::approve_response(approved)))
@@ -85,7 +85,7 @@ impl SetupService for Consents {
     async fn deny_setup(&self, request: Request<pb::DenySetupRequest>) -> Reply<pb::DenySetupResponse> {
         let principal = Principal::of(&request);
         let request = request.into_inner();
-        let mut call = Call::new(self, principal, request.admin_session);
+        let mut call = ConsentCall::new(self, principal, request.admin_session);
         let setup_id = only_field("setup_id", SetupId::parse(&request.setup_id))?;
         let (setup, redirect_url) = call.deny_setup(&setup_id).await?;
         Ok(Response::new(pb::DenySetupResponse {

@@ -67,10 +67,12 @@ fn problem(error: Error) -> Problem {
         Error::KeyNotYetPublished(wait) => plain(Code::FailedPrecondition).retry_after(wait),
         Error::TooManyProofs => plain(Code::ResourceExhausted).retry_after(FULL_FOR),
         Error::Busy => plain(Code::ResourceExhausted).retry_after(RETRY_BUSY),
-        // The store has logged why.
-        Error::Unavailable | Error::RegistryUnavailable | Error::TooManyRevocations | Error::NotYetSealed => {
-            Problem::unavailable()
-        }
+        // The store, or the client of the registry, has logged why.
+        Error::Unavailable
+        | Error::RegistryUnavailable
+        | Error::RegistryRejectsCredential
+        | Error::TooManyRevocations
+        | Error::NotYetSealed => Problem::unavailable(),
         Error::Key(error) => Problem::internal(&error),
         Error::Internal(error) => Problem::internal(&*error),
         Error::RegistryAnswer(_) | Error::Conflict | Error::Signing => Problem::internal(&error),

@@ -11,7 +11,7 @@ use crate::{
     grpc::convert::{only_field, token as convert},
     oauth::{
         OAuth,
-        client_authentication::{authenticate, spend},
+        client_authentication::authenticate_and_spend,
         introspection::{Requester, introspect},
         issuance, metadata, pushed_request, revocation,
         revocation_feed::{self, Cursor},
@@ -56,9 +56,7 @@ impl TokenService for OAuth {
         let requester = match &request.credentials {
             None => Requester::Workload,
             Some(credentials) => {
-                let authenticated = authenticate(self, tenant_id, credentials).await?;
-                spend(self, authenticated.assertion).await?;
-                Requester::Client(authenticated.client.value.client_id.clone())
+                Requester::Client(authenticate_and_spend(self, tenant_id, credentials).await?)
             }
         };
         let binding = request.binding.as_ref();
@@ -69,10 +67,8 @@ impl TokenService for OAuth {
     async fn revoke_token(&self, request: Request<pb::RevokeTokenRequest>) -> Reply<pb::RevokeTokenResponse> {
         let certificate = client_certificate(self, &request)?;
         let (tenant_id, token, credentials) = convert::revoke(request.into_inner(), certificate)?;
-        let authenticated = authenticate(self, &tenant_id, &credentials).await?;
-        spend(self, authenticated.assertion).await?;
-        let client_id = &authenticated.client.value.client_id;
-        revocation::revoke(self, client_id, &tenant_id, &token).await?;
+        let client_id = authenticate_and_spend(self, &tenant_id, &credentials).await?;
+        revocation::revoke(self, &client_id, &tenant_id, &token).await?;
         Ok(Response::new(pb::RevokeTokenResponse {}))
     }
 

@@ -8,7 +8,7 @@ use super::{
     form::Form,
     token::{resource, scopes},
 };
-use crate::model::setup::request::{Parameters, is_sha256, is_state};
+use crate::model::setup::request::Parameters;
 
 /// Reads the parameters, or returns the error for the client. `state` is percent-encoded.
 pub(super) fn parameters(form: &Form, state: String) -> Result<Parameters, HttpError> {
@@ -17,8 +17,19 @@ pub(super) fn parameters(form: &Form, state: String) -> Result<Parameters, HttpE
     if form.get("request").is_some() {
         return rejected("request_not_supported", "request is not supported");
     }
-    if !is_state(&state) {
-        return invalid("state must have at most 4096 bytes");
+    let parameters = Parameters {
+        redirect_uri: form.text("redirect_uri").to_owned(),
+        scopes: Vec::new(),
+        state_parameter: state,
+        code_challenge: form.text("code_challenge").to_owned(),
+        resource: String::new(),
+        dpop_jkt: form.get("dpop_jkt").map(str::to_owned),
+    };
+    let broken = |(name, rule)| invalid(&format!("{name} {rule}"));
+    let mut rules = parameters.broken_rules().peekable();
+    // Before all others, whose errors return `state` to the client.
+    if let Some(rule) = rules.next_if(|(name, _)| *name == "state") {
+        return broken(rule);
     }
     match form.get("response_type") {
         Some("code") => {}
@@ -31,18 +42,12 @@ pub(super) fn parameters(form: &Form, state: String) -> Result<Parameters, HttpE
     if form.get("code_challenge_method") != Some("S256") {
         return invalid("code_challenge_method must be S256");
     }
-    if !is_sha256(form.text("code_challenge")) {
-        return invalid("code_challenge must be 43 base64url characters");
-    }
-    if form.get("dpop_jkt").is_some_and(|jkt| !is_sha256(jkt)) {
-        return invalid("dpop_jkt must be the thumbprint of a key: 43 base64url characters");
+    if let Some(rule) = rules.next() {
+        return broken(rule);
     }
     Ok(Parameters {
-        redirect_uri: form.text("redirect_uri").to_owned(),
         scopes: scopes(form.text("scope"))?,
-        state_parameter: state,
-        code_challenge: form.text("code_challenge").to_owned(),
         resource: resource(form)?,
-        dpop_jkt: form.get("dpop_jkt").map(str::to_owned),
+        ..parameters
     })
 }

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::{HttpState, error::HttpError, form::Form};
 use crate::{
-    model::client::SecretPlace,
+    model::client::SecretLocation,
     oauth::client_authentication::{ASSERTION_TYPE, ClientCredential, Credentials},
 };
 
@@ -66,7 +66,7 @@ pub(super) fn credentials(parts: &ClientParts, form: &Form) -> Result<Credential
         }
         (None, Some(secret), None) => {
             let secret = Zeroizing::new(secret.to_owned());
-            Some(ClientCredential::Secret(SecretPlace::Form, secret))
+            Some(ClientCredential::Secret(SecretLocation::Form, secret))
         }
         (None, None, Some(jwt)) => {
             if form.get("client_assertion_type") != Some(ASSERTION_TYPE) {
@@ -85,7 +85,7 @@ fn basic(authorization: &HeaderValue) -> (String, ClientCredential) {
     let read = || {
         let pair = basic_pair(authorization)?;
         let (client_id, secret) = pair.split_once(':')?;
-        let credential = ClientCredential::Secret(SecretPlace::Header, form_decoded(secret)?);
+        let credential = ClientCredential::Secret(SecretLocation::Header, form_decoded(secret)?);
         Some((form_decoded(client_id)?.to_string(), credential))
     };
     let unreadable = ClientCredential::Missing("Authorization contains no valid Basic credentials");

@@ -16,6 +16,9 @@ use tonic_types::StatusExt;
 
 use crate::error::Error;
 
+/// The headers of responses that no cache may store (RFC 6749 §5.1).
+pub(super) const NO_STORE: [(header::HeaderName, &str); 2] =
+    [(header::CACHE_CONTROL, "no-store"), (header::PRAGMA, "no-cache")];
 /// The challenge that RFC 9110 §11.6.1 requires with a 401, for clients.
 const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Basic realm="accord", charset="UTF-8""#);
 /// The same for workloads (RFC 6750 §3).
@@ -159,8 +162,7 @@ pub(super) fn plain(text: &str) -> String {
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
         let body = json!({"error": self.code, "error_description": plain(&self.description)});
-        let no_store = [(header::CACHE_CONTROL, "no-store"), (header::PRAGMA, "no-cache")];
-        let mut response = (self.status, no_store, Json(body)).into_response();
+        let mut response = (self.status, NO_STORE, Json(body)).into_response();
         let headers = response.headers_mut();
         if self.status == StatusCode::UNAUTHORIZED {
             let is_bearer = self.code == "invalid_token";

@@ -38,8 +38,9 @@ pub(crate) struct HttpState {
     pub(crate) product_name: Arc<str>,
 }
 
-/// The ends of the paths whose POST requests end with their caller. Introspection only reads. Issuing may end before its commit, and
-/// completes by itself what it decides. A sign-in does so too, and forgets failures only when its answer arrives.
+/// The ends of the paths whose POST requests are dropped when the caller disconnects. Introspection only reads. Token issuance may
+/// be dropped before it begins to commit; from then on it runs in a task of its own. So does a sign-in; it forgets earlier failures
+/// only once its answer is sent.
 const ENDS_WITH_CALLER: &[&str] = &["/oauth2/token", "/oauth2/introspect", "/sign-in"];
 
 /// Every route, in one place.

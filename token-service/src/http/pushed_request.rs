@@ -15,9 +15,9 @@ use super::{
     authorization_request::parameters,
     client::{ClientParts, credentials},
     discovery::Tenant,
-    error::{HttpError, add_dpop_nonce},
+    error::{HttpError, NO_STORE, add_dpop_nonce},
     form::Form,
-    token::{NO_STORE, dpop_proof, required},
+    token::{dpop_proof, required},
 };
 use crate::{model::setup::request::state_of, oauth::pushed_request};
 

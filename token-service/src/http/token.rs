@@ -7,9 +7,10 @@ use accord::{
     dpop,
     rpc::auth::unauthenticated,
     text::{
-        id::{ClientId, ScopeName, TenantId},
+        id::{ScopeName, TenantId},
         opaque::RefreshToken,
     },
+    verify::MAX_TOKEN_BYTES,
 };
 use axum::{
     Json,
@@ -26,14 +27,14 @@ use super::{
     HttpState,
     client::{ClientParts, ONE_METHOD, WorkloadToken, credentials, workload_token},
     discovery::Tenant,
-    error::{HttpError, add_dpop_nonce},
+    error::{HttpError, NO_STORE, add_dpop_nonce},
     form::Form,
 };
 use crate::{
     error::{Error, Result},
-    model::tenant::is_same_url,
+    model::{client::MAX_SCOPES, tenant::is_same_url},
     oauth::{
-        client_authentication::{authenticate, spend},
+        client_authentication::authenticate_and_spend,
         dpop::rejected,
         introspection::{self, MEDIA_TYPE, Requester},
         issuance::{self, CodeRequest, GrantRequest, Request},
@@ -43,13 +44,6 @@ use crate::{
 
 /// The RPC that a workload must be allowed to call, to introspect here.
 const INTROSPECT: &str = "/accord.token.v1.TokenService/IntrospectToken";
-/// The most scopes of a request.
-const MAX_SCOPES: usize = 100;
-/// The longest value of a required parameter, in bytes.
-const MAX_VALUE_BYTES: usize = 16 * 1024;
-/// The headers of responses that no cache may store (RFC 6749 §5.1).
-pub(super) const NO_STORE: [(header::HeaderName, &str); 2] =
-    [(header::CACHE_CONTROL, "no-store"), (header::PRAGMA, "no-cache")];
 
 /// `POST /{tenant}/oauth2/token`.
 pub(super) async fn token(
@@ -171,7 +165,8 @@ async fn requester(
     form: &Form,
 ) -> Result<(Requester, String), HttpError> {
     let Some(WorkloadToken { workload_id, token }) = workload_token(&parts.headers) else {
-        let client_id = authenticated_client(http, tenant_id, parts, form).await?;
+        let credentials = credentials(parts, form)?;
+        let client_id = authenticate_and_spend(&http.oauth, tenant_id, &credentials).await?;
         let requester_id = client_id.to_string();
         return Ok((Requester::Client(client_id), requester_id));
     };
@@ -209,27 +204,16 @@ pub(super) async fn revoke(
     form: Form,
 ) -> Result<Response, HttpError> {
     let token = required(&form, "token")?;
-    let client_id = authenticated_client(&http, &tenant_id, &parts, &form).await?;
+    let credentials = credentials(&parts, &form)?;
+    let client_id = authenticate_and_spend(&http.oauth, &tenant_id, &credentials).await?;
     revocation::revoke(&http.oauth, &client_id, &tenant_id, token).await?;
     Ok((NO_STORE, StatusCode::OK).into_response())
-}
-
-async fn authenticated_client(
-    http: &HttpState,
-    tenant_id: &TenantId,
-    parts: &ClientParts,
-    form: &Form,
-) -> Result<ClientId, HttpError> {
-    let credentials = credentials(parts, form)?;
-    let authenticated = authenticate(&http.oauth, tenant_id, &credentials).await?;
-    spend(&http.oauth, authenticated.assertion).await?;
-    Ok(authenticated.client.value.client_id.clone())
 }
 
 /// Returns the value of a parameter. Rejects a request without it, and a value that is too long.
 pub(super) fn required<'a>(form: &'a Form, name: &str) -> Result<&'a str, HttpError> {
     match form.get(name) {
-        Some(value) if value.len() <= MAX_VALUE_BYTES => Ok(value),
+        Some(value) if value.len() <= MAX_TOKEN_BYTES => Ok(value),
         Some(_) => Err(HttpError::invalid_request(&format!("{name} is too long"))),
         None => Err(HttpError::invalid_request(&format!("{name} is missing"))),
     }

@@ -56,11 +56,6 @@ pub fn session_id(digest: &[u8; 32]) -> String {
 }
 
 impl AdminSession {
-    /// Returns the id of the session for the audit record.
-    pub fn id(&self) -> String {
-        session_id(&self.digest)
-    }
-
     /// Returns whether this workload can use the session, as far as token-service knows.
     pub fn is_open(&self, workload: &str, now: UnixMillis) -> bool {
         self.ended_at.is_none()

@@ -1,5 +1,5 @@
-//! Whether the caller that brought a token to an internal service holds the token's key (RFC 9449 §7.1, RFC 8705 §3), and comes
-//! from where its client may call from. Introspection checks it for a service that tells what it knows of the call.
+//! Whether the caller that brought a token holds the token's key (RFC 9449 §7.1, RFC 8705 §3) and calls from an allowed network
+//! of the client. Checked only if the service reports the call's certificate, proof or address.
 
 use std::net::IpAddr;
 

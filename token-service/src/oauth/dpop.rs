@@ -156,8 +156,8 @@ pub async fn check(
     }))
 }
 
-/// Rejects a key that is not one of those that the client is limited to, and the absence of one. Notes the event of that: who
-/// comes without the client's key has stolen the rest, or is about to find out that a key was changed.
+/// Rejects a missing key, and one that the client is not limited to. Records it: the other credentials may be stolen, or the
+/// client has changed its key without registering it.
 ///
 /// # Errors
 /// [`Error::InvalidDpopProof`].

@@ -4,11 +4,13 @@
 use std::sync::Arc;
 
 use accord::{
+    clock::UnixMillis,
     dpop::{ReplayError, VerifiedProof},
     error::v1::ErrorReason,
     store::audit::Event,
     text::{
         id::{ClientId, GrantId, ScopeName, TenantId, UserId},
+        network::AllowedNetworks,
         opaque::RefreshToken,
     },
     token::v1::IntrospectTokenResponse as Response,
@@ -258,25 +260,8 @@ impl Introspection<'_> {
             return Err(Rejection::Inactive);
         }
         let token_type = claims.token_type().to_owned();
-        let proof = match self.binding {
-            Some(binding) => {
-                let rejected = |reason, why| {
-                    self.note_rejected_use([&claims.client_id, &claims.grant_id], reason, why);
-                    Rejection::Inactive
-                };
-                let networks = [&parties.client.allowed_networks, &grant.allowed_networks];
-                let from = binding.check_networks(networks);
-                from.map_err(|NotBound| rejected(ErrorReason::NetworkNotAllowed, "network"))?;
-                let key = binding.check_key(claims.cnf.as_ref(), token, now);
-                key.map_err(|NotBound| match &claims.cnf {
-                    Some(Confirmation::Certificate(_)) => {
-                        rejected(ErrorReason::Unauthenticated, "certificate")
-                    }
-                    _ => rejected(ErrorReason::InvalidDpopProof, "key"),
-                })?
-            }
-            None => None,
-        };
+        let networks = [&parties.client.allowed_networks, &grant.allowed_networks];
+        let proof = self.check_use(&claims, token, networks, now)?;
         let response = Response {
             active: Some(true),
             scope,
@@ -293,6 +278,31 @@ impl Introspection<'_> {
             cnf: claims.cnf.map(Into::into),
         };
         Ok((response, parties.watermark, proof))
+    }
+
+    /// Checks that the caller may use its token, if the service reports the call. Returns the proof of the caller, which is not
+    /// spent yet.
+    fn check_use(
+        &self,
+        claims: &AccessTokenClaims,
+        token: &str,
+        networks: [&AllowedNetworks; 2],
+        now: UnixMillis,
+    ) -> Result<Option<VerifiedProof>, Rejection> {
+        let Some(binding) = self.binding else {
+            return Ok(None);
+        };
+        let rejected = |reason, why| {
+            self.note_rejected_use([&claims.client_id, &claims.grant_id], reason, why);
+            Rejection::Inactive
+        };
+        let from = binding.check_networks(networks);
+        from.map_err(|NotBound| rejected(ErrorReason::NetworkNotAllowed, "network"))?;
+        let key = binding.check_key(claims.cnf.as_ref(), token, now);
+        key.map_err(|NotBound| match &claims.cnf {
+            Some(Confirmation::Certificate(_)) => rejected(ErrorReason::Unauthenticated, "certificate"),
+            _ => rejected(ErrorReason::InvalidDpopProof, "key"),
+        })
     }
 
     async fn refresh_token(&self, token: &RefreshToken) -> Result<(Response, Watermark), Rejection> {
@@ -377,7 +387,7 @@ impl Introspection<'_> {
         let grant = Box::pin(cache.grant(tenant_id, &grant_id)).await?;
         let grant = parties.watermark.own(grant)?;
         if let Some(grant) = &grant {
-            cache.keep_entry(&parties.client, &parties.tenant, &parties.user, grant);
+            cache.cache_entry(&parties.client, &parties.tenant, &parties.user, grant);
         }
         Ok((parties, grant))
     }

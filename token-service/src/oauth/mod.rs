@@ -10,12 +10,10 @@ use accord::{
     verify::AccessTokenClaims,
 };
 use tokio::sync::Mutex;
-use tracing::Instrument;
 
 use self::{client_keys::ClientKeySets, mutual_tls::MutualTls};
 use crate::{
     cache::Cache,
-    error::{Error, Result},
     model::{lifetimes::Lifetimes, revocation::RevocationKind},
     registry::Registry,
     store::Store,
@@ -80,12 +78,6 @@ impl OAuth {
     }
 }
 
-/// Runs `work` in its own task, so that it completes although the caller disconnects.
-async fn complete<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-    let task = tokio::spawn(work.in_current_span());
-    task.await.map_err(|panic| Error::Internal(panic.into()))?
-}
-
 /// Notes the event of a call that is rejected although its client is authenticated, because somebody may have copied what the
 /// client holds. The record lists some of them, and counts the rest of a flood.
 fn note_rejected_client(client_id: &ClientId, reason: ErrorReason, event: Event) {
@@ -100,7 +92,7 @@ fn note_rejected_client(client_id: &ClientId, reason: ErrorReason, event: Event)
 
 /// Returns what token-service's own revocations may name of an access token.
 fn revocation_names<'a>(claims: &'a AccessTokenClaims, kid: &'a str) -> [(RevocationKind, &'a str); 4] {
-    // Where the token has no family: no family's id is empty.
+    // Tokens without a family have an empty id, which no family has.
     let family_id = claims.family_id.as_deref().unwrap_or_default();
     [
         (RevocationKind::Jti, &claims.jti),
@@ -108,27 +100,4 @@ fn revocation_names<'a>(claims: &'a AccessTokenClaims, kid: &'a str) -> [(Revoca
         (RevocationKind::Kid, kid),
         (RevocationKind::Family, family_id),
     ]
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use futures_util::FutureExt;
-    use tokio::sync::oneshot;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn work_completes_although_its_caller_goes_away() {
-        let ((resume, resumed), (finish, finished)) = (oneshot::channel(), oneshot::channel());
-        let mut call = Box::pin(complete(async move {
-            resumed.await.unwrap();
-            finish.send(()).unwrap();
-            Ok(())
-        }));
-        assert!((&mut call).now_or_never().is_none());
-        drop(call);
-        resume.send(()).unwrap();
-        finished.await.unwrap();
-    }
 }

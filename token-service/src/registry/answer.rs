@@ -1,11 +1,17 @@
 //! Converts the registry's answers and failures.
 
+use std::time::Duration;
+
 use accord::{
     clock::UnixMillis,
+    log_limit::LogLimit,
     registry::v1 as pb,
-    rpc::status::{ErrorReason, reason_of},
+    rpc::{
+        auth::Role,
+        status::{ErrorReason, reason_of},
+    },
     text::{
-        id::{ClientId, EventId, MalformedId, ScopeName, SecretId, TenantId, UserId},
+        id::{ClientId, EventId, MalformedId, OperatorId, ScopeName, SecretId, TenantId, UserId},
         network::AllowedNetworks,
         opaque::SecretTagKey,
     },
@@ -14,12 +20,13 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use zeroize::Zeroizing;
 
+use super::Operator;
 use crate::{
     error::{Error, Result},
     model::{
         change::Change,
         client::{
-            AppliedRequest, CertificateSubject, Client, ClientOrigin, ClientScope, DisplayInfo, LiveSecret,
+            CertificateSubject, Client, ClientOrigin, ClientScope, DisplayInfo, LiveSecret, RequestOrigin,
         },
         revocation::{Revocation, RevocationKind},
         tenant::{Tenant, operator_action::OperatorAction},
@@ -39,6 +46,9 @@ const NO_ANSWER: [Code; 7] = [
     Code::Unimplemented,
 ];
 
+/// How often the log repeats how calls fail.
+const LOG_PERIOD: Duration = Duration::from_secs(10);
+
 /// Returns the client that an error names; empty if it names none.
 pub(super) fn client_of(status: &Status) -> String {
     let info = status.get_details_error_info();
@@ -54,15 +64,29 @@ pub(super) fn failure(status: Status) -> Error {
         (_, Some(ErrorReason::SignInFailed)) => Error::SignInFailed,
         (_, Some(ErrorReason::ResourceExhausted)) => Error::Busy,
         (code @ (Code::Unauthenticated | Code::PermissionDenied), _) => {
-            tracing::error!(?code, "the registry rejects this service's own credential");
-            Error::RegistryUnavailable
+            if let Some(unlogged) = may_log(code) {
+                tracing::error!(
+                    ?code,
+                    unlogged,
+                    "the registry rejects this service's own credential"
+                );
+            }
+            Error::RegistryRejectsCredential
         }
         (code, _) if NO_ANSWER.contains(&code) => {
-            tracing::warn!(?code, "the registry does not answer");
+            if let Some(unlogged) = may_log(code) {
+                tracing::warn!(?code, unlogged, "the registry does not answer");
+            }
             Error::RegistryUnavailable
         }
         (code, _) => Error::RegistryAnswer(format!("{code:?}")),
     }
+}
+
+/// Returns `Some` if a failure with this code may be logged now, with the number of those before that were not.
+fn may_log(code: Code) -> Option<u64> {
+    static LIMIT: LogLimit = LogLimit::new(LOG_PERIOD);
+    LIMIT.check(code.description())
 }
 
 pub(super) fn not_found(resource: &'static str, status: Status) -> Error {
@@ -74,6 +98,16 @@ pub(super) fn not_found(resource: &'static str, status: Status) -> Error {
 
 pub(super) fn unexpected(what: &str) -> Error {
     Error::RegistryAnswer(format!("unreadable {what}"))
+}
+
+/// Converts an operator. Leaves out roles that this version does not know.
+pub(super) fn operator(operator: pb::Operator) -> Result<Operator> {
+    let roles = operator.roles().filter_map(|role| Role::try_from(role).ok());
+    Ok(Operator {
+        id: OperatorId::parse(&operator.operator_id).map_err(|_| unexpected("operator"))?,
+        roles: roles.collect(),
+        person: operator.person,
+    })
 }
 
 /// Converts what an operator did.
@@ -192,18 +226,18 @@ fn certificate_subject(profile: &pb::ClientProfile) -> Result<Option<Certificate
 pub(super) fn origin(origin: Option<pb::ClientOrigin>) -> Result<ClientOrigin> {
     let origin = origin.ok_or_else(|| unexpected("origin"))?;
     Ok(ClientOrigin {
-        registration: applied_request(origin.registration.ok_or_else(|| unexpected("registration"))?)?,
+        registration: request_origin(origin.registration.ok_or_else(|| unexpected("registration"))?)?,
         amendments: origin
             .amendments
             .into_iter()
-            .map(applied_request)
+            .map(request_origin)
             .collect::<Result<_>>()?,
     })
 }
 
-fn applied_request(request: pb::RequestOrigin) -> Result<AppliedRequest> {
+fn request_origin(request: pb::RequestOrigin) -> Result<RequestOrigin> {
     let applied_at = request.apply_time.as_ref().and_then(UnixMillis::from_timestamp);
-    Ok(AppliedRequest {
+    Ok(RequestOrigin {
         integration_request_id: request.integration_request_id,
         submitted_by: request.submitted_by_operator_id,
         approved_by: request.approved_by_operator_id,

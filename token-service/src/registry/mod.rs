@@ -9,7 +9,8 @@ use std::{collections::HashSet, sync::Arc};
 use accord::{
     position::Position,
     registry::v1::{
-        self as pb, directory_service_client::DirectoryServiceClient,
+        self as pb, authenticate_caller_response::Caller as Answer,
+        directory_service_client::DirectoryServiceClient,
         provisioning_service_client::ProvisioningServiceClient, user_service_client::UserServiceClient,
     },
     rpc::{
@@ -43,8 +44,8 @@ pub mod epochs;
 pub mod links;
 
 use answer::{
-    changes, client, client_of, failure, not_found, operator_action, origin, tag_key, tenant, unexpected,
-    user,
+    changes, client, client_of, failure, not_found, operator, operator_action, origin, tag_key, tenant,
+    unexpected, user,
 };
 use epochs::Epochs;
 
@@ -207,7 +208,7 @@ impl Registry {
         })
     }
 
-    /// Returns the host of the Tenant Authority URLs; `None` before the first [`Self::changes_after`].
+    /// Returns the host of the Tenant Authority URLs. `None` until the registry has answered [`Self::changes_after`] once.
     pub fn authority_host(&self) -> Option<Arc<String>> {
         self.authority_host.load_full()
     }
@@ -374,19 +375,11 @@ impl Registry {
     /// # Errors
     /// [`Error::RegistryUnavailable`].
     pub async fn operator(&self, token: &OpaqueToken) -> Result<Option<Operator>> {
-        use pb::authenticate_caller_response::Caller as Answer;
         let answer = self.authenticate_caller(Credential::Token(token)).await?;
-        let Some(Answer::Operator(operator)) = answer.and_then(|answer| answer.caller) else {
-            return Ok(None);
-        };
-        Ok(Some(Operator {
-            id: OperatorId::parse(&operator.operator_id).map_err(|_| unexpected("operator"))?,
-            roles: operator
-                .roles()
-                .filter_map(|role| Role::try_from(role).ok())
-                .collect(),
-            person: operator.person,
-        }))
+        match answer.and_then(|answer| answer.caller) {
+            Some(Answer::Operator(found)) => operator(found).map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// Asks for the caller with this credential; `None` if it is unknown or revoked.
@@ -411,20 +404,16 @@ impl Registry {
     /// # Errors
     /// [`Error::AmbiguousCertificate`], [`Error::RegistryUnavailable`].
     pub async fn caller(&self, credential: Credential<'_>) -> Result<Option<AsOf<Caller>>> {
-        use pb::authenticate_caller_response::Caller as Answer;
         let sent_at = Instant::now();
         let Some(answer) = self.authenticate_caller(credential).await? else {
             return Ok(None);
         };
         let malformed = || unexpected("caller");
         let caller = match answer.caller.ok_or_else(malformed)? {
-            Answer::Operator(operator) => Caller::Operator {
-                id: OperatorId::parse(&operator.operator_id).map_err(|_| malformed())?,
-                roles: operator
-                    .roles()
-                    .filter_map(|role| Role::try_from(role).ok())
-                    .collect(),
-            },
+            Answer::Operator(found) => {
+                let Operator { id, roles, .. } = operator(found)?;
+                Caller::Operator { id, roles }
+            }
             Answer::Workload(workload) => Caller::Workload {
                 id: WorkloadId::parse(&workload.workload_id).map_err(|_| malformed())?,
                 kind: WorkloadKind::try_from(workload.kind()).map_err(|()| malformed())?,

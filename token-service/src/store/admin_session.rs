@@ -96,7 +96,7 @@ impl Store {
         let event = Event::new("admin_session.end")
             .tenant(&session.tenant_id)
             .subject(session.user_id.as_str())
-            .detail("session", session.id())
+            .detail("session", session_id(&session.digest))
             .detail("reason", reason.as_ref());
         self.audit(&tx, origin, event).await;
         Ok(tx.commit().await?)

@@ -64,19 +64,19 @@ struct Redeemed {
 }
 
 impl PendingAnswer {
-    /// Leaves the code used: the tokens are about to leave.
-    pub fn leaves(mut self) {
+    /// The code stays used: its tokens are being sent.
+    pub fn confirm(mut self) {
         self.redeemed = None;
     }
 
     /// Makes the code usable again. Returns afterwards, or within a second while the database is unavailable.
-    pub async fn is_given_up(mut self) {
-        if let Some(task) = self.reopen() {
+    pub async fn reopen(mut self) {
+        if let Some(task) = self.reopen_task() {
             let _ = timeout(WAIT, task).await;
         }
     }
 
-    fn reopen(&mut self) -> Option<JoinHandle<()>> {
+    fn reopen_task(&mut self) -> Option<JoinHandle<()>> {
         let redeemed = self.redeemed.take()?;
         // Without a runtime the process is about to end.
         let runtime = Handle::try_current().ok()?;
@@ -88,7 +88,7 @@ impl PendingAnswer {
 
 impl Drop for PendingAnswer {
     fn drop(&mut self) {
-        self.reopen();
+        self.reopen_task();
     }
 }
 

@@ -13,7 +13,7 @@ use accord::{
     registry::v1::{self as pb, authenticate_caller_response::Caller},
     rpc::{
         auth::{Role, WorkloadKind},
-        status::Problem,
+        status::{ErrorReason, Problem},
     },
     testing::test_clock,
     text::{
@@ -21,7 +21,7 @@ use accord::{
         opaque::{ClientSecret, OpaqueToken, SecretTagKey, TokenKind},
     },
 };
-use tonic::Status;
+use tonic::{Code, Status};
 
 mod directory;
 mod links;
@@ -43,6 +43,7 @@ struct State {
     epoch: u32,
     seq: i64,
     unavailable: bool,
+    rejects_credential: bool,
     tells_changes: bool,
     tenants: BTreeMap<String, pb::TenantProfile>,
     clients: BTreeMap<String, pb::ClientProfile>,
@@ -110,12 +111,21 @@ impl FakeRegistry {
         if state.unavailable {
             return Err(Problem::unavailable().into());
         }
+        if state.rejects_credential {
+            let (code, reason) = (Code::Unauthenticated, ErrorReason::Unauthenticated);
+            return Err(Problem::new(code, reason, "refused").into());
+        }
         Ok(state)
     }
 
     /// Lets every question fail, or no longer, except those about callers.
     pub fn set_unavailable(&self, unavailable: bool) {
         self.state().unavailable = unavailable;
+    }
+
+    /// Rejects token-service's own credential, or no longer, except in questions about callers.
+    pub fn reject_credential(&self, rejects: bool) {
+        self.state().rejects_credential = rejects;
     }
 
     /// Answers questions about changes, always with none: for tests that make none.

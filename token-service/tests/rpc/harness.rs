@@ -32,7 +32,9 @@ use accord::{
 };
 use sea_orm::{ConnectionTrait, DatabaseTransaction, Statement};
 use tempfile::TempDir;
-use token_service::{cache::Cache, config::Settings, server::TokenServer, store::Store};
+use token_service::{
+    cache::Cache, config::Settings, model::signing_key::Algorithm, server::TokenServer, store::Store,
+};
 use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Server, server::TcpIncoming};
@@ -173,11 +175,23 @@ impl Harness {
         TokenServer::start_epoch(&self.settings, &*self.clock, &*random)
             .await
             .unwrap();
-        TokenServer::open_with_token(&self.settings, &self.own_token, self.clock.clone(), random)
-            .await
-            .unwrap();
+        self.open_again(&self.settings).await.unwrap();
         // It would learn in a moment what the other one did.
         self.cache.catch_up_or_log().await;
+    }
+
+    /// Opens another token-service on the database, whose first signing key, if there is none, is for this algorithm.
+    pub async fn open_again_with(&self, first: Algorithm) -> anyhow::Result<TokenServer> {
+        let settings = Settings {
+            signing_algorithm: first,
+            ..self.settings.clone()
+        };
+        self.open_again(&settings).await
+    }
+
+    async fn open_again(&self, settings: &Settings) -> anyhow::Result<TokenServer> {
+        let random: SharedRandom = Arc::new(SystemRandom);
+        TokenServer::open_with_token(settings, &self.own_token, self.clock.clone(), random).await
     }
 
     /// Waits until the events of all issued tokens are sealed, and counted with that. Writes the counts of rejected requests.

@@ -1,10 +1,14 @@
 //! Clients with a registered method, and clients under the FAPI 2.0 Security Profile, from the moment at which they follow it.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
 
 use accord::{
     clock::Clock,
     registry::v1::SecurityProfile,
+    rpc::run,
     testing::dpop::ProofKey,
     token::v1::{self as pb, issue_token_request::ClientAuthentication},
 };
@@ -260,6 +264,36 @@ async fn the_schedule_and_the_start_make_no_key_for_rs256_beside_the_profile() {
     assert!(algorithms(&world).await.is_empty());
     ensure(&oauth.registry, store, Algorithm::Ps256).await.unwrap();
     assert_eq!(algorithms(&world).await, [Algorithm::Ps256; 2]);
+}
+
+#[tokio::test]
+async fn the_first_key_for_rs256_waits_for_the_registry_and_not_for_another_credential() {
+    let world = World::start().await;
+    let (harness, registry) = (world.harness(), world.registry());
+    harness.edit("DELETE FROM signing_keys").await;
+    let tries = AtomicUsize::new(0);
+    let open = || {
+        run::when_reachable("sqlite:", async || {
+            tries.fetch_add(1, Relaxed);
+            let opened = harness.open_again_with(Algorithm::Rs256).await;
+            registry.set_unavailable(false);
+            opened
+        })
+    };
+    registry.reject_credential(true);
+    let error = format!("{:#}", open().await.unwrap_err());
+    assert!(
+        error.starts_with("--registry-token-file: the registry rejects"),
+        "{error}"
+    );
+    assert_eq!((tries.swap(0, Relaxed), algorithms(&world).await.len()), (1, 0));
+
+    registry.reject_credential(false);
+    registry.set_unavailable(true);
+    open().await.unwrap();
+    assert_eq!(tries.into_inner(), 2, "the registry starts later");
+    assert_eq!(registry.signing_algorithms(), ["RS256"]);
+    assert_eq!(algorithms(&world).await, [Algorithm::Rs256; 2]);
 }
 
 #[tokio::test]

@@ -136,7 +136,7 @@ fn followed(lease: Duration) -> (Facts, ChangeFollower<Numbers>) {
 /// Keeps a tenant that was read at a position. Returns whether it is current.
 fn keep(facts: &Facts, follower: &ChangeFollower<Numbers>, n: usize, seq: i64) -> bool {
     let read = as_of(tenant(n, 0), seq);
-    let kept = facts.keep(follower, &facts.tenants, tenant_id(n), read);
+    let kept = facts.insert_if_current(follower, &facts.tenants, tenant_id(n), read);
     kept.value.is_current()
 }
 
@@ -152,7 +152,7 @@ fn assert_honest(facts: &Facts, follower: &ChangeFollower<Numbers>, source: &Num
             .unwrap_or_else(|| {
                 let seq = source.count();
                 let read = as_of(tenant(n, source.version(n, seq)), seq as i64);
-                facts.keep(follower, &facts.tenants, tenant_id(n), read)
+                facts.insert_if_current(follower, &facts.tenants, tenant_id(n), read)
             });
         let (shown, claimed) = (found.value.tokens_ended_seq, found.position.seq as usize);
         let known = source.version(n, claimed);
@@ -261,7 +261,7 @@ async fn a_fact_that_was_read_before_an_applied_change_is_not_kept() {
     assert!(keep(&facts, &follower, 0, 5));
     let mut elsewhere = as_of(tenant(1, 0), 9);
     elsewhere.position.epoch = accord::testing::epoch("another");
-    let kept = facts.keep(&follower, &facts.tenants, tenant_id(1), elsewhere);
+    let kept = facts.insert_if_current(&follower, &facts.tenants, tenant_id(1), elsewhere);
     assert!(!kept.value.is_current());
 }
 

@@ -95,6 +95,25 @@ fn a_use_of_a_secret_is_reported_once_and_again_if_the_report_fails() {
 }
 
 #[tokio::test]
+async fn a_stop_waits_a_moment_for_a_registry_that_hangs() {
+    let (cache, registry, _database) = cache().await;
+    let tenant_id = TenantId::parse(fixture::TENANT).unwrap();
+    for _ in 0..2 {
+        let answer = cache.authenticate_client(&registry.client_id, registry.secret(), &tenant_id);
+        answer.await.unwrap();
+    }
+    let _shut = registry.gate.acquire().await.unwrap();
+    let stop = CancellationToken::new();
+    stop.cancel();
+    tokio::time::pause();
+    let stopped_at = Instant::now();
+    cache.report_secret_uses(&stop).await;
+    let waited = stopped_at.elapsed();
+    assert!(waited >= Duration::from_secs(2), "a report was due: {waited:?}");
+    assert!(waited < Duration::from_secs(3), "{waited:?}");
+}
+
+#[tokio::test]
 async fn checks_of_one_secret_wait_for_each_other() {
     let (cache, registry, _database) = cache().await;
     let tenant_id = TenantId::parse(fixture::TENANT).unwrap();

@@ -33,8 +33,8 @@ impl Entry {
 /// The count of a key at a point in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Count {
-    /// Failures, faded, to the nearest whole one. Those under way are among them, because otherwise simultaneous guesses
-    /// would cause no delay.
+    /// Failures, faded, to the nearest whole one. Counts attempts under way as failures; otherwise simultaneous guesses would
+    /// cause no delay.
     pub(super) failures: u32,
     /// Attempts under way.
     pub(super) under_way: u32,
@@ -58,7 +58,7 @@ impl Tally {
     pub(super) fn count(&self, key: &Key, now: UnixMillis) -> Count {
         let entry = self.entries.get(key);
         entry.map_or(Count::default(), |entry| Count {
-            // From 0 to MAX_FAILURES by construction: the cast loses nothing of a rounded number.
+            // From 0 to MAX_FAILURES by construction, and rounded: so the cast is exact.
             failures: entry.failures(now).round() as u32,
             under_way: entry.under_way,
         })

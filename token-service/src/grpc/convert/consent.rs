@@ -16,14 +16,11 @@ use prost::Message;
 use super::{networks, optional, present};
 use crate::model::{
     grant::{
-        Consent, GrantFilter, GrantState,
+        Consent, GrantFilter, GrantState, MAX_REASON_CHARS,
         usage::{Reuse, UsageReport},
     },
     tenant::operator_action::OperatorAction,
 };
-
-/// The most characters of the reason for a revocation.
-const MAX_REASON: usize = 1000;
 
 accord::message_enum! { GrantState = pb::ConsentState { Pending, Active, Suspended, Revoked, Expired, Superseded } }
 
@@ -66,7 +63,11 @@ pub fn revoke(
 ) -> Result<(TenantId, GrantId, String), Violations> {
     let mut v = Violations::default();
     let ids = read_ids(&mut v, &request.tenant_id, &request.grant_id);
-    let reason = v.multiline("reason", &request.reason, usize::from(by_operator)..=MAX_REASON);
+    let reason = v.multiline(
+        "reason",
+        &request.reason,
+        usize::from(by_operator)..=MAX_REASON_CHARS,
+    );
     v.finish(|| {
         let (tenant_id, grant_id) = ids?;
         Some((tenant_id, grant_id, reason?))

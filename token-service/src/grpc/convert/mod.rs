@@ -1,19 +1,18 @@
 //! Converts between messages and the types of the model, one file for each type. Finds every violation of a message
 //! before it reports any, and reads no database.
 
-use std::fmt::Display;
+use std::{fmt::Display, net::IpAddr};
 
 use accord::text::{id::ScopeName, network::AllowedNetworks, validation::Violations};
 
 pub use accord::text::validation::only_field;
 
+use crate::model::client::MAX_SCOPES;
+
 pub mod consent;
 pub mod setup;
 pub mod signing_key;
 pub mod token;
-
-/// The most scopes that a request may name.
-const MAX_SCOPES: usize = 100;
 
 /// Reads an id that may be empty.
 fn optional<T, E: Display>(
@@ -26,6 +25,11 @@ fn optional<T, E: Display>(
         "" => Some(None),
         text => v.check(field, parse(text)).map(Some),
     }
+}
+
+/// Parses the address of a caller, for [`optional`].
+fn address(text: &str) -> Result<IpAddr, &'static str> {
+    text.parse().map_err(|_| "must be an IP address, or empty")
 }
 
 /// Reads the scopes that a request names, all different.

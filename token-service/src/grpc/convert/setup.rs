@@ -1,7 +1,5 @@
 //! Converts setups and admin sessions.
 
-use std::net::IpAddr;
-
 use accord::{
     clock::UnixMillis,
     text::{
@@ -14,7 +12,7 @@ use url::form_urlencoded;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{consent, networks, optional, present, scopes};
+use super::{address, consent, networks, optional, present, scopes};
 use crate::{
     consent::{
         admin_session::SignIn,
@@ -22,7 +20,7 @@ use crate::{
     },
     model::setup::{
         Setup, SetupState,
-        request::{AuthorizationRequest, Parameters, is_sha256, is_state},
+        request::{AuthorizationRequest, Parameters},
     },
 };
 
@@ -78,29 +76,18 @@ fn no_parameters(v: &mut Violations, request: &pb::StartSetupRequest) {
 pub(super) fn parameters(v: &mut Violations, request: pb::StartSetupRequest) -> Parameters {
     present(v, "redirect_uri", &request.redirect_uri);
     let scopes = scopes(v, &request.scopes);
-    let state: String = form_urlencoded::byte_serialize(request.state.as_bytes()).collect();
-    if !is_state(&state) {
-        v.add("state", "must have at most 4096 bytes");
-    }
-    if !is_sha256(&request.code_challenge) {
-        let rule = "must be a PKCE challenge of method S256: 43 base64url characters";
-        v.add("code_challenge", rule);
-    }
-    let dpop_jkt = Some(request.dpop_jkt).filter(|jkt| !jkt.is_empty());
-    if dpop_jkt.as_deref().is_some_and(|jkt| !is_sha256(jkt)) {
-        v.add(
-            "dpop_jkt",
-            "must be the thumbprint of a key: 43 base64url characters",
-        );
-    }
-    Parameters {
+    let parameters = Parameters {
         redirect_uri: request.redirect_uri,
         scopes,
-        state_parameter: state,
+        state_parameter: form_urlencoded::byte_serialize(request.state.as_bytes()).collect(),
         code_challenge: request.code_challenge,
         resource: request.resource,
-        dpop_jkt,
+        dpop_jkt: Some(request.dpop_jkt).filter(|jkt| !jkt.is_empty()),
+    };
+    for (name, rule) in parameters.broken_rules() {
+        v.add(name, rule);
     }
+    parameters
 }
 
 /// Reads a `SignInTenantAdminRequest`. The registry decides what an account name or a password may be.
@@ -122,10 +109,6 @@ pub fn sign_in(request: pb::SignInTenantAdminRequest) -> Result<SignIn, Violatio
             address: address?,
         })
     })
-}
-
-fn address(text: &str) -> Result<IpAddr, &'static str> {
-    text.parse().map_err(|_| "must be an IP address, or empty")
 }
 
 /// Reads an `ApproveSetupRequest`. Rejects an end that is not after `now`.

@@ -2,24 +2,26 @@
 
 use accord::{
     clock::UnixMillis,
+    dpop::DPOP_NONCE,
     rpc::tls::peer::ClientCertificate,
     text::{id::TenantId, uri::MAX_URL_BYTES, validation::Violations},
     token::v1::{
         self as pb,
-        introspect_token_request::ClientAuthentication as IntrospectProof,
-        issue_token_request::{ClientAuthentication as IssueProof, Grant},
-        push_authorization_request_request::ClientAuthentication as PushProof,
-        revoke_token_request::ClientAuthentication as RevokeProof,
+        introspect_token_request::ClientAuthentication as IntrospectAuthentication,
+        issue_token_request::{ClientAuthentication as IssueAuthentication, Grant},
+        push_authorization_request_request::ClientAuthentication as PushAuthentication,
+        revoke_token_request::ClientAuthentication as RevokeAuthentication,
     },
+    verify::MAX_TOKEN_BYTES,
 };
 use tonic::Response;
 use zeroize::Zeroizing;
 
-use super::{present, scopes, setup::parameters};
+use super::{address, optional, present, scopes, setup::parameters};
 use crate::{
     error::{Error, Result},
     model::{
-        client::SecretPlace::Field,
+        client::SecretLocation::Field,
         revocation::{Revocation, RevocationKind},
     },
     oauth::{
@@ -31,15 +33,31 @@ use crate::{
     },
 };
 
-/// The name of the metadata with the nonce for the next DPoP proof.
-const DPOP_NONCE: &str = "dpop-nonce";
-/// The longest token that a request may hold, in bytes.
-const MAX_TOKEN_BYTES: usize = 16 * 1024;
-
 /// The longest certificate of a caller, in bytes.
 const MAX_CERTIFICATE_BYTES: usize = 16 * 1024;
 
 accord::message_enum! { RevocationKind = pb::RevocationKind { Jti, Family, Grant, Client, Tenant, User, Kid } }
+
+/// Converts the client authentication of each message that has one.
+macro_rules! client_authentication {
+    ($($authentication:ident),*) => {
+        $(impl From<$authentication> for ClientCredential {
+            fn from(authentication: $authentication) -> Self {
+                match authentication {
+                    $authentication::ClientSecret(secret) => Self::Secret(Field, Zeroizing::new(secret)),
+                    $authentication::ClientAssertion(jwt) => Self::Assertion(Zeroizing::new(jwt)),
+                }
+            }
+        })*
+    };
+}
+
+client_authentication!(
+    IssueAuthentication,
+    PushAuthentication,
+    IntrospectAuthentication,
+    RevokeAuthentication
+);
 
 /// Returns the `grant_type` of RFC 6749; empty if the message has no grant.
 pub fn grant_type(request: &pb::IssueTokenRequest) -> &'static str {
@@ -56,10 +74,7 @@ pub fn grant_type(request: &pb::IssueTokenRequest) -> &'static str {
 /// # Errors
 /// [`Error::Invalid`] with all violations, [`Error::UnsupportedGrantType`].
 pub fn issue(request: pb::IssueTokenRequest, certificate: Option<ClientCertificate>) -> Result<Request> {
-    let credential = request.client_authentication.map(|credential| match credential {
-        IssueProof::ClientSecret(secret) => ClientCredential::Secret(Field, Zeroizing::new(secret)),
-        IssueProof::ClientAssertion(jwt) => ClientCredential::Assertion(Zeroizing::new(jwt)),
-    });
+    let credential = request.client_authentication.map(ClientCredential::from);
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
     let scopes = scopes(&mut v, &request.scopes);
@@ -102,10 +117,7 @@ pub fn push(
     request: pb::PushAuthorizationRequestRequest,
     certificate: Option<ClientCertificate>,
 ) -> Result<pushed_request::Request> {
-    let credential = request.client_authentication.map(|credential| match credential {
-        PushProof::ClientSecret(secret) => ClientCredential::Secret(Field, Zeroizing::new(secret)),
-        PushProof::ClientAssertion(jwt) => ClientCredential::Assertion(Zeroizing::new(jwt)),
-    });
+    let credential = request.client_authentication.map(ClientCredential::from);
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
     let parameters = parameters(
@@ -146,11 +158,11 @@ pub struct Introspect {
     pub token: Zeroizing<String>,
     /// The client's credentials; `None` for a workload.
     pub credentials: Option<Credentials>,
-    /// What a workload knows of the call that brought the token, if it told.
+    /// What the workload reports of the call that brought the token, if anything.
     pub binding: Option<Binding>,
 }
 
-/// Reads an `IntrospectTokenRequest`. A workload, which the channel has proven, needs no credentials and must not send any.
+/// Reads an `IntrospectTokenRequest`. A workload was authenticated already: it must not send client credentials.
 ///
 /// # Errors
 /// [`Error::Invalid`] with all violations, [`Error::Unauthenticated`] when neither a workload nor a client calls.
@@ -160,10 +172,7 @@ pub fn introspect(
     certificate: Option<ClientCertificate>,
 ) -> Result<Introspect> {
     let names_client = !request.client_id.is_empty() || request.client_authentication.is_some();
-    let credential = request.client_authentication.map(|credential| match credential {
-        IntrospectProof::ClientSecret(secret) => ClientCredential::Secret(Field, Zeroizing::new(secret)),
-        IntrospectProof::ClientAssertion(jwt) => ClientCredential::Assertion(Zeroizing::new(jwt)),
-    });
+    let credential = request.client_authentication.map(ClientCredential::from);
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
     token(&mut v, "token", &request.token);
@@ -188,15 +197,9 @@ pub fn introspect(
     })
 }
 
-/// Reads what a workload knows of a call.
+/// Reads what a workload reports of a call.
 fn binding(v: &mut Violations, message: pb::TokenBinding) -> Binding {
-    let client_address = match message.client_address.as_str() {
-        "" => None,
-        text => v.check(
-            "binding.client_address",
-            text.parse().map_err(|_| "must be an IP address, or empty"),
-        ),
-    };
+    let client_address = optional(v, "binding.client_address", &message.client_address, address);
     if !message.dpop_proof.is_empty() {
         present(v, "binding.method", &message.method);
         present(v, "binding.url", &message.url);
@@ -210,7 +213,7 @@ fn binding(v: &mut Violations, message: pb::TokenBinding) -> Binding {
         method: message.method,
         url: message.url,
         client_certificate: message.client_certificate,
-        client_address,
+        client_address: client_address.flatten(),
     }
 }
 
@@ -222,10 +225,7 @@ pub fn revoke(
     request: pb::RevokeTokenRequest,
     certificate: Option<ClientCertificate>,
 ) -> Result<(TenantId, Zeroizing<String>, Credentials)> {
-    let credential = request.client_authentication.map(|credential| match credential {
-        RevokeProof::ClientSecret(secret) => ClientCredential::Secret(Field, Zeroizing::new(secret)),
-        RevokeProof::ClientAssertion(jwt) => ClientCredential::Assertion(Zeroizing::new(jwt)),
-    });
+    let credential = request.client_authentication.map(ClientCredential::from);
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
     token(&mut v, "token", &request.token);
@@ -234,7 +234,7 @@ pub fn revoke(
     Ok((tenant_id, Zeroizing::new(request.token), credentials))
 }
 
-/// Writes the tokens of a client. The nonce for its next proof goes into the metadata, as HTTP has it in a header.
+/// Writes the tokens of a client. The nonce for the client's next DPoP proof goes into the metadata; over HTTP it is a header.
 pub fn issued(mut issued: Issued) -> Response<pb::IssueTokenResponse> {
     let refresh_token = issued.refresh_token.map(|token| token.expose().to_owned());
     let mut response = Response::new(pb::IssueTokenResponse {
@@ -262,7 +262,7 @@ pub fn pushed(pushed: Pushed) -> Response<pb::PushAuthorizationRequestResponse> 
 /// Adds the nonce for the client's next proof (RFC 9449 §8.2).
 fn add_dpop_nonce<T>(response: &mut Response<T>, nonce: Option<String>) {
     if let Some(nonce) = nonce.and_then(|nonce| nonce.parse().ok()) {
-        response.metadata_mut().insert(DPOP_NONCE, nonce);
+        response.metadata_mut().as_mut().insert(DPOP_NONCE, nonce);
     }
 }
 

@@ -14,7 +14,7 @@ use axum::{
 use super::{
     context::PageContext,
     error::PageError,
-    setups::{Undecided, sign_in_form},
+    setups::{PendingSetup, sign_in_form},
     view::{Leaving, LeavingPage},
 };
 use crate::{
@@ -39,7 +39,7 @@ use crate::{
 /// may make it longer.
 const MAX_LOCATION_BYTES: usize = 6 * 1024;
 
-/// A link that was cut, or in which `&` became `&amp;`.
+/// The error for a link that was truncated, or in which `&` became `&amp;`.
 const INCOMPLETE: PageError = PageError::new(
     StatusCode::BAD_REQUEST,
     "This link does not work",
@@ -85,7 +85,7 @@ pub(super) async fn authorize(
     let redirect_uri = once(&form, "redirect_uri").ok_or(UNKNOWN_REDIRECT_URI)?;
     let parties = parties(&mut page, &client_id, redirect_uri).await?;
     let partner_name = parties.1.display.partner_name.clone();
-    let checked: Result<Undecided, HttpError> = async {
+    let checked: Result<PendingSetup, HttpError> = async {
         if form.repeats_other_than(&["resource"]) {
             return Err(HttpError::invalid_request("a parameter is repeated"));
         }
@@ -96,14 +96,14 @@ pub(super) async fn authorize(
             pushed: false,
         };
         let signed = SignedRequest::new(&page.http.consents.store, request);
-        Ok(Undecided::request(&page, signed, parties).await?)
+        Ok(PendingSetup::request(&page, signed, parties).await?)
     }
     .await;
     answer(&page, checked, (redirect_uri, &state), partner_name)
 }
 
-/// Opens a pushed request (RFC 9126 §4). Whatever else the query holds does not count, `state` included. Opening it changes
-/// nothing: it can be opened again before its decision.
+/// Opens a pushed request (RFC 9126 §4). Ignores all other parameters of the query, `state` included. Changes nothing: a request
+/// can be opened again until it is decided.
 async fn pushed(mut page: PageContext, form: &Form) -> Result<Response, PageError> {
     let client_id = client_id(form)?;
     let request_uri = once(form, "request_uri").ok_or(UNKNOWN_REQUEST)?;
@@ -121,7 +121,7 @@ async fn pushed(mut page: PageContext, form: &Form) -> Result<Response, PageErro
     let parties = parties(&mut page, &client_id, &redirect_uri).await?;
     let partner_name = parties.1.display.partner_name.clone();
     let signed = SignedRequest::of_pushed(&page.http.consents.store, pushed);
-    let checked = Undecided::request(&page, signed, parties).await;
+    let checked = PendingSetup::request(&page, signed, parties).await;
     answer(
         &page,
         checked.map_err(Into::into),
@@ -134,12 +134,12 @@ async fn pushed(mut page: PageContext, form: &Form) -> Result<Response, PageErro
 /// page if the URL is too long for a header.
 fn answer(
     page: &PageContext,
-    checked: Result<Undecided, HttpError>,
+    checked: Result<PendingSetup, HttpError>,
     (redirect_uri, state): (&str, &str),
     partner_name: String,
 ) -> Result<Response, PageError> {
     match checked {
-        Ok(undecided) => Ok(page.html(StatusCode::OK, &sign_in_form(page, &undecided, None))),
+        Ok(pending) => Ok(page.html(StatusCode::OK, &sign_in_form(page, &pending, None))),
         Err(error) => {
             let error = error.for_client();
             let parameters = [

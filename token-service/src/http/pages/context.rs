@@ -40,7 +40,7 @@ use super::{
 };
 use crate::{
     consent::{
-        Call,
+        ConsentCall,
         admin_session::{self, SignIn},
     },
     error::{Error, Result},
@@ -69,7 +69,7 @@ pub(super) struct PageContext {
     pub(super) tenant: Tenant,
     /// The path's second parameter: the id of a setup or grant, or the token of a link; empty if there is none.
     pub(super) resource: String,
-    pub(super) call: Call,
+    pub(super) call: ConsentCall,
     pub(super) cookies: Cookies,
     /// The browser's address, as the gateway in front forwards it.
     address: Option<IpAddr>,
@@ -83,7 +83,7 @@ impl FromRequestParts<Arc<HttpState>> for PageContext {
         let params = params.map_err(|_| PageError::NOT_FOUND)?;
         let mut params = params.iter().map(|(_, value)| value);
         let tenant_id = tenant_id(params.next().unwrap_or_default())?;
-        let mut call = Call::new(&http.consents, PAGES.clone(), String::new());
+        let mut call = ConsentCall::new(&http.consents, PAGES.clone(), String::new());
         let tenant = call.tenant(&tenant_id).await?.value.clone();
         let cookies = Cookies::read(&parts.headers, is_secure(&tenant), &*http.consents.store.random);
         call.admin_session = Zeroizing::new(cookies.get(&session_name(&tenant)).to_owned());
@@ -206,7 +206,7 @@ impl PageContext {
             tracing::warn!(%error, "the earlier session stays open until it expires");
         }
         let session = token.expose().to_owned();
-        self.call = Call::new(&self.http.consents, PAGES.clone(), session.clone());
+        self.call = ConsentCall::new(&self.http.consents, PAGES.clone(), session.clone());
         self.cookies.set(&session_name(&self.tenant), session);
         Ok(())
     }

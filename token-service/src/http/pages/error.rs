@@ -22,8 +22,8 @@ pub(super) struct PageError {
     detail: Option<String>,
     /// How long to wait before the next try, in seconds.
     retry_after: Option<u64>,
-    /// Whether there are other pages at the address's tenant.
-    leads_on: bool,
+    /// Whether the page links to the next one: the address is a tenant's.
+    offers_next_page: bool,
 }
 
 impl PageError {
@@ -53,7 +53,7 @@ impl PageError {
         "The address is not complete, or the page no longer exists.",
     );
     /// A setup or grant that this tenant does not have.
-    pub(super) const MISSING: Self = Self::NOT_FOUND.leading_on();
+    pub(super) const MISSING: Self = Self::NOT_FOUND.with_next_page();
 
     pub(super) const fn new(status: StatusCode, title: &'static str, text: &'static str) -> Self {
         Self {
@@ -62,12 +62,12 @@ impl PageError {
             text: Cow::Borrowed(text),
             detail: None,
             retry_after: None,
-            leads_on: status.as_u16() != 404,
+            offers_next_page: status.as_u16() != 404,
         }
     }
 
-    const fn leading_on(mut self) -> Self {
-        self.leads_on = true;
+    const fn with_next_page(mut self) -> Self {
+        self.offers_next_page = true;
         self
     }
 
@@ -102,7 +102,7 @@ impl PageError {
             title: self.title.to_owned(),
             text: self.text.into_owned(),
             detail: self.detail,
-            next_page: next_page.filter(|_| self.leads_on),
+            next_page: next_page.filter(|_| self.offers_next_page),
         };
         let mut response = html(self.status, &page);
         if let Some(seconds) = self.retry_after {

@@ -17,16 +17,15 @@ use super::{
     view::{Integration, IntegrationPage, IntegrationsPage, ShownDay, SignInPage},
 };
 use crate::{
+    consent::connected::ConsentChange,
     error::Error,
     http::form::Form,
     model::grant::{
-        Consent, GrantFilter, GrantState,
+        Consent, GrantFilter, GrantState, MAX_REASON_CHARS,
         usage::{Day, Reuse, UsageOfDay},
     },
 };
 
-/// The longest reason, in characters.
-const MAX_REASON: usize = 1000;
 /// How many days of usage a page shows: those of a month, if the integration was used on each.
 const SHOWN_DAYS: usize = 31;
 
@@ -136,7 +135,8 @@ pub(super) async fn change_user(PageForm { mut page, form }: PageForm) -> Result
         return integration_page(page, state).await;
     }
     let tenant_id = &page.tenant.tenant_id;
-    match page.call.change_designated_user(tenant_id, &grant_id, name).await {
+    let change = ConsentChange::DesignatedUser(name);
+    match page.call.change_consent(tenant_id, &grant_id, change).await {
         Ok(consent) => {
             let user = consent.designated_user_label;
             let notice = format!("API transactions now run with the permissions of {user}.");
@@ -165,7 +165,8 @@ pub(super) async fn change_networks(PageForm { mut page, form }: PageForm) -> Re
         }
     };
     let tenant_id = &page.tenant.tenant_id;
-    let changed = page.call.change_allowed_networks(tenant_id, &grant_id, &networks);
+    let change = ConsentChange::AllowedNetworks(&networks);
+    let changed = page.call.change_consent(tenant_id, &grant_id, change);
     match changed.await {
         Ok(_) => {
             let notice = match networks.allow_any() {
@@ -183,7 +184,7 @@ pub(super) async fn revoke(PageForm { mut page, form }: PageForm) -> Result<Resp
     let grant_id = grant_id(&page)?;
     // A malformed reason must not prevent a revocation, so drops control characters and what is too long.
     let reason = form.text("reason").chars().filter(|c| !c.is_control());
-    let reason: String = reason.take(MAX_REASON).collect();
+    let reason: String = reason.take(MAX_REASON_CHARS).collect();
     let tenant_id = &page.tenant.tenant_id;
     match page
         .call
@@ -289,11 +290,14 @@ impl FormState {
 
 async fn integration_page(mut page: PageContext, state: FormState) -> Result<Response, PageError> {
     let grant_id = grant_id(&page)?;
-    let consent = match page.call.get_consent(&page.tenant.tenant_id, &grant_id).await {
-        Ok(consent) => consent,
+    let found = page
+        .call
+        .consent_with_usage(&page.tenant.tenant_id, &grant_id)
+        .await;
+    let (consent, report) = match found {
+        Ok(found) => found,
         Err(error) => return sign_in_again(&page, &Form::default(), error),
     };
-    let report = page.call.grant_usage(&page.tenant.tenant_id, &grant_id).await?;
     let reuse = report.reuse.map(|(at, reuse)| {
         let what = match reuse {
             Reuse::RefreshToken => "a refresh token",

@@ -18,6 +18,7 @@ use axum::{
 use self::{context::form, error::PageError, view::STYLESHEET};
 use super::{HttpState, error::HttpError};
 
+mod approval_form;
 mod authorize;
 mod context;
 mod cookies;

@@ -19,7 +19,9 @@ pub(super) async fn list(mut page: PageContext, RawQuery(query): RawQuery) -> Re
     let actions = page.call.operator_actions(&page.tenant.tenant_id, &request);
     let (status, actions) = match actions.await {
         Ok(actions) => (StatusCode::OK, Some(actions)),
-        Err(Error::RegistryUnavailable) => (StatusCode::SERVICE_UNAVAILABLE, None),
+        Err(Error::RegistryUnavailable | Error::RegistryRejectsCredential) => {
+            (StatusCode::SERVICE_UNAVAILABLE, None)
+        }
         Err(error) => return Err(error.into()),
     };
     let is_unavailable = actions.is_none();

@@ -3,16 +3,13 @@
 
 use accord::{
     clock::UnixMillis,
-    text::{
-        id::{ScopeName, SetupId},
-        network::AllowedNetworks,
-    },
+    text::id::{ScopeName, SetupId},
 };
 use axum::{http::StatusCode, response::Response};
 use url::Url;
-use zeroize::Zeroizing;
 
 use super::{
+    approval_form,
     context::{PageContext, PageForm},
     dates,
     error::{PageError, note},
@@ -22,7 +19,7 @@ use super::{
 };
 use crate::{
     consent::{
-        setup::{ApprovedSetup, ConsentChoices, check_request},
+        setup::{ApprovedSetup, check_request},
         signed_request::SignedRequest,
     },
     error::{Error, Result},
@@ -35,17 +32,11 @@ use crate::{
     },
 };
 
-/// The fields of an approval.
-const CHOICES: [&str; 4] = ["scope", "designated_account_name", "end_date", networks::FIELD];
-/// A hidden field that marks a form with choices. Empty fields count as absent, so without the mark a form in which
-/// nothing is chosen would seem to hold no choices.
-const CHOSEN: &str = "chosen";
-
 /// The hidden field of a request that nobody has signed in for.
 const REQUEST: &str = "request";
 
 /// What a Tenant Admin signs in to decide.
-pub(super) enum Undecided {
+pub(super) enum PendingSetup {
     /// A pending setup.
     Stored(Box<Setup>),
     /// A request that becomes a setup when somebody signs in.
@@ -56,7 +47,7 @@ pub(super) enum Undecided {
     },
 }
 
-impl Undecided {
+impl PendingSetup {
     /// Checks a partner's request against its tenant and client.
     pub(super) async fn request(
         page: &PageContext,
@@ -114,28 +105,28 @@ pub(super) async fn show(mut page: PageContext) -> Result<Response, PageError> {
     if may_decide(&mut page, &setup.setup_id).await? {
         consent_page(page, &setup, FormState::default(), ConsentErrors::default()).await
     } else {
-        let undecided = Undecided::Stored(Box::new(setup));
-        Ok(page.html(StatusCode::OK, &sign_in_form(&page, &undecided, None)))
+        let pending = PendingSetup::Stored(Box::new(setup));
+        Ok(page.html(StatusCode::OK, &sign_in_form(&page, &pending, None)))
     }
 }
 
 /// `POST /{tenant}/setups/{setup}/sign-in`.
 pub(super) async fn sign_in(PageForm { mut page, form }: PageForm) -> Result<Response, PageError> {
-    let undecided = Undecided::of(&mut page, &form).await?;
-    match page.sign_in(Some(undecided.setup_id().clone()), &form).await {
-        Ok(()) => signed_in(page, undecided, &form).await,
-        Err(error) => sign_in::failed(&page, sign_in_form(&page, &undecided, Some(&form)), error),
+    let pending = PendingSetup::of(&mut page, &form).await?;
+    match page.sign_in(Some(pending.setup_id().clone()), &form).await {
+        Ok(()) => signed_in(page, pending, &form).await,
+        Err(error) => sign_in::failed(&page, sign_in_form(&page, &pending, Some(&form)), error),
     }
 }
 
 /// Continues after a sign-in: stores a new request, and shows the choices that the sign-in interrupted, or else
 /// redirects to the setup.
-async fn signed_in(mut page: PageContext, undecided: Undecided, form: &Form) -> Result<Response, PageError> {
-    let setup = &match undecided {
-        Undecided::Stored(setup) => *setup,
-        Undecided::Request { new, .. } => page.call.store_setup(*new).await?,
+async fn signed_in(mut page: PageContext, pending: PendingSetup, form: &Form) -> Result<Response, PageError> {
+    let setup = &match pending {
+        PendingSetup::Stored(setup) => *setup,
+        PendingSetup::Request { new, .. } => page.call.store_setup(*new).await?,
     };
-    if has_choices(form) {
+    if approval_form::has_choices(form) {
         let state = FormState {
             form: Some(form),
             status: StatusCode::OK,
@@ -148,26 +139,23 @@ async fn signed_in(mut page: PageContext, undecided: Undecided, form: &Form) -> 
 
 /// Shows a form with an invalid CSRF token again, with what was typed.
 pub(super) async fn again(PageForm { mut page, form }: PageForm) -> Result<Response, PageError> {
-    let undecided = Undecided::of(&mut page, &form).await?;
-    let has_session = may_decide(&mut page, undecided.setup_id()).await?;
+    let pending = PendingSetup::of(&mut page, &form).await?;
+    let has_session = may_decide(&mut page, pending.setup_id()).await?;
     // A first press of the button has already signed in.
     if has_session && form.get("password").is_some() {
-        return signed_in(page, undecided, &form).await;
+        return signed_in(page, pending, &form).await;
     }
-    if let Undecided::Stored(setup) = &undecided
+    if let PendingSetup::Stored(setup) = &pending
         && has_session
     {
         let state = FormState {
-            form: Some(&form).filter(|form| has_choices(form)),
+            form: Some(&form).filter(|form| approval_form::has_choices(form)),
             status: StatusCode::FORBIDDEN,
             notice: Some(STALE_FORM),
         };
         return consent_page(page, setup, state, ConsentErrors::default()).await;
     }
-    Ok(sign_in::stale(
-        &page,
-        sign_in_form(&page, &undecided, Some(&form)),
-    ))
+    Ok(sign_in::stale(&page, sign_in_form(&page, &pending, Some(&form))))
 }
 
 /// `POST /{tenant}/setups/{setup}/approve`. A second press of the button gets the first one's answer.
@@ -177,7 +165,7 @@ pub(super) async fn approve(PageForm { mut page, form }: PageForm) -> Result<Res
         setup.require_pending(page.http.consents.store.now())?;
         return sign_in_again(&page, &setup, Error::AdminSessionInvalid, Some(&form));
     }
-    let approve = match read_approval(&page, &setup, &form) {
+    let approve = match approval_form::read(&setup, &form, page.http.consents.store.now()) {
         Ok(approve) => approve,
         Err(errors) => return consent_page(page, &setup, FormState::invalid(&form), errors).await,
     };
@@ -244,28 +232,20 @@ async fn may_decide(page: &mut PageContext, setup_id: &SetupId) -> Result<bool> 
 }
 
 /// Returns the sign-in form, with what was typed in it and in the form that it interrupts.
-pub(super) fn sign_in_form(page: &PageContext, undecided: &Undecided, sent: Option<&Form>) -> SignInPage {
-    let path = format!("setups/{}/sign-in", undecided.setup_id());
+pub(super) fn sign_in_form(page: &PageContext, pending: &PendingSetup, sent: Option<&Form>) -> SignInPage {
+    let path = format!("setups/{}/sign-in", pending.setup_id());
     let mut view = sign_in::form(page, &path, sent);
-    view.client = Some(match undecided {
-        Undecided::Stored(setup) => setup.display.clone(),
-        Undecided::Request { new, .. } => new.display.clone(),
+    view.client = Some(match pending {
+        PendingSetup::Stored(setup) => setup.display.clone(),
+        PendingSetup::Request { new, .. } => new.display.clone(),
     });
-    if let Undecided::Request { text, .. } = undecided {
+    if let PendingSetup::Request { text, .. } = pending {
         view.entered = vec![(REQUEST, text.clone())];
     }
-    if let Some(form) = sent.filter(|form| has_choices(form)) {
-        let choices = CHOICES
-            .iter()
-            .flat_map(|name| form.all(name).map(|value| (*name, value.to_owned())));
-        view.entered.extend(choices.chain([(CHOSEN, "1".to_owned())]));
+    if let Some(form) = sent.filter(|form| approval_form::has_choices(form)) {
+        view.entered.extend(approval_form::hidden_fields(form));
     }
     view
-}
-
-/// Returns whether a form holds the choices of an approval.
-fn has_choices(form: &Form) -> bool {
-    form.get(CHOSEN).is_some() || CHOICES.iter().any(|name| form.get(name).is_some())
 }
 
 /// Shows the sign-in form after an error of the session. Returns any other error.
@@ -275,8 +255,8 @@ fn sign_in_again(
     error: Error,
     sent: Option<&Form>,
 ) -> Result<Response, PageError> {
-    let undecided = Undecided::Stored(Box::new(setup.clone()));
-    sign_in::again_after(page, sign_in_form(page, &undecided, sent), error, "decided")
+    let pending = PendingSetup::Stored(Box::new(setup.clone()));
+    sign_in::again_after(page, sign_in_form(page, &pending, sent), error, "decided")
 }
 
 /// How to present the consent page: the form that was sent, if any, the status and a notice.
@@ -305,55 +285,6 @@ impl Default for FormState<'_> {
             notice: None,
         }
     }
-}
-
-/// Reads an approval, or returns the errors of the form. Rejects a form without scopes, because [`ConsentChoices`] without
-/// scopes grants all of them.
-fn read_approval(page: &PageContext, setup: &Setup, form: &Form) -> Result<ConsentChoices, ConsentErrors> {
-    let mut errors = ConsentErrors::default();
-    let mut scopes = Vec::new();
-    for name in form.all("scope") {
-        match ScopeName::parse(name) {
-            Ok(name) if scopes.contains(&name) => {}
-            Ok(name) if setup.scopes.iter().any(|scope| scope.name == name) => scopes.push(name),
-            _ => errors.scopes = Some("Choose from the permissions listed.".to_owned()),
-        }
-    }
-    if scopes.is_empty() {
-        errors.scopes = Some("Choose at least one permission, or deny the request.".to_owned());
-    }
-    let account_name = form.text("designated_account_name").trim();
-    if account_name.is_empty() {
-        errors.account_name = Some("Enter the account name of a user.".to_owned());
-    }
-    let now = page.http.consents.store.now();
-    let end_date = form
-        .get("end_date")
-        .map(|date| dates::end_of_day(date.trim(), now));
-    if end_date == Some(None) {
-        errors.end_date = Some("Enter a date, such as 2027-01-31.".to_owned());
-    }
-    let expires_at = end_date.flatten();
-    if expires_at.is_some_and(|end| end <= now) {
-        errors.end_date = Some("Choose today or a later day.".to_owned());
-    }
-    let allowed_networks = match networks::read(form) {
-        Ok(networks) => networks,
-        Err(error) => {
-            errors.networks = Some(error);
-            AllowedNetworks::default()
-        }
-    };
-    if errors.any() {
-        return Err(errors);
-    }
-    Ok(ConsentChoices {
-        setup_id: setup.setup_id.clone(),
-        scopes,
-        designated_account_name: Zeroizing::new(account_name.to_owned()),
-        expires_at,
-        allowed_networks,
-    })
 }
 
 /// Shows the consent page. `state` holds the choices so far, and `errors` what is wrong with them.

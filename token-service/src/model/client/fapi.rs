@@ -3,7 +3,7 @@
 
 use accord::{clock::UnixMillis, text::validation::Violations, verify::Confirmation};
 
-use super::{AuthMethod, Client, CredentialKind, SecretPlace};
+use super::{AuthMethod, Client, CredentialKind, SecretLocation};
 use crate::{
     error::{Error, Result},
     model::signing_key::Algorithm,
@@ -25,7 +25,7 @@ impl Client {
         use AuthMethod::{
             ClientSecretBasic, ClientSecretPost, PrivateKeyJwt, SelfSignedTlsClientAuth, TlsClientAuth,
         };
-        use SecretPlace::{Field, Form, Header};
+        use SecretLocation::{Field, Form, Header};
         let registered = match self.auth_method {
             None => kind != CredentialKind::Certificate,
             Some(ClientSecretBasic) => matches!(kind, CredentialKind::Secret(Header | Field)),
@@ -114,7 +114,7 @@ mod tests {
     fn the_registered_method_is_the_only_one() {
         use AuthMethod::*;
         use CredentialKind::{Assertion, Certificate, Secret};
-        use SecretPlace::{Field, Form, Header};
+        use SecretLocation::{Field, Form, Header};
         let secrets = [Secret(Header), Secret(Form), Secret(Field)];
         const ALL: [bool; 3] = [true; 3];
         const NONE: [bool; 3] = [false; 3];

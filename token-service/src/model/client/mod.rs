@@ -19,6 +19,9 @@ pub mod certificate;
 pub mod fapi;
 pub mod key_set;
 
+/// The most scopes that a request may name.
+pub const MAX_SCOPES: usize = 100;
+
 /// A client, as far as consent and issuance need it.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -102,7 +105,7 @@ pub enum AuthMethod {
 
 /// Where a message holds a Client Secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SecretPlace {
+pub enum SecretLocation {
     /// The header `Authorization` of HTTP (RFC 6749 §2.3.1).
     Header,
     /// The form of HTTP.
@@ -115,7 +118,7 @@ pub enum SecretPlace {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CredentialKind {
     /// A Client Secret.
-    Secret(SecretPlace),
+    Secret(SecretLocation),
     /// An assertion.
     Assertion,
     /// A certificate.
@@ -261,7 +264,7 @@ pub fn requested_scopes(scopes: &[ScopeName]) -> Result<Vec<ScopeName>> {
 
 /// An integration request that took effect, and the operators behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AppliedRequest {
+pub struct RequestOrigin {
     /// The request.
     pub integration_request_id: String,
     /// The operator who submitted it.
@@ -276,9 +279,9 @@ pub struct AppliedRequest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientOrigin {
     /// The request that the client was registered from.
-    pub registration: AppliedRequest,
+    pub registration: RequestOrigin,
     /// The amendments that were applied, the newest first.
-    pub amendments: Vec<AppliedRequest>,
+    pub amendments: Vec<RequestOrigin>,
 }
 
 #[cfg(test)]

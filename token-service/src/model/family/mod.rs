@@ -61,7 +61,7 @@ pub enum Renewal {
     /// Hands out the same `current` again; nothing moves.
     Repeat,
     /// Hands out the same `current` again, as often as it is presented; nothing moves.
-    Keep,
+    Same,
     /// Ends the family: two parties hold its tokens.
     Replay,
 }
@@ -106,13 +106,13 @@ impl Generations {
     /// Returns what a genuine token of generation `presented` does for a client that keeps its refresh token, because its key
     /// protects it (FAPI 2.0 Security Profile §5.3.2.1). A token that it kept counts as used at most every
     /// [`REPEAT_WINDOW`]. Its predecessor counts, too: its successor may have been lost before the client began to keep it.
-    pub fn keep(&self, presented: u32, now: UnixMillis) -> Renewal {
+    pub fn renew_without_rotation(&self, presented: u32, now: UnixMillis) -> Renewal {
         if presented < self.current && (presented != self.used || presented == 0) {
             return Renewal::Replay;
         }
         let current = presented.max(self.current);
         if current == self.current && now.since(self.handed_out_at) <= REPEAT_WINDOW {
-            return Renewal::Keep;
+            return Renewal::Same;
         }
         Renewal::HandOut(Self {
             used: self.used,

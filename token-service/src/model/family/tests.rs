@@ -59,7 +59,7 @@ impl World {
                 self.repeats += 1;
                 return Some(Some(read.current));
             }
-            Renewal::Keep => return Some(Some(read.current)),
+            Renewal::Same => return Some(Some(read.current)),
             Renewal::Replay => self.ended = true,
         }
         Some(None)
@@ -332,13 +332,16 @@ fn a_generation_between_used_and_current_is_a_replay_and_repeats_do_not_move_the
 fn a_kept_token_stays_the_same_and_its_predecessors_end_the_family() {
     let at = |millis: i64| UnixMillis::from_millis(TEST_START.as_millis() + millis);
     let first = Generations::first(TEST_START);
-    assert_eq!(first.keep(1, at(30_000)), Renewal::Keep);
+    assert_eq!(first.renew_without_rotation(1, at(30_000)), Renewal::Same);
     let moved = Generations {
         handed_out_at: at(30_001),
         ..first
     };
-    assert_eq!(first.keep(1, at(30_001)), Renewal::HandOut(moved));
-    assert_eq!(first.keep(0, at(0)), Renewal::Replay);
+    assert_eq!(
+        first.renew_without_rotation(1, at(30_001)),
+        Renewal::HandOut(moved)
+    );
+    assert_eq!(first.renew_without_rotation(0, at(0)), Renewal::Replay);
     // Rotated before the client began to keep it.
     let rotated = Generations {
         used: 4,
@@ -346,19 +349,27 @@ fn a_kept_token_stays_the_same_and_its_predecessors_end_the_family() {
         handed_out_at: TEST_START,
     };
     for presented in [4, 6] {
-        assert_eq!(rotated.keep(presented, at(1)), Renewal::Keep, "{presented}");
+        assert_eq!(
+            rotated.renew_without_rotation(presented, at(1)),
+            Renewal::Same,
+            "{presented}"
+        );
         let moved = Generations {
             handed_out_at: at(60_000),
             ..rotated
         };
         assert_eq!(
-            rotated.keep(presented, at(60_000)),
+            rotated.renew_without_rotation(presented, at(60_000)),
             Renewal::HandOut(moved),
             "{presented}"
         );
     }
     for presented in [0, 1, 3, 5] {
-        assert_eq!(rotated.keep(presented, at(1)), Renewal::Replay, "{presented}");
+        assert_eq!(
+            rotated.renew_without_rotation(presented, at(1)),
+            Renewal::Replay,
+            "{presented}"
+        );
     }
     // A commit that the database lost.
     let newer = Generations {
@@ -366,5 +377,5 @@ fn a_kept_token_stays_the_same_and_its_predecessors_end_the_family() {
         handed_out_at: at(1),
         ..rotated
     };
-    assert_eq!(rotated.keep(7, at(1)), Renewal::HandOut(newer));
+    assert_eq!(rotated.renew_without_rotation(7, at(1)), Renewal::HandOut(newer));
 }

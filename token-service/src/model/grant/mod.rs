@@ -25,8 +25,30 @@ pub mod usage;
 
 use usage::UsageSummary;
 
+/// The most characters of the reason for a revocation.
+pub const MAX_REASON_CHARS: usize = 1000;
+
 /// How far the clock of the replica that issued a token may be ahead.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
+
+/// A change of an active grant.
+#[derive(Clone, Debug)]
+pub enum GrantChange {
+    /// API transactions run as this user.
+    DesignatedUser(UserId),
+    /// Tokens may be requested from these networks.
+    AllowedNetworks(AllowedNetworks),
+}
+
+impl GrantChange {
+    /// Returns whether the grant is like that already.
+    pub fn is_made(&self, grant: &Grant) -> bool {
+        match self {
+            Self::DesignatedUser(user_id) => grant.designated_user_id == *user_id,
+            Self::AllowedNetworks(networks) => grant.allowed_networks == *networks,
+        }
+    }
+}
 
 /// A grant's state as it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, EnumString)]
@@ -171,8 +193,8 @@ impl Grant {
         }
     }
 
-    /// Returns the state at `now` under this client; `None` if the registry does not know it. `others_active` says
-    /// whether tenant and designated user are active. A grant ends with the tenant's removal from the client, for good.
+    /// Returns the state at `now`. `client` is `None` if the registry has no such client. `others_active` says whether
+    /// tenant and designated user are active. A grant ends with the tenant's removal from the client, for good.
     pub fn state_with(&self, now: UnixMillis, client: Option<&Client>, others_active: bool) -> GrantState {
         let parties_active = others_active && client.is_some_and(|client| client.active);
         let added_seq = client.map(|client| client.tenants.get(&self.tenant_id));

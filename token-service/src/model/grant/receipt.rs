@@ -113,8 +113,7 @@ struct Person {
 #[derive(Clone, Debug, Serialize)]
 struct ReceiptEvent {
     event_state: &'static str,
-    /// RFC 3339. Absent for what the registry knows the time of: the consent has ended, or is suspended, with its client or another
-    /// party.
+    /// RFC 3339. Absent if the client or another party has ended or suspended the consent: only the registry has that time.
     #[serde(skip_serializing_if = "Option::is_none")]
     event_time: Option<String>,
     /// Who did it; absent for an end, about which the audit record tells more.

@@ -95,7 +95,7 @@ impl UsageOfDay {
     }
 }
 
-/// What came a second time, so that the refresh tokens of a grant ended. As the reason why its family ended.
+/// What was used a second time, which ended the refresh family. Stored as the family's end reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr)]
 pub enum Reuse {
     /// A refresh token that was used up (RFC 9700 §4.14.2).

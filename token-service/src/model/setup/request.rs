@@ -65,14 +65,32 @@ pub fn state_of(encoded: &[u8]) -> String {
     state
 }
 
+impl Parameters {
+    /// Returns the parameters that break a rule of their own, each with the rule. `state` comes first.
+    pub fn broken_rules(&self) -> impl Iterator<Item = (&'static str, &'static str)> + use<> {
+        let is_key = self.dpop_jkt.as_deref().is_none_or(is_sha256);
+        let rules = [
+            (is_state(&self.state_parameter), "state", STATE_RULE),
+            (is_sha256(&self.code_challenge), "code_challenge", CHALLENGE_RULE),
+            (is_key, "dpop_jkt", KEY_RULE),
+        ];
+        let broken = rules.into_iter().filter(|(holds, ..)| !holds);
+        broken.map(|(_, name, rule)| (name, rule))
+    }
+}
+
+const STATE_RULE: &str = "must have at most 4096 bytes";
+const CHALLENGE_RULE: &str = "must be a PKCE challenge of method S256: 43 base64url characters";
+const KEY_RULE: &str = "must be the thumbprint of a key: 43 base64url characters";
+
 /// Returns whether a percent-encoded `state` is not too long. The empty one can be one.
-pub fn is_state(encoded: &str) -> bool {
+fn is_state(encoded: &str) -> bool {
     encoded.len() - 2 * encoded.matches('%').count() <= MAX_STATE
 }
 
 /// Returns whether a text can be a PKCE challenge of method S256 (RFC 7636 §4.2), or the thumbprint of a key
 /// (RFC 7638 §3): a SHA-256 in base64url.
-pub fn is_sha256(text: &str) -> bool {
+fn is_sha256(text: &str) -> bool {
     let base64url = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     text.len() == SHA256 && text.bytes().all(base64url)
 }
@@ -99,6 +117,32 @@ mod tests {
         }
         let longest = "%ff".repeat(MAX_STATE);
         assert!(is_state("") && is_state(&longest) && !is_state(&format!("{longest}a")));
+    }
+
+    #[test]
+    fn a_parameter_that_breaks_a_rule_is_named() {
+        let good = Parameters {
+            redirect_uri: String::new(),
+            scopes: Vec::new(),
+            state_parameter: "x".repeat(MAX_STATE),
+            code_challenge: "-".repeat(SHA256),
+            resource: String::new(),
+            dpop_jkt: Some("_".repeat(SHA256)),
+        };
+        let broken = |parameters: &Parameters| {
+            parameters
+                .broken_rules()
+                .map(|(name, _)| name)
+                .collect::<Vec<_>>()
+        };
+        assert!(broken(&good).is_empty());
+        let bad = Parameters {
+            state_parameter: "x".repeat(MAX_STATE + 1),
+            code_challenge: "=".repeat(SHA256),
+            dpop_jkt: Some(String::new()),
+            ..good
+        };
+        assert_eq!(broken(&bad), ["state", "code_challenge", "dpop_jkt"]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::{
     cache::{Authenticated, Cached, EntryAsOf, FactAsOf, KnownClient},
     error::{Error, Result, found},
     model::{
-        client::{CredentialKind, SecretPlace},
+        client::{CredentialKind, SecretLocation},
         tenant::Tenant,
     },
     oauth::{OAuth, note_rejected_client},
@@ -64,7 +64,7 @@ impl Credentials {
 /// What a client authenticates by. No `Debug`.
 pub enum ClientCredential {
     /// The Client Secret, as it was sent, and where.
-    Secret(SecretPlace, Zeroizing<String>),
+    Secret(SecretLocation, Zeroizing<String>),
     /// A JWT that the client signed (RFC 7523 §2.2), as it was sent.
     Assertion(Zeroizing<String>),
     /// The certificate of the credentials.
@@ -139,6 +139,20 @@ pub async fn authenticate(
             .map_err(|wait| too_many_calls(client_id, wait))?;
     }
     Ok(authenticated)
+}
+
+/// Authenticates a client and spends its assertion, for a request that nothing else rejects. Returns the Client ID.
+///
+/// # Errors
+/// Those of [`authenticate`] and [`spend`].
+pub async fn authenticate_and_spend(
+    oauth: &OAuth,
+    tenant_id: &TenantId,
+    credentials: &Credentials,
+) -> Result<ClientId> {
+    let authenticated = authenticate(oauth, tenant_id, credentials).await?;
+    spend(oauth, authenticated.assertion).await?;
+    Ok(authenticated.client.value.client_id.clone())
 }
 
 /// Verifies the credentials of a client, without counting its call.
@@ -287,7 +301,7 @@ mod tests {
         );
         let wrong = accord::testing::calls::altered(secret);
         let credential =
-            |text: &str| ClientCredential::Secret(SecretPlace::Form, Zeroizing::new(text.to_owned()));
+            |text: &str| ClientCredential::Secret(SecretLocation::Form, Zeroizing::new(text.to_owned()));
         let jwt = |text: &str| ClientCredential::Assertion(Zeroizing::new(text.to_owned()));
         for (named, credential, claimed, why) in [
             (

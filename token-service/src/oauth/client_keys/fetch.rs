@@ -35,16 +35,16 @@ const MAX_FETCHES: usize = 64;
 
 /// Resolves the name of a host. Tests have a fake one.
 #[tonic::async_trait]
-pub trait LookUp: Send + Sync {
+pub trait HostResolver: Send + Sync {
     /// Returns the addresses of a host, with any port.
     async fn addresses(&self, host: &str) -> io::Result<Vec<SocketAddr>>;
 }
 
 /// Asks the system.
-struct SystemLookUp;
+struct SystemResolver;
 
 #[tonic::async_trait]
-impl LookUp for SystemLookUp {
+impl HostResolver for SystemResolver {
     async fn addresses(&self, host: &str) -> io::Result<Vec<SocketAddr>> {
         Ok(tokio::net::lookup_host((host, 0)).await?.collect())
     }
@@ -80,7 +80,7 @@ impl KeySetFetcher {
         };
         let client = self
             .client
-            .get_or_try_init(async || client_builder(self.others.clone(), Arc::new(SystemLookUp)).build());
+            .get_or_try_init(async || client_builder(self.others.clone(), Arc::new(SystemResolver)).build());
         let client = client.await.map_err(|_| "no client of TLS could be made")?;
         let request = client
             .get(url)
@@ -121,7 +121,7 @@ impl KeySetFetcher {
 }
 
 /// Returns a client that connects to allowed addresses alone.
-fn client_builder(others: Arc<AllowedNetworks>, look_up: Arc<dyn LookUp>) -> ClientBuilder {
+fn client_builder(others: Arc<AllowedNetworks>, resolver: Arc<dyn HostResolver>) -> ClientBuilder {
     Client::builder()
         .https_only(true)
         .no_proxy()
@@ -129,20 +129,20 @@ fn client_builder(others: Arc<AllowedNetworks>, look_up: Arc<dyn LookUp>) -> Cli
         .timeout(TIMEOUT)
         // A later fetch resolves and checks again.
         .pool_max_idle_per_host(0)
-        .dns_resolver(Arc::new(CheckedResolver { others, look_up }))
+        .dns_resolver(Arc::new(CheckedResolver { others, resolver }))
 }
 
-/// Resolves names to allowed addresses. What it returns is connected to.
+/// Resolves names to allowed addresses. The client connects to exactly the addresses that this returns.
 struct CheckedResolver {
     others: Arc<AllowedNetworks>,
-    look_up: Arc<dyn LookUp>,
+    resolver: Arc<dyn HostResolver>,
 }
 
 impl Resolve for CheckedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let (others, look_up) = (self.others.clone(), self.look_up.clone());
+        let (others, resolver) = (self.others.clone(), self.resolver.clone());
         Box::pin(async move {
-            let mut addresses = look_up.addresses(name.as_str()).await?;
+            let mut addresses = resolver.addresses(name.as_str()).await?;
             addresses.retain(|address| is_allowed(address.ip(), &others));
             if addresses.is_empty() {
                 return Err(NotAllowed.into());

@@ -17,9 +17,9 @@ use quick_cache::sync::Cache;
 
 use self::fetch::KeySetFetcher;
 use crate::{
+    completion::run_to_completion,
     error::{Error, Result},
     model::client::{Client, key_set::ClientKeySet},
-    oauth::complete,
 };
 
 mod address;
@@ -68,10 +68,10 @@ struct Fetched {
 }
 
 impl Fetched {
-    /// Returns whether to fetch now. `are_wanting` says that the keys in memory did not do.
-    fn is_due(&self, now: UnixMillis, are_wanting: bool) -> bool {
+    /// Returns whether to fetch now. `must_refresh`: no key in memory verified the assertion.
+    fn is_due(&self, now: UnixMillis, must_refresh: bool) -> bool {
         let may_try = self.tried_at.is_none_or(|at| !is_within(PAUSE, at, now));
-        may_try && (are_wanting || self.younger_than(FRESH, now).is_none())
+        may_try && (must_refresh || self.younger_than(FRESH, now).is_none())
     }
 
     /// Returns the keys if they were fetched less than `age` ago.
@@ -116,25 +116,25 @@ impl ClientKeySets {
         Ok(!Arc::ptr_eq(&keys, &newer) && test(&newer))
     }
 
-    async fn keys(&self, client: &Client, are_wanting: bool) -> Result<Arc<ClientKeySet>> {
+    async fn keys(&self, client: &Client, must_refresh: bool) -> Result<Arc<ClientKeySet>> {
         let source = (client.client_id.clone(), client.jwks_uri.clone());
         let slot = self
             .fetched
             .get_or_insert_with(&source, || Ok::<_, Error>(Arc::default()))?;
-        if !are_wanting && let Some(keys) = slot.fetched().younger_than(FRESH, self.clock.now()) {
+        if !must_refresh && let Some(keys) = slot.fetched().younger_than(FRESH, self.clock.now()) {
             return Ok(keys);
         }
         let unknown = Error::InvalidClient("the keys at the client's jwks_uri can't be fetched");
-        if !slot.fetched().is_due(self.clock.now(), are_wanting) {
+        if !slot.fetched().is_due(self.clock.now(), must_refresh) {
             // A fetch that is under way may bring what is wanted.
             let _fetching = slot.fetching.lock().await;
             return slot.fetched().younger_than(KEEP, self.clock.now()).ok_or(unknown);
         }
         let (fetcher, clock) = (self.fetcher.clone(), self.clock.clone());
-        let usable = complete(async move {
+        let usable = run_to_completion(async move {
             let _fetching = slot.fetching.lock().await;
             let now = clock.now();
-            let is_due = slot.fetched().is_due(now, are_wanting);
+            let is_due = slot.fetched().is_due(now, must_refresh);
             if is_due {
                 slot.fetched().tried_at = Some(now);
                 match fetcher.fetch(&source.1).await {

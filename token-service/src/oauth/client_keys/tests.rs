@@ -41,7 +41,7 @@ fn keys_are_fetched_once_they_are_old_or_wanting_and_at_most_once_a_minute() {
         keys: Some((Arc::default(), at(0))),
         tried_at: Some(at(0)),
     };
-    for (secs, are_wanting, is_due) in [
+    for (secs, must_refresh, is_due) in [
         (0, true, false),
         (59, true, false),
         (60, true, true),
@@ -50,9 +50,9 @@ fn keys_are_fetched_once_they_are_old_or_wanting_and_at_most_once_a_minute() {
         (900, false, true),
     ] {
         assert_eq!(
-            fetched.is_due(at(secs), are_wanting),
+            fetched.is_due(at(secs), must_refresh),
             is_due,
-            "{secs} {are_wanting}"
+            "{secs} {must_refresh}"
         );
     }
     let failed = Fetched {

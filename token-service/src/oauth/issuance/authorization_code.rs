@@ -9,8 +9,9 @@ use accord::{
     },
 };
 
-use super::{BoundKey, CodeRequest, Issuance, Issued, complete, network::check_network};
+use super::{BoundKey, CodeRequest, Issuance, Issued, network::check_network};
 use crate::{
+    completion::run_to_completion,
     error::{Error, Result},
     model::{
         code::{Code, KeyMatch},
@@ -45,7 +46,8 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
         let event = issuance.event("code.refuse", &code.grant_id);
         let event = event.detail("why", "verifier, redirect URI or time").refused();
         let (store, origin) = (store.clone(), issuance.origin());
-        let invalidated = complete(async move { store.invalidate_code(&origin, &code, event).await });
+        let invalidated =
+            run_to_completion(async move { store.invalidate_code(&origin, &code, event).await });
         if !invalidated.await? {
             return replayed(issuance, &token).await;
         }
@@ -151,8 +153,8 @@ async fn redeem_again(
 /// Leaves the code used if its tokens leave, or if its family has ended. Otherwise the client may repeat the call.
 async fn settle(answer: PendingAnswer, issued: Result<Issued>) -> Result<Issued> {
     match issued {
-        Ok(_) | Err(Error::InvalidGrant) => answer.leaves(),
-        Err(_) => answer.is_given_up().await,
+        Ok(_) | Err(Error::InvalidGrant) => answer.confirm(),
+        Err(_) => answer.reopen().await,
     }
     issued
 }
@@ -181,7 +183,7 @@ async fn replayed(issuance: &mut Issuance<'_>, token: &OpaqueToken) -> Result<Is
         }
         _ => {
             let (store, origin) = (store.clone(), issuance.origin());
-            complete(async move { store.record(origin, event).await }).await?;
+            run_to_completion(async move { store.record(origin, event).await }).await?;
         }
     }
     Err(Error::InvalidGrant)

@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     cache::{Authenticated, Cached, Entry, KnownClient},
+    completion::run_to_completion,
     error::{Error, Result, found},
     model::{
         family::Family,
@@ -30,7 +31,6 @@ use crate::{
     oauth::{
         OAuth,
         client_authentication::{Credentials, authenticate, spend},
-        complete,
         dpop::{self, BoundKey},
         metadata::endpoint_urls,
     },
@@ -232,7 +232,7 @@ impl<'a> Issuance<'a> {
     /// Ends a family after a replay of its code or of one of its tokens, and tells operators.
     async fn end_family(&self, family: Family, reuse: Reuse, event: Event) -> Result<()> {
         let (oauth, origin) = (self.oauth.clone(), self.origin());
-        complete(async move {
+        run_to_completion(async move {
             let ending = oauth.store.end_family(&origin, &family, reuse.into(), event);
             // Of two replays at a time one ends it.
             if ending.await? {
@@ -300,7 +300,7 @@ impl<'a> Issuance<'a> {
         self.grant_id = Some(grant.grant_id.clone());
         let user = self.user(&grant.designated_user_id).await?;
         if let Some(user) = &user {
-            cache.keep_entry(&self.client, &self.tenant, user, &grant);
+            cache.cache_entry(&self.client, &self.tenant, user, &grant);
         }
         Ok((grant, user.is_some_and(|user| user.active)))
     }
@@ -335,7 +335,7 @@ mod tests {
             fixture::{SCOPE, TENANT, cache},
             locks_taken,
         },
-        model::client::SecretPlace,
+        model::client::SecretLocation,
         oauth::{
             client_authentication::ClientCredential,
             introspection::{Requester, introspect},
@@ -352,7 +352,7 @@ mod tests {
             credentials: Credentials::new(
                 registry.client_id.to_string(),
                 Some(ClientCredential::Secret(
-                    SecretPlace::Field,
+                    SecretLocation::Field,
                     Zeroizing::new(registry.secret().expose().to_owned()),
                 )),
                 None,

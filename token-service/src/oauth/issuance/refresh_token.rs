@@ -1,7 +1,7 @@
-//! The refresh token grant (RFC 6749 §6, RFC 9700 §4.14.2). The rule is [`Generations::renew`], and [`Generations::keep`] for
-//! clients under the FAPI 2.0 Security Profile.
+//! The refresh token grant (RFC 6749 §6, RFC 9700 §4.14.2). The rule is [`Generations::renew`], and
+//! [`Generations::renew_without_rotation`] for clients under the FAPI 2.0 Security Profile.
 //!
-//! [`Generations::keep`]: crate::model::family::Generations::keep
+//! [`Generations::renew_without_rotation`]: crate::model::family::Generations::renew_without_rotation
 //! [`Generations::renew`]: crate::model::family::Generations::renew
 
 use accord::{store::audit::Event, text::opaque::RefreshToken};
@@ -44,7 +44,7 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
     // A replay ends the family whatever else is wrong with the call.
     let now = store.now();
     let renewal = match issuance.client.follows_fapi(now) {
-        true => family.generations.keep(token.generation(), now),
+        true => family.generations.renew_without_rotation(token.generation(), now),
         false => family.generations.renew(token.generation(), now),
     };
     let next = match renewal {
@@ -56,7 +56,7 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
                 .await?;
             return Err(Error::InvalidGrant);
         }
-        Renewal::Repeat | Renewal::Keep => None,
+        Renewal::Repeat | Renewal::Same => None,
         Renewal::HandOut(next) => Some(next),
     };
     // Nothing moves before these checks have passed, so a rejected call can be repeated.
@@ -71,7 +71,7 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
             return Ok(None);
         }
         next.current
-    } else if renewal == Renewal::Keep {
+    } else if renewal == Renewal::Same {
         store.record(origin, issued).await?;
         family.generations.current
     } else {

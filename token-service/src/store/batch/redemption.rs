@@ -151,40 +151,9 @@ impl Redemptions {
             };
         }
         INSERT_FAMILIES.execute(&tx, &redeemed_rows, []).await?;
-        let first = redeemed.first().map(|candidate| candidate.redemption);
-        let mut outcomes = HashMap::new();
-        let mut issued = Vec::with_capacity(redeemed.len());
-        let mut revocations = Vec::with_capacity(superseded.len());
-        for Candidate {
-            redemption, grant, ..
-        } in &redeemed
-        {
-            let ended = superseded.get(&redemption.client_key());
-            rows::record::<grant::Entity>(&tx, Some(redemption.grant.row()), grant)?;
-            for change in redemption.changes(ended) {
-                audit::record(&tx, &*self.clock, &*self.random, &redemption.origin, change).await;
-            }
-            let (origin, event) = (redemption.origin.clone(), redemption.issued.clone());
-            issued.push(Record::new(&*self.clock, &*self.random, origin, event));
-            let tenant_id = Some(&redemption.code.tenant_id);
-            let revoke = |grant_id| Revocation::new(RevocationKind::Grant, grant_id, tenant_id, now);
-            revocations.extend(ended.map(|grant_id| revoke(grant_id)));
-            let superseding = ended.is_some();
-            let answer = self
-                .reopenings
-                .answer(&redemption.origin, &redemption.code, &redemption.family);
-            let outcome = RedemptionOutcome::Redeemed { superseding, answer };
-            outcomes.insert(redemption.key(), outcome);
-        }
+        let (mut outcomes, issued, revocations) = self.outcomes(&tx, &redeemed, &superseded, now).await?;
         if !rejected.is_empty() {
-            let used = used_before(&tx, &rejected).await?;
-            for Candidate { redemption, .. } in &rejected {
-                let outcome = match used.contains(redemption.key()) {
-                    true => RedemptionOutcome::AlreadyUsed,
-                    false => RedemptionOutcome::GrantEnded,
-                };
-                outcomes.insert(redemption.key(), outcome);
-            }
+            add_rejected(&tx, &rejected, &mut outcomes).await?;
         }
         let appended = self.writer.append(&tx, &issued).await?;
         if is_postgres && !issued.is_empty() {
@@ -192,20 +161,58 @@ impl Redemptions {
         }
         // Does not publish activations, because no cache remembers that a grant does not exist.
         revocation::publish(&tx, Vec::new(), revocations, now).await?;
-        if let Err(error) = tx.commit().await {
-            let committed = match first {
-                Some(first) => self.was_committed(first).await,
-                None => false,
-            };
-            if !committed {
-                return Err(error);
-            }
-        }
+        let first = redeemed.first().map(|candidate| candidate.redemption);
+        self.commit_or_find(tx, first).await?;
         if let Some(appended) = appended {
             appended.committed();
         }
         let outcomes = items.iter().map(|item| outcomes.remove(item.key()));
         Ok(outcomes.collect())
+    }
+
+    /// Records what the redemptions of a group have changed. Returns their outcomes, the records of their first tokens, and the
+    /// revocations of the grants that they superseded.
+    async fn outcomes<'a>(
+        &self,
+        tx: &Transaction,
+        redeemed: &[Candidate<'a>],
+        superseded: &'a HashMap<ClientKey, String>,
+        now: UnixMillis,
+    ) -> Result<(Outcomes<'a>, Vec<Record>, Vec<Revocation<'a>>), StoreError> {
+        let (mut outcomes, mut issued, mut revocations) = (HashMap::new(), Vec::new(), Vec::new());
+        for Candidate {
+            redemption, grant, ..
+        } in redeemed
+        {
+            let ended = superseded.get(&redemption.client_key());
+            rows::record::<grant::Entity>(tx, Some(redemption.grant.row()), grant)?;
+            for change in redemption.changes(ended) {
+                audit::record(tx, &*self.clock, &*self.random, &redemption.origin, change).await;
+            }
+            let (origin, event) = (redemption.origin.clone(), redemption.issued.clone());
+            issued.push(Record::new(&*self.clock, &*self.random, origin, event));
+            let tenant_id = Some(&redemption.code.tenant_id);
+            let revoke = |grant_id| Revocation::new(RevocationKind::Grant, grant_id, tenant_id, now);
+            revocations.extend(ended.map(|grant_id| revoke(grant_id)));
+            let answer = self
+                .reopenings
+                .answer(&redemption.origin, &redemption.code, &redemption.family);
+            let superseding = ended.is_some();
+            let outcome = RedemptionOutcome::Redeemed { superseding, answer };
+            outcomes.insert(redemption.key(), outcome);
+        }
+        Ok((outcomes, issued, revocations))
+    }
+
+    /// Commits a group. Without an answer to that, looks for the first redemption of the group.
+    async fn commit_or_find(&self, tx: Transaction, first: Option<&Redemption>) -> Result<(), StoreError> {
+        let Err(error) = tx.commit().await else {
+            return Ok(());
+        };
+        match first {
+            Some(first) if self.was_committed(first).await => Ok(()),
+            _ => Err(error),
+        }
     }
 
     /// Returns whether a redemption is in the database, although the answer to its COMMIT was lost. Without this a client
@@ -251,6 +258,9 @@ struct Candidate<'a> {
     /// What statements read: the columns [`FAMILY`], [`MACS`] and [`CODE_HASH`]. A statement reads those it needs.
     row: Value,
 }
+
+/// The outcomes of the redemptions of a group, by family.
+type Outcomes<'a> = HashMap<&'a str, RedemptionOutcome>;
 
 fn rows_of<'a>(candidates: &'a [Candidate<'_>]) -> Vec<&'a Value> {
     candidates.iter().map(|candidate| &candidate.row).collect()
@@ -383,15 +393,26 @@ static FIND_CODES: LazyLock<JsonRows> = LazyLock::new(|| {
     })
 });
 
-/// Returns the families of redemptions whose codes had been used before.
-async fn used_before(tx: &Transaction, rejected: &[Candidate<'_>]) -> Result<HashSet<String>, StoreError> {
+/// Adds why the codes of these redemptions were not redeemed.
+async fn add_rejected<'a>(
+    tx: &Transaction,
+    rejected: &[Candidate<'a>],
+    outcomes: &mut Outcomes<'a>,
+) -> Result<(), StoreError> {
     let mut used = HashSet::new();
     for row in FIND_CODES.query(tx, &rows_of(rejected), []).await? {
         if rows::checked::<code::Entity>(tx, &row)?.used_at.is_some() {
-            used.insert(column(&row, "redemption")?);
+            used.insert(column::<String>(&row, "redemption")?);
         }
     }
-    Ok(used)
+    outcomes.extend(rejected.iter().map(|Candidate { redemption, .. }| {
+        let outcome = match used.contains(redemption.key()) {
+            true => RedemptionOutcome::AlreadyUsed,
+            false => RedemptionOutcome::GrantEnded,
+        };
+        (redemption.key(), outcome)
+    }));
+    Ok(())
 }
 
 fn family_ids(rows: &[QueryResult]) -> Result<HashSet<String>, StoreError> {

@@ -10,7 +10,6 @@ use accord::{
     },
     text::{
         id::{ClientId, GrantId, TenantId, UserId},
-        network::AllowedNetworks,
         page::{Page, PageRequest},
     },
 };
@@ -29,10 +28,7 @@ use crate::{
     error::{Error, Result},
     model::{
         admin_session::AdminSession,
-        grant::{
-            Grant, GrantFilter, GrantState, StoredState,
-            receipt::{NetworkChange, UserChange},
-        },
+        grant::{Grant, GrantChange, GrantFilter, GrantState, StoredState},
         revocation::RevocationKind,
     },
 };
@@ -129,18 +125,18 @@ impl Store {
         Ok(grant(&row)?)
     }
 
-    /// Lets API transactions under an active grant run as `user_id`, and ends its access tokens. Changes nothing if
-    /// they run as that user already.
+    /// Changes an active grant. Another designated user ends its access tokens. Other networks end none: a token that was
+    /// issued before came from where it was allowed. Changes nothing if the grant is like that already.
     ///
     /// # Errors
     /// [`Error::AdminSessionInvalid`] if the session has ended; [`Error::NotFound`]; [`Error::WrongState`] if the grant
     /// is not active or has expired.
-    pub async fn change_designated_user(
+    pub async fn change_grant(
         &self,
         origin: &Origin,
         by: &AdminSession,
         found: &Grant,
-        user_id: &UserId,
+        change: &GrantChange,
     ) -> Result<Grant> {
         let (tenant_id, grant_id) = (&found.tenant_id, &found.grant_id);
         let tx = self.db.write().await?;
@@ -149,74 +145,48 @@ impl Store {
         let mut row = lock(&tx, tenant_id, grant_id).await?;
         let before = grant(&row)?;
         match before.state_at(now, true) {
-            GrantState::Active if before.designated_user_id == *user_id => return Ok(before),
+            GrantState::Active if change.is_made(&before) => return Ok(before),
             GrantState::Active => {}
             state => return Err(state.wrong_state()),
         }
-        row.designated_user_id = user_id.to_string();
+        let event = apply(change, &before, &mut row)?;
         row.save(&tx).await?;
-        let change = UserChange {
-            changed_at: now.as_millis(),
-            changed_by: by.user_id.clone(),
-            user_id: user_id.clone(),
-        };
-        receipt::add_user_change(&tx, &before, change).await?;
-        let event = Event::new("consent.change_designated_user")
-            .tenant(tenant_id)
-            .client(&before.client_id)
-            .subject(grant_id.as_str())
-            .detail("old_user_id", before.designated_user_id.as_str())
-            .detail("new_user_id", user_id.as_str())
-            .detail("workload", by.workload.as_str());
+        receipt::add_change(&tx, &before, (now, &by.user_id), change).await?;
+        let event = event.detail("workload", by.workload.as_str());
         self.audit(&tx, origin, event).await;
-        end_access_tokens(&tx, tenant_id, grant_id, now).await?;
+        match change {
+            GrantChange::DesignatedUser(_) => end_access_tokens(&tx, tenant_id, grant_id, now).await?,
+            GrantChange::AllowedNetworks(_) => {
+                revocation::publish(&tx, vec![changed(tenant_id, grant_id)], Vec::new(), now).await?;
+            }
+        }
         tx.commit().await?;
         Ok(grant(&row)?)
     }
+}
 
-    /// Replaces the networks that tokens may be requested from under an active grant. Ends no token: one that was issued before
-    /// came from where it was allowed. Changes nothing for the same networks.
-    ///
-    /// # Errors
-    /// [`Error::AdminSessionInvalid`] if the session has ended; [`Error::NotFound`]; [`Error::WrongState`] if the grant
-    /// is not active or has expired.
-    pub async fn change_allowed_networks(
-        &self,
-        origin: &Origin,
-        by: &AdminSession,
-        found: &Grant,
-        networks: &AllowedNetworks,
-    ) -> Result<Grant> {
-        let (tenant_id, grant_id) = (&found.tenant_id, &found.grant_id);
-        let tx = self.db.write().await?;
-        let now = self.now();
-        require_open(&tx, by, now).await?;
-        let mut row = lock(&tx, tenant_id, grant_id).await?;
-        let before = grant(&row)?;
-        match before.state_at(now, true) {
-            GrantState::Active if before.allowed_networks == *networks => return Ok(before),
-            GrantState::Active => {}
-            state => return Err(state.wrong_state()),
-        }
-        row.allowed_networks = serde_json::to_value(networks).map_err(|_| StoreError::Corrupt("grants"))?;
-        row.save(&tx).await?;
-        let change = NetworkChange {
-            changed_at: now.as_millis(),
-            changed_by: by.user_id.clone(),
-            allowed_networks: networks.clone(),
-        };
-        receipt::add_network_change(&tx, &before, change).await?;
-        let event = Event::new("consent.change_allowed_networks")
-            .tenant(tenant_id)
+/// Makes a change in the row of a grant. Returns its event, without who made it.
+fn apply(change: &GrantChange, before: &Grant, row: &mut Locked<Entity>) -> Result<Event> {
+    let event = |action| {
+        Event::new(action)
+            .tenant(&before.tenant_id)
             .client(&before.client_id)
-            .subject(grant_id.as_str())
-            .detail("old_networks", before.allowed_networks.to_texts().join(" "))
-            .detail("new_networks", networks.to_texts().join(" "))
-            .detail("workload", by.workload.as_str());
-        self.audit(&tx, origin, event).await;
-        revocation::publish(&tx, vec![changed(tenant_id, grant_id)], Vec::new(), now).await?;
-        tx.commit().await?;
-        Ok(grant(&row)?)
+            .subject(before.grant_id.as_str())
+    };
+    match change {
+        GrantChange::DesignatedUser(user_id) => {
+            row.designated_user_id = user_id.to_string();
+            Ok(event("consent.change_designated_user")
+                .detail("old_user_id", before.designated_user_id.as_str())
+                .detail("new_user_id", user_id.as_str()))
+        }
+        GrantChange::AllowedNetworks(networks) => {
+            row.allowed_networks =
+                serde_json::to_value(networks).map_err(|_| StoreError::Corrupt("grants"))?;
+            Ok(event("consent.change_allowed_networks")
+                .detail("old_networks", before.allowed_networks.to_texts().join(" "))
+                .detail("new_networks", networks.to_texts().join(" ")))
+        }
     }
 }
 

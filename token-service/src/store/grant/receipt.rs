@@ -2,11 +2,12 @@
 //! user and of the allowed networks. It is stored when it happens, because catalogue and client change, and events leave by retention.
 
 use accord::{
+    clock::UnixMillis,
     store::{
         StoreError, Transaction,
-        rows::{self, Locked, ProtectedRows},
+        rows::{self, ProtectedRows},
     },
-    text::id::{GrantId, TenantId},
+    text::id::{GrantId, TenantId, UserId},
 };
 use sea_orm::EntityTrait;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -20,7 +21,7 @@ use crate::{
     model::{
         client::ClientScope,
         grant::{
-            Grant,
+            Grant, GrantChange,
             receipt::{GrantHistory, MAX_CHANGES, NetworkChange, UserChange},
         },
     },
@@ -60,32 +61,36 @@ pub(in crate::store) async fn begin(tx: &Transaction, grant: &Grant, shown: &[Cl
     Ok(())
 }
 
-/// Adds a change of the designated user. Forgets the oldest one of too many.
-pub(in crate::store) async fn add_user_change(
+/// Adds a change, with when and by whom it was made. Forgets the oldest one of too many of its kind.
+pub(in crate::store) async fn add_change(
     tx: &Transaction,
     grant: &Grant,
-    change: UserChange,
+    (at, by): (UnixMillis, &UserId),
+    change: &GrantChange,
 ) -> Result<()> {
-    let mut row = lock(tx, grant).await?;
-    row.user_changes = with(&row.user_changes, change)?;
-    Ok(row.save(tx).await?)
-}
-
-/// Adds a change of the allowed networks. Forgets the oldest one of too many.
-pub(in crate::store) async fn add_network_change(
-    tx: &Transaction,
-    grant: &Grant,
-    change: NetworkChange,
-) -> Result<()> {
-    let mut row = lock(tx, grant).await?;
-    row.network_changes = with(&row.network_changes, change)?;
-    Ok(row.save(tx).await?)
-}
-
-async fn lock(tx: &Transaction, grant: &Grant) -> Result<Locked<Entity>> {
     let key = (grant.tenant_id.to_string(), grant.grant_id.to_string());
     let row = Entity::find_by_id(key).lock_one(tx).await?;
-    row.ok_or(corrupt(TABLE))
+    let mut row = row.ok_or(corrupt(TABLE))?;
+    let (changed_at, changed_by) = (at.as_millis(), by.clone());
+    match change.clone() {
+        GrantChange::DesignatedUser(user_id) => {
+            let change = UserChange {
+                changed_at,
+                changed_by,
+                user_id,
+            };
+            row.user_changes = with(&row.user_changes, change)?;
+        }
+        GrantChange::AllowedNetworks(allowed_networks) => {
+            let change = NetworkChange {
+                changed_at,
+                changed_by,
+                allowed_networks,
+            };
+            row.network_changes = with(&row.network_changes, change)?;
+        }
+    }
+    Ok(row.save(tx).await?)
 }
 
 /// Returns a list of changes with one more.

@@ -99,7 +99,8 @@ impl Store {
     }
 
     /// Rotates as the schedule demands: once the active key has signed for `period`, and the next one was published long
-    /// enough. Of racing replicas one does it. Returns the id of the key that is active then, if this call made it so.
+    /// enough. If several replicas try at once, one of them does it. Returns the id of the key that is active then, if this
+    /// call made it so.
     pub async fn rotate_signing_key_when_due(&self, period: Duration) -> Result<Option<String>> {
         let active = only(self.db.read(), State::Active).await?;
         let next = only(self.db.read(), State::Next).await?;

@@ -30,7 +30,7 @@ use crate::{
     model::{
         admin_session::{AdminSession, EndReason, IDLE, LIFETIME as SESSION_LIFETIME, NewSession},
         client::{ClientScope, DisplayInfo},
-        grant::{Grant, GrantFilter, GrantState, StoredState},
+        grant::{Grant, GrantChange, GrantFilter, GrantState, StoredState},
         setup::{
             Approval, CODE_LIFETIME, Decision, LIFETIME, NewSetup, Setup, SetupState,
             request::{AuthorizationRequest, Parameters},
@@ -245,7 +245,8 @@ async fn designate(
     user_id: &UserId,
 ) -> Result<Grant, Error> {
     let origin = admin(&by.user_id);
-    store.change_designated_user(&origin, by, grant, user_id).await
+    let change = GrantChange::DesignatedUser(user_id.clone());
+    store.change_grant(&origin, by, grant, &change).await
 }
 
 fn page(size: i32, token: &str) -> PageRequest {

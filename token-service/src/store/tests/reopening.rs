@@ -59,8 +59,8 @@ async fn a_code_whose_answer_did_not_leave_is_usable_until_it_expires() {
             let mut won: Vec<_> = answers.into_iter().flatten().collect();
             assert_eq!(won.len(), 1, "{database:?}");
             match attempt {
-                0 => won.remove(0).is_given_up().await,
-                _ => won.remove(0).leaves(),
+                0 => won.remove(0).reopen().await,
+                _ => won.remove(0).confirm(),
             }
             let used = settled(&store, key).await.used_at;
             assert_eq!(used.is_some(), attempt == 1, "{database:?}");
@@ -74,7 +74,7 @@ async fn a_code_whose_answer_did_not_leave_is_usable_until_it_expires() {
         let (other, token, code) = pending_code(&store, &client()).await;
         let answer = redeem(&store, &super::together::redemption(&store, &other, &code)).await;
         clock.advance(CODE_LIFETIME);
-        answer.is_given_up().await;
+        answer.reopen().await;
         assert!(settled(&store, (key.0, &token)).await.used_at.is_some());
     }
 }

@@ -72,7 +72,7 @@ async fn redeemed(store: &Store) -> StoredFamily {
 pub(super) fn said(outcome: RedemptionOutcome) -> &'static str {
     match outcome {
         RedemptionOutcome::Redeemed { superseding, answer } => {
-            answer.leaves();
+            answer.confirm();
             if superseding { "superseding" } else { "redeemed" }
         }
         RedemptionOutcome::AlreadyUsed => "used",

@@ -92,29 +92,29 @@ impl KeyServer {
         format!("https://{HOST}:{}/jwks", self.address.port())
     }
 
-    /// Fetches from it by a name that resolves as `look_up` says, where loopback is allowed or not.
+    /// Fetches from it by a name that resolves as `resolver` says, where loopback is allowed or not.
     async fn fetch(
         &self,
-        look_up: FakeLookUp,
+        resolver: FakeResolver,
         is_loopback_allowed: bool,
     ) -> Result<ClientKeySet, &'static str> {
-        self.fetcher_with(look_up, is_loopback_allowed)
+        self.fetcher_with(resolver, is_loopback_allowed)
             .fetch(&self.url())
             .await
     }
 
     pub(in crate::oauth::client_keys) fn fetcher(&self) -> KeySetFetcher {
-        self.fetcher_with(FakeLookUp::always("127.0.0.1"), true)
+        self.fetcher_with(FakeResolver::always("127.0.0.1"), true)
     }
 
-    fn fetcher_with(&self, look_up: FakeLookUp, is_loopback_allowed: bool) -> KeySetFetcher {
+    fn fetcher_with(&self, resolver: FakeResolver, is_loopback_allowed: bool) -> KeySetFetcher {
         let others = match is_loopback_allowed {
             true => AllowedNetworks::parse(&["127.0.0.1".to_owned()]).unwrap(),
             false => AllowedNetworks::default(),
         };
         let fetcher = KeySetFetcher::new(others);
         let authority = reqwest::Certificate::from_pem(self.authority.certificate.as_bytes()).unwrap();
-        let client = client_builder(fetcher.others.clone(), Arc::new(look_up))
+        let client = client_builder(fetcher.others.clone(), Arc::new(resolver))
             .tls_certs_only([authority])
             .timeout(Duration::from_millis(500));
         fetcher.client.set(client.build().unwrap()).unwrap();
@@ -131,9 +131,9 @@ impl KeyServer {
 }
 
 /// Resolves every name to the next of these addresses, and to the last one from then on.
-struct FakeLookUp(Mutex<VecDeque<&'static str>>);
+struct FakeResolver(Mutex<VecDeque<&'static str>>);
 
-impl FakeLookUp {
+impl FakeResolver {
     fn always(address: &'static str) -> Self {
         Self(Mutex::new(VecDeque::from([address])))
     }
@@ -144,7 +144,7 @@ impl FakeLookUp {
 }
 
 #[tonic::async_trait]
-impl LookUp for FakeLookUp {
+impl HostResolver for FakeResolver {
     async fn addresses(&self, host: &str) -> io::Result<Vec<SocketAddr>> {
         assert_eq!(host, HOST);
         let mut left = self.0.lock().unwrap();
@@ -227,7 +227,7 @@ async fn an_address_inside_is_not_connected_to() {
         "10.0.0.1 127.0.0.1",
         "169.254.169.254",
     ] {
-        let failed = server.fetch(FakeLookUp::always(inside), false).await;
+        let failed = server.fetch(FakeResolver::always(inside), false).await;
         assert_eq!(failed.unwrap_err(), NotAllowed::RULE, "{inside}");
     }
     let fetcher = KeySetFetcher::new(AllowedNetworks::default());
@@ -245,11 +245,11 @@ async fn an_address_inside_is_not_connected_to() {
 async fn the_address_that_was_checked_is_the_one_that_is_connected_to() {
     // A second look would find an address inside.
     let server = KeyServer::start(ok("{\"keys\": []}"), false).await;
-    let rebound = FakeLookUp::one_after_the_other(&["127.0.0.1", "169.254.169.254"]);
+    let rebound = FakeResolver::one_after_the_other(&["127.0.0.1", "169.254.169.254"]);
     server.fetch(rebound, true).await.unwrap();
     assert_eq!(server.connections(), 1);
     // Of several addresses those inside are left out.
-    let mixed = FakeLookUp::always("10.0.0.1 127.0.0.1");
+    let mixed = FakeResolver::always("10.0.0.1 127.0.0.1");
     server.fetch(mixed, true).await.unwrap();
     assert_eq!(server.connections(), 2);
 }
