@@ -95,6 +95,7 @@ impl Store {
         code: Option<&ReleaseCode>,
     ) -> Result<Bundle> {
         let claimed_by = request_id.map(|id| use_mac(claim_token, id));
+        self.keyring.get().await?;
         let tx = self.db.write().await?;
         let now = self.now().as_millis();
         let has_token = Column::ClaimHash.eq(claim_token.digest().to_vec());
@@ -102,7 +103,7 @@ impl Store {
         let mut row = row.ok_or(Error::LinkInvalid)?;
         let release = self.release(&*row);
         let link = row.delivery_id.as_bytes();
-        if let Err(problem) = self.check_code(&release, link, code).await? {
+        if let Err(problem) = self.check_code(&release, link, code)? {
             return self.reject_code(tx, origin, row, problem).await;
         }
         let (client_id, secret_id) = ids(&row)?;
@@ -133,8 +134,7 @@ impl Store {
             return Err(rejection);
         }
         let nonce = row.nonce.as_deref().ok_or(corrupt("deliveries"))?;
-        let keyring = self.keyring.with_version(purpose::DELIVERY, row.key_version);
-        let keyring = keyring.await?;
+        let keyring = self.keyring.loaded();
         let key = keyring.require(purpose::DELIVERY, row.key_version)?;
         let bits = linked_secret(key, nonce, claim_token);
         let bundle = self.bundle(&tx, &client_id, &secret_id, &bits).await?;
