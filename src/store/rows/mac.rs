@@ -52,7 +52,7 @@ pub(super) fn check<E: Protected>(conn: &impl Keyed, row: &E::Model) -> Result<(
         .try_into()
         .map(i32::from_be_bytes)
         .map_err(|_| altered())?;
-    // Not every replica that lacks a version meets a forgery.
+    // A missing key version need not be a forgery: this replica may not have read the newest key yet.
     let keyring = keyring(conn)?;
     let expected = mac::<E>(keyring.require(KEYRING_PURPOSE, version)?, row)?;
     match bool::from(stored.ct_eq(&expected)) {

@@ -225,7 +225,7 @@ fn summary(found: Vec<Found>, rest: &Findings, told: Told) -> Verified {
         }
         let mut report = log.report;
         let is_accepted = is_accepted && log.sealed.is_some() && log.outside.is_none();
-        // What was accepted is told only if nothing else is wrong.
+        // Accepted faults are reported only if there is no other fault.
         report.fault = match is_accepted {
             true => log.sealed,
             false => unaccepted
