@@ -360,7 +360,7 @@ impl<'a> Versions<'a> {
                             self.later.extend(key);
                         }
                     }
-                    Some(record) => self.event(number, record),
+                    Some(record) => self.add_event(number, record),
                 }
             }
             if self.names() > self.most_names {
@@ -369,7 +369,7 @@ impl<'a> Versions<'a> {
         }
     }
 
-    fn event(&mut self, number: i64, record: pb::AuditRecord) {
+    fn add_event(&mut self, number: i64, record: pb::AuditRecord) {
         self.first.get_or_insert(number);
         let is_resume = record.action == RESUME;
         for version in record.rows {
