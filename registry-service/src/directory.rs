@@ -50,7 +50,8 @@ pub async fn changes(store: &Store, after: Option<Position>, limit: u64) -> Resu
     } else {
         None
     };
-    let keyring = store.keyring.get().await?;
+    // Whoever lacks a tag key takes right secrets for guesses.
+    let keyring = store.keyring.complete().await?;
     Ok(Changes {
         feed,
         secret_tag_keys: secret_tag::exposed(&keyring),
@@ -64,12 +65,25 @@ mod tests {
     use std::time::Duration;
 
     use accord::{
-        store::change::{self, Change},
+        keys::FileMasterKey,
+        store::{
+            change::{self, Change},
+            keyring,
+        },
         testing::databases,
+        text::{
+            id::{ClientId, SecretId},
+            opaque::ClientSecret,
+        },
     };
 
     use super::*;
-    use crate::{model::change_kind, store::testing::store};
+    use crate::{
+        authentication::client,
+        error::Error,
+        model::{change_kind, purpose},
+        store::testing::store,
+    };
 
     #[tokio::test]
     async fn an_answer_has_at_most_500_changes() {
@@ -92,6 +106,41 @@ mod tests {
                 assert!(answer.feed.more && !answer.feed.reset, "{database:?} {limit}");
                 assert_eq!(answer.feed.position.seq, start.seq + 500, "{database:?} {limit}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_replica_without_a_tag_key_in_use_neither_hands_out_keys_nor_rejects_a_secret() {
+        let dir = tempfile::tempdir().unwrap();
+        for database in databases() {
+            let (store, clock) = store(&database.url).await;
+            let client_id = ClientId::generate(&*clock, &*store.random);
+            let key = store.secret_tag_key().await.unwrap();
+            let secret_id = SecretId::generate(&*clock, &*store.random);
+            let secret = ClientSecret::compose(&key, &client_id, secret_id, &[7; 32]);
+            let authenticate = async || {
+                client::authenticate(&store, client_id.as_str(), secret.expose())
+                    .await
+                    .err()
+                    .unwrap()
+            };
+            assert!(
+                matches!(authenticate().await, Error::InvalidClient),
+                "{database:?}"
+            );
+            // Another replica uses a key that this one can't open.
+            let path = dir.path().join(client_id.as_str());
+            let masters = FileMasterKey::create(&path, &*store.random).unwrap().into();
+            keyring::add_version(&store.db, &masters, purpose::SECRET_TAG, &*clock, &*store.random)
+                .await
+                .unwrap();
+            clock.advance(keyring::DISTRIBUTION);
+            store.keyring.refresh().await.unwrap();
+            let unavailable = |error: &Error| matches!(error, Error::Store(error) if error.is_temporary());
+            let error = changes(&store, None, 0).await.err().unwrap();
+            assert!(unavailable(&error), "{database:?}: {error}");
+            let error = authenticate().await;
+            assert!(unavailable(&error), "{database:?}: {error}");
         }
     }
 

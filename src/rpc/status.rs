@@ -152,7 +152,7 @@ impl From<Violations> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
-            error if error.is_temporary() => Self::unavailable(),
+            error if error.may_pass() => Self::unavailable(),
             other => Self::internal(&other),
         }
     }

@@ -79,6 +79,12 @@ impl StoreError {
     pub fn is_temporary(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Busy)
     }
+
+    /// Whether the same call may succeed later. A row may name a key version that this replica has not read yet. That does not
+    /// make the error temporary for those that share a statement: somebody may have edited that row.
+    pub fn may_pass(&self) -> bool {
+        self.is_temporary() || matches!(self, Self::Key(KeyError::UnknownVersion { .. }))
+    }
 }
 
 impl From<DbErr> for StoreError {
@@ -282,6 +288,15 @@ fn has_only_text(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_call_that_meets_an_unknown_key_version_may_succeed_later_and_no_other_key_error_may() {
+        let purpose = "row".to_owned();
+        let unknown = StoreError::Key(KeyError::UnknownVersion { purpose, version: 2 });
+        assert!(unknown.may_pass() && !unknown.is_temporary());
+        assert!(StoreError::Busy.may_pass());
+        assert!(!StoreError::Key(KeyError::Sealed).may_pass() && !StoreError::Altered("clients").may_pass());
+    }
 
     #[test]
     fn whatever_fails_outside_of_this_program_is_unavailable_and_defects_are_not() {

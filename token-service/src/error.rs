@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use accord::{error::v1::ErrorReason, keys::KeyError, text::validation::Violations};
+use accord::{error::v1::ErrorReason, text::validation::Violations};
 
 /// The result of a fallible operation of token-service.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -146,9 +146,6 @@ pub enum Error {
     /// A row with this key exists.
     #[error("a row with this key exists")]
     Conflict,
-    /// The keyring.
-    #[error(transparent)]
-    Key(#[from] KeyError),
     /// A fault of this program, its data or its keys. Only the log may hold its text.
     #[error(transparent)]
     Internal(Box<dyn std::error::Error + Send + Sync>),
@@ -198,7 +195,7 @@ impl Error {
             | Self::RegistryRejectsCredential
             | Self::TooManyRevocations
             | Self::NotYetSealed => ErrorReason::Unavailable,
-            Self::Key(_) | Self::Internal(_) | Self::RegistryAnswer(_) | Self::Conflict | Self::Signing => {
+            Self::Internal(_) | Self::RegistryAnswer(_) | Self::Conflict | Self::Signing => {
                 ErrorReason::Internal
             }
         }

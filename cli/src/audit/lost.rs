@@ -231,7 +231,16 @@ pub async fn run(
     handled: &[String],
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let deleted_until = deleted_until(db).await?;
+    let deleted = Deleted {
+        until: deleted_until(db).await?,
+        copied_at: audit::copied_at(db.read()).await?,
+    };
+    if deleted.until.is_some() && deleted.copied_at.is_none() {
+        writeln!(
+            out,
+            "the record does not say when the copy was made: what --audit-days has deleted is listed, too"
+        )?;
+    }
     let (mut batch, mut lost, mut known, mut unreadable) = (Vec::new(), Vec::new(), 0, 0);
     let mut seen: HashSet<_> = handled.iter().cloned().collect();
     for path in records {
@@ -247,9 +256,9 @@ pub async fn run(
                     continue;
                 }
             };
-            let is_kept = deleted_until.is_none_or(|until| line.time().is_ok_and(|time| time >= until));
+            let is_deleted = line.time().is_ok_and(|time| deleted.holds(time));
             // Two exports may overlap.
-            if is_kept && seen.insert(line.event_id.clone()) {
+            if !is_deleted && seen.insert(line.event_id.clone()) {
                 batch.push(line);
             }
             if batch.len() == AT_ONCE {
@@ -273,6 +282,23 @@ pub async fn run(
     reported
 }
 
+/// Which events retention has deleted from the restored copy.
+struct Deleted {
+    /// Retention has deleted no event from this time on.
+    until: Option<UnixMillis>,
+    /// The time of the newest event that the copy had.
+    copied_at: Option<UnixMillis>,
+}
+
+impl Deleted {
+    /// Returns whether the copy had the events of a time, and retention has deleted them since. Later ones are lost, however old
+    /// they are.
+    fn holds(&self, time: UnixMillis) -> bool {
+        let ends = self.until.zip(self.copied_at);
+        ends.is_some_and(|(until, copied_at)| time < until && time <= copied_at)
+    }
+}
+
 /// Reads a line of an export. `None` for what needs no look-up.
 fn line(text: &str) -> anyhow::Result<Option<Line>> {
     let value: serde_json::Value = serde_json::from_str(text).context("no line of an export")?;
@@ -288,7 +314,7 @@ fn line(text: &str) -> anyhow::Result<Option<Line>> {
     Ok(counts.then_some(line))
 }
 
-/// Returns up to which time retention may have deleted events. Older ones are not lost.
+/// Returns up to which time retention may have deleted events.
 async fn deleted_until(db: &Database) -> anyhow::Result<Option<UnixMillis>> {
     let filter = Filter {
         action: Some("audit_events.delete".to_owned()),
@@ -423,6 +449,18 @@ mod tests {
         assert_eq!(Effect::of("token.issue"), Effect::Neither);
         assert_eq!(Effect::of(BEGINS), Effect::Begins);
         assert_eq!(Effect::of("client.of_a_later_version"), Effect::Takes(None));
+    }
+
+    #[test]
+    fn what_retention_deletes_is_skipped_only_if_the_copy_had_it() {
+        let at = UnixMillis::from_millis;
+        let copy = |until, copied_at| Deleted { until, copied_at };
+        let held = |copy: Deleted| [10, 20, 30].map(|time| copy.holds(at(time)));
+        assert_eq!(held(copy(Some(at(30)), Some(at(30)))), [true, true, false]);
+        // An event after the copy is lost, although retention deletes events of its age.
+        assert_eq!(held(copy(Some(at(30)), Some(at(10)))), [true, false, false]);
+        assert_eq!(held(copy(Some(at(30)), None)), [false; 3]);
+        assert_eq!(held(copy(None, Some(at(30)))), [false; 3]);
     }
 
     #[test]

@@ -30,7 +30,8 @@ const LOG_PERIOD: Duration = Duration::from_secs(10);
 /// the change feed at which they were read. Writes when the secret was used, and only logs it if that fails.
 ///
 /// # Errors
-/// [`Error::InvalidClient`], whatever the reason; [`Error::Busy`].
+/// [`Error::InvalidClient`], whatever the reason; [`Error::Busy`]; [`StoreError::Unavailable`](accord::store::StoreError::Unavailable)
+/// without every tag key in use.
 pub async fn authenticate(
     store: &Store,
     client_id: &str,
@@ -39,7 +40,7 @@ pub async fn authenticate(
     let client_id = ClientId::parse(client_id).map_err(|_| Error::InvalidClient)?;
     let secret = opaque::ClientSecret::parse(secret).map_err(|_| Error::InvalidClient)?;
     // Tries all keys, so that known and unknown clients take the same time.
-    let keyring = store.keyring.get().await?;
+    let keyring = store.keyring.complete().await?;
     let tag_keys: Vec<_> = secret_tag::all(&keyring).collect();
     if !secret.is_tagged_for(&client_id, &tag_keys) {
         return Err(Error::InvalidClient);

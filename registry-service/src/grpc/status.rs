@@ -9,6 +9,7 @@ use accord::{
         context,
         status::{ErrorReason, Problem},
     },
+    store::StoreError,
 };
 use tonic::{Code, Status};
 
@@ -73,7 +74,7 @@ fn problem(error: Error) -> Problem {
             problem(Code::ResourceExhausted, ErrorReason::ResourceExhausted).retry_after(RETRY_BUSY)
         }
         Error::Store(error) => error.into(),
-        Error::Key(error) => Problem::internal(&error),
+        Error::Key(error) => StoreError::from(error).into(),
         Error::Hashing => Problem::internal(&Error::Hashing),
     }
 }

@@ -271,8 +271,7 @@ impl Store {
         let row = Entity::find_by_id(secret_id.as_str()).read_one(conn).await?;
         let row = row.ok_or(corrupt("client_secrets"))?;
         let version = row.tag_key_version;
-        let keyring = self.keyring.with_version(purpose::SECRET_TAG, version).await?;
-        let tag_key = secret_tag::require(&keyring, version)?;
+        let tag_key = secret_tag::require(&self.keyring.loaded(), version)?;
         let secret = opaque::ClientSecret::compose(&tag_key, &client.client_id, secret_id.clone(), bits);
         bundle(conn, client, Some(secret)).await
     }

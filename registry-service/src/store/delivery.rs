@@ -8,7 +8,7 @@ use accord::{
         audit::{Event, Origin},
         change,
         idempotency::CreationOutcome,
-        rows::{Locked, ProtectedRows},
+        rows::{CHANGED_AT_ONCE, Locked, ProtectedRows},
     },
     text::{
         id::{ClientId, SecretId},
@@ -16,7 +16,7 @@ use accord::{
         release_code::ReleaseCode,
     },
 };
-use sea_orm::{QueryOrder, entity::prelude::*};
+use sea_orm::{QueryOrder, QuerySelect, entity::prelude::*, sea_query::SimpleExpr};
 use uuid::Uuid;
 
 use super::{
@@ -100,13 +100,14 @@ impl Store {
         if by_token().read_one(self.db.read()).await?.is_none() {
             return Err(Error::LinkInvalid);
         }
+        self.keyring.get().await?;
         let tx = self.db.write().await?;
         let now = self.now().as_millis();
         let row = by_token().lock_one(&tx).await?;
         let mut row = row.ok_or(Error::LinkInvalid)?;
         let release = self.release(&*row);
         let link = row.delivery_id.as_bytes();
-        if let Err(problem) = self.check_code(&release, link, code).await? {
+        if let Err(problem) = self.check_code(&release, link, code)? {
             return self.reject_code(tx, origin, row, problem).await;
         }
         let (client_id, secret_id) = ids(&row)?;
@@ -137,8 +138,7 @@ impl Store {
             return Err(rejection);
         }
         let nonce = row.nonce.as_deref().ok_or(corrupt("deliveries"))?;
-        let keyring = self.keyring.with_version(purpose::DELIVERY, row.key_version);
-        let keyring = keyring.await?;
+        let keyring = self.keyring.loaded();
         let key = keyring.require(purpose::DELIVERY, row.key_version)?;
         let bits = linked_secret(key, nonce, claim_token);
         let bundle = self.bundle(&tx, &client, &secret_id, &bits).await?;
@@ -197,33 +197,46 @@ impl Store {
     /// Ends links that expired before they were opened, and their secrets. Returns how many. Also deletes the nonces of
     /// opened links whose [`REPEAT_WINDOW`] is over.
     pub async fn expire_deliveries(&self) -> Result<usize> {
-        let tx = self.db.write().await?;
         let now = self.now();
-        let opened = Entity::find()
-            .filter(Column::ClaimedAt.lte(now.minus(REPEAT_WINDOW).as_millis()))
-            .filter(Column::Nonce.is_not_null())
-            .order_by_asc(Column::DeliveryId)
-            .lock_authentic(&tx)
-            .await?;
-        for row in opened {
-            forget_nonce(&tx, &row.delivery_id).await?;
-        }
-        let expired = Entity::find()
-            .filter(unopened())
-            .filter(Column::ExpiresAt.lte(now.as_millis()))
-            .order_by_asc(Column::DeliveryId)
-            .lock_authentic(&tx)
-            .await?;
-        let origin = Origin::system("registry-service");
-        let mut changes = Vec::with_capacity(expired.len());
-        for row in expired {
-            let (client_id, _) = ids(&row)?;
-            if self.end_unopened(&tx, &origin, row).await? {
-                changes.push(changed(&client_id));
+        let opened = || {
+            let is_over = Column::ClaimedAt.lte(now.minus(REPEAT_WINDOW).as_millis());
+            let opened = Entity::find().filter(is_over).filter(Column::Nonce.is_not_null());
+            opened.order_by_asc(Column::DeliveryId)
+        };
+        for batch in self.in_batches(opened()).await? {
+            let tx = self.db.write().await?;
+            for row in opened().filter(batch).lock_authentic(&tx).await? {
+                forget_nonce(&tx, &row.delivery_id).await?;
             }
+            tx.commit().await?;
         }
-        change::publish(&tx, &changes, now).await?;
-        commit(tx, changes.len()).await
+        let expired = || {
+            let expired = Entity::find().filter(Column::ExpiresAt.lte(now.as_millis()));
+            expired.filter(unopened()).order_by_asc(Column::DeliveryId)
+        };
+        let (origin, mut ended) = (Origin::system("registry-service"), 0);
+        for batch in self.in_batches(expired()).await? {
+            let tx = self.db.write().await?;
+            let mut changes = Vec::new();
+            for row in expired().filter(batch).lock_authentic(&tx).await? {
+                let (client_id, _) = ids(&row)?;
+                if self.end_unopened(&tx, &origin, row).await? {
+                    changes.push(changed(&client_id));
+                }
+            }
+            change::publish(&tx, &changes, now).await?;
+            tx.commit().await?;
+            ended += changes.len();
+        }
+        Ok(ended)
+    }
+
+    /// Returns conditions that name the links of a query, [`CHANGED_AT_ONCE`] in each: other writers wait for a transaction.
+    async fn in_batches(&self, links: Select<Entity>) -> Result<Vec<SimpleExpr>> {
+        let ids = links.select_only().column(Column::DeliveryId);
+        let ids: Vec<String> = ids.into_tuple().all(self.db.read()).await?;
+        let batches = ids.chunks(CHANGED_AT_ONCE as usize);
+        Ok(batches.map(|ids| Column::DeliveryId.is_in(ids)).collect())
     }
 
     /// Ends a link, and its secret. Returns whether it did: it does nothing if the link was opened or has ended.

@@ -124,13 +124,14 @@ impl Store {
         token: &OpaqueToken,
         code: Option<&ReleaseCode>,
     ) -> Result<()> {
+        self.keyring.get().await?;
         let tx = self.db.write().await?;
         let now = self.now();
         let row = Entity::find_by_id(token.digest().to_vec()).lock_one(&tx).await?;
         let mut row = row.ok_or(Error::LinkInvalid)?;
         let release = self.release(&*row);
         let is_ended = row.used_at.is_none() && row.ended_at.is_some();
-        let checked = self.check_code(&release, &token.digest(), code).await?;
+        let checked = self.check_code(&release, &token.digest(), code)?;
         let problem = match checked {
             Err(problem) => problem,
             // The link is of no use any more. Nobody learns whether a guess is right.

@@ -137,7 +137,8 @@ impl Store {
 
     /// Begins the transaction of a creating call, which may be a repeated one.
     async fn begin_creation(&self, creation: &Creation) -> Result<(Transaction, CreationOutcome)> {
-        let keyring = self.keyring.get().await?;
+        // Without a version in use, an earlier call with the same request id would not be found.
+        let keyring = self.keyring.complete().await?;
         let tx = self.db.write().await?;
         // Boxed, as others here: the futures of creating calls are deep.
         let begun = idempotency::begin(&tx, &keyring, &*self.clock, &*self.random, creation);
@@ -151,7 +152,7 @@ impl Store {
         creation: &Creation,
         secrets: Derivation,
     ) -> Result<(Transaction, CreationOutcome)> {
-        let keyring = self.keyring.get().await?;
+        let keyring = self.keyring.complete().await?;
         let tx = self.db.write().await?;
         let begun = idempotency::begin_prepared(&tx, &keyring, &*self.clock, creation, secrets);
         let outcome = Box::pin(begun).await?;

@@ -108,6 +108,7 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`], [`Error::SecondOperatorRequired`], [`Error::WrongState`] for a link that is not open.
     pub async fn release_delivery(&self, origin: &Origin, id: &DeliveryId) -> Result<Released<Recipient>> {
+        self.keyring.get().await?;
         let tx = self.db.write().await?;
         let row = link::Entity::find_by_id(id.as_str()).lock_one(&tx).await?;
         let mut row = row.ok_or(Error::NotFound("delivery"))?;
@@ -120,7 +121,7 @@ impl Store {
         let (tx, event, releaser) = self
             .require_other(tx, origin, (&row.creator, is_needed), event)
             .await?;
-        let (code, mac, version) = self.new_code(id.as_str().as_bytes()).await?;
+        let (code, mac, version) = self.new_code(id.as_str().as_bytes())?;
         let now = self.now().as_millis();
         if !is_unopened(&row) || row.expires_at <= now {
             return Err(not_open("delivery", row.claimed_at.is_some()));
@@ -152,6 +153,7 @@ impl Store {
         user_id: &UserId,
     ) -> Result<Released<String>> {
         use enrolment::{Column, Entity};
+        self.keyring.get().await?;
         let tx = self.db.write().await?;
         let key = (tenant_id.to_string(), user_id.to_string());
         let user = user::Entity::find_by_id(key).read_one(&tx).await?;
@@ -171,7 +173,7 @@ impl Store {
         let (tx, event, releaser) = self
             .require_other(tx, origin, (&row.creator, is_needed), event)
             .await?;
-        let (code, mac, version) = self.new_code(&row.token_hash).await?;
+        let (code, mac, version) = self.new_code(&row.token_hash)?;
         if row.expires_at <= self.now().as_millis() {
             return Err(not_open("enrolment", false));
         }
@@ -199,7 +201,7 @@ impl Store {
     }
 
     /// Checks the release code that a call brings. `link` identifies the link.
-    pub(super) async fn check_code(
+    pub(super) fn check_code(
         &self,
         release: &Release,
         link: &[u8],
@@ -208,7 +210,7 @@ impl Store {
         let Some((_, version)) = release.mac else {
             return Ok(release.check(None, link, code));
         };
-        let keyring = self.keyring.with_version(purpose::DELIVERY, version).await?;
+        let keyring = self.keyring.loaded();
         let key = keyring.require(purpose::DELIVERY, version)?;
         Ok(release.check(Some(key), link, code))
     }
@@ -236,9 +238,9 @@ impl Store {
     }
 
     /// Generates the code of a link. Returns it with its MAC and the version of the MAC's key.
-    async fn new_code(&self, link: &[u8]) -> Result<(ReleaseCode, Vec<u8>, i32)> {
+    fn new_code(&self, link: &[u8]) -> Result<(ReleaseCode, Vec<u8>, i32)> {
         let code = ReleaseCode::generate(&*self.random);
-        let keyring = self.keyring.get().await?;
+        let keyring = self.keyring.loaded();
         let key: &DataKey = keyring.current(purpose::DELIVERY)?;
         let mac = code_mac(key, link, &code).to_vec();
         Ok((code, mac, key.version()))

@@ -2,6 +2,7 @@
 
 use accord::{
     clock::UnixMillis,
+    keys::Keyring,
     store::{
         Creation, Keyed, StoreError, Transaction,
         audit::{Event, Origin},
@@ -64,13 +65,13 @@ impl Store {
         if tenant::lock(&tx, tenant_id).await?.is_none() {
             return Err(Error::NotFound("tenant"));
         }
-        let taken = self.find_by_name(&tx, tenant_id, &new.account_name).await?;
+        let keyring = self.keyring.loaded();
+        let taken = find_by_name(&tx, &keyring, tenant_id, &new.account_name).await?;
         if taken.is_some() {
             return Err(Error::AlreadyExists("user"));
         }
         let now = self.now();
         let user_id = UserId::generate(&*self.clock, &*self.random);
-        let keyring = self.keyring.get().await?;
         let (name_hash, name_key_version) = account_name::hash(&new.account_name, &keyring, tenant_id)?;
         let row = Model {
             tenant_id: tenant_id.to_string(),
@@ -109,26 +110,11 @@ impl Store {
     pub async fn find_user(&self, tenant_id: &TenantId, selector: &Selector) -> Result<Option<User>> {
         match selector {
             Selector::Id(user_id) => find(self.db.read(), tenant_id, user_id).await,
-            Selector::AccountName(name) => self.find_by_name(self.db.read(), tenant_id, name).await,
+            Selector::AccountName(name) => {
+                let keyring = self.keyring.complete().await?;
+                find_by_name(self.db.read(), &keyring, tenant_id, name).await
+            }
         }
-    }
-
-    /// Finds a user by the name's hash under each key that is still in use.
-    async fn find_by_name(
-        &self,
-        conn: &impl Keyed,
-        tenant_id: &TenantId,
-        name: &AccountName,
-    ) -> Result<Option<User>> {
-        let keyring = self.keyring.get().await?;
-        let hashes = account_name::hashes(name, &keyring, tenant_id);
-        let hashes = hashes.into_iter().map(Vec::from);
-        let row = Entity::find()
-            .filter(Column::TenantId.eq(tenant_id.as_str()))
-            .filter(Column::NameHash.is_in(hashes))
-            .read_one(conn)
-            .await?;
-        row.map(user).transpose()
     }
 
     /// Lists a tenant's users, oldest first.
@@ -246,6 +232,22 @@ impl Store {
 async fn find(conn: &impl Keyed, tenant_id: &TenantId, user_id: &UserId) -> Result<Option<User>> {
     let key = (tenant_id.to_string(), user_id.to_string());
     let row = Entity::find_by_id(key).read_one(conn).await?;
+    row.map(user).transpose()
+}
+
+/// Finds a user by the name's hash under each key that is still in use.
+async fn find_by_name(
+    conn: &impl Keyed,
+    keyring: &Keyring,
+    tenant_id: &TenantId,
+    name: &AccountName,
+) -> Result<Option<User>> {
+    let hashes = account_name::hashes(name, keyring, tenant_id);
+    let row = Entity::find()
+        .filter(Column::TenantId.eq(tenant_id.as_str()))
+        .filter(Column::NameHash.is_in(hashes.into_iter().map(Vec::from)))
+        .read_one(conn)
+        .await?;
     row.map(user).transpose()
 }
 

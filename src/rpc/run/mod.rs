@@ -3,7 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use metrics::gauge;
 use tokio::{
     net::TcpListener,
@@ -372,58 +372,54 @@ async fn maintain_keys(service: &impl Service, stop: &CancellationToken) {
     stop.run_until_cancelled(rounds).await;
 }
 
+/// Deletes what time ends. Each kind on its own: what stops one of them, or makes it long, holds up no other.
 async fn delete_expired(service: &impl Service, stop: &CancellationToken) {
-    let mut ticks = every(DELETION_PERIOD);
-    let rounds = async {
-        loop {
-            ticks.tick().await;
-            service.address_limit().forget_idle();
-            let (db, now) = (service.database(), service.clock().now());
-            let record = async {
-                let Some(kept) = service.audit_retention() else {
-                    return anyhow::Ok(());
-                };
-                let deleted =
-                    audit::delete_before(db, service.clock(), &SystemRandom, now.minus(kept)).await?;
-                if let Some((log, leaf)) = deleted.stopped_at {
-                    tracing::error!(
-                        log,
-                        leaf,
-                        "retention has stopped at a leaf of the audit log that was altered"
-                    );
-                }
-                audit::delete_ended_writers(db, now.minus(kept)).await?;
-                Ok(())
-            };
-            let answers = async {
-                idempotency::delete_expired(db, now).await?;
-                Ok(())
-            };
-            let changes = async {
-                change::delete_before(db, now.minus(KEEP_CHANGES)).await?;
-                Ok(())
-            };
-            let heads = async {
-                log::delete_heads_before(db, now.minus(KEEP_HEADS)).await?;
-                Ok(())
-            };
-            // Each on its own: what stops one of them stops no other. Boxed, as all that this process does beside its calls: the
-            // future of the process would be too large for the stack of a thread.
-            let deletions: [BoxFuture<'_, anyhow::Result<()>>; 5] = [
-                Box::pin(answers),
-                Box::pin(changes),
-                Box::pin(heads),
-                Box::pin(record),
-                Box::pin(service.delete_expired()),
-            ];
-            for deletion in deletions {
-                if let Err(error) = deletion.await {
-                    tracing::warn!(error = format!("{error:#}"), "expired rows were not deleted");
-                }
-            }
+    let (db, clock) = (service.database(), service.clock());
+    let record = move || async move {
+        let Some(kept) = service.audit_retention() else {
+            return anyhow::Ok(());
+        };
+        let since = clock.now().minus(kept);
+        let deleted = audit::delete_before(db, clock, &SystemRandom, since).await?;
+        if let Some((log, leaf)) = deleted.stopped_at {
+            tracing::error!(
+                log,
+                leaf,
+                "retention has stopped at a leaf of the audit log that was altered"
+            );
         }
+        audit::delete_ended_writers(db, since).await?;
+        Ok(())
     };
-    stop.run_until_cancelled(rounds).await;
+    let answers = move || async move {
+        service.address_limit().forget_idle();
+        idempotency::delete_expired(db, clock.now()).await?;
+        anyhow::Ok(())
+    };
+    let changes = move || async move {
+        change::delete_before(db, clock.now().minus(KEEP_CHANGES)).await?;
+        log::delete_heads_before(db, clock.now().minus(KEEP_HEADS)).await?;
+        anyhow::Ok(())
+    };
+    // Boxed, as all that this process does beside its calls: the future of the process would be too large for the stack of a
+    // thread.
+    let kinds: [BoxFuture<'_, ()>; 4] = [
+        Box::pin(every_minute(answers)),
+        Box::pin(every_minute(changes)),
+        Box::pin(every_minute(record)),
+        Box::pin(every_minute(|| service.delete_expired())),
+    ];
+    stop.run_until_cancelled(join_all(kinds)).await;
+}
+
+async fn every_minute<F: Future<Output = anyhow::Result<()>>>(delete: impl Fn() -> F) {
+    let mut ticks = every(DELETION_PERIOD);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = delete().await {
+            tracing::warn!(error = format!("{error:#}"), "expired rows were not deleted");
+        }
+    }
 }
 
 /// Writes the counts of rejected calls when their minute is over.

@@ -8,12 +8,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{AuditLog, Service, every, row_check, witness};
 use crate::{
+    keys::Keyring,
     log_limit::LogLimit,
     metrics::{AUDIT_LOG_FAULT, AUDIT_LOG_SEALED, AUDIT_LOG_SIZE, AUDIT_WITNESS_FAILURES},
     store::{
-        StoreError,
+        Database, StoreError,
         audit::{SealError, check_unsealed, ensure_log, seal as seal_events},
-        log::{self, Election, Lease, RENEW_EVERY},
+        log::{self, Election, Lease, Log, RENEW_EVERY},
     },
 };
 
@@ -28,13 +29,7 @@ static LIMIT: LogLimit = LogLimit::new(LOG_PERIOD);
 
 /// Seals until `stop`, whenever this replica holds the lease.
 pub(super) async fn seal(service: &impl Service, stop: &CancellationToken) {
-    let mut sealer = Sealer {
-        election: Election::new(uuid::Uuid::new_v4().to_string()),
-        lease: None,
-        looked_at: None,
-        heads: watch::Sender::new(String::new()),
-        has_lease: watch::Sender::new(false),
-    };
+    let mut sealer = Sealer::new();
     let witness = service.audit_witness();
     // Scraped from the start, also without a witness.
     counter!(AUDIT_WITNESS_FAILURES).increment(0);
@@ -70,14 +65,14 @@ pub(super) async fn seal(service: &impl Service, stop: &CancellationToken) {
         .await;
     if let Some(lease) = sealer.lease {
         // Otherwise the next sealer waits until the lease has run out.
-        let _ = lease.release(service.database().read()).await;
+        let _ = lease.release(service.database()).await;
     }
 }
 
 struct Sealer {
     election: Election,
     lease: Option<Lease>,
-    /// When the lease was renewed, or looked at.
+    /// When the lease was renewed, or looked at, with success.
     looked_at: Option<Instant>,
     /// The newest signed head, for the witness.
     heads: watch::Sender<String>,
@@ -86,6 +81,35 @@ struct Sealer {
 }
 
 impl Sealer {
+    fn new() -> Self {
+        Self {
+            election: Election::new(uuid::Uuid::new_v4().to_string()),
+            lease: None,
+            looked_at: None,
+            heads: watch::Sender::new(String::new()),
+            has_lease: watch::Sender::new(false),
+        }
+    }
+
+    /// Renews the lease, or tries to get it. Keeps it after an error: its row still names this replica.
+    async fn keep_lease(&mut self, db: &Database) -> Result<(), StoreError> {
+        if self.looked_at.is_some_and(|at| at.elapsed() < RENEW_EVERY) {
+            return Ok(());
+        }
+        let is_held = match &self.lease {
+            Some(lease) => lease.renew(db).await?,
+            None => false,
+        };
+        if !is_held {
+            self.lease = None;
+            self.has_lease.send_replace(false);
+            self.lease = self.election.acquire(db, Instant::now()).await?;
+        }
+        self.looked_at = Some(Instant::now());
+        self.has_lease.send_replace(self.lease.is_some());
+        Ok(())
+    }
+
     async fn round(&mut self, service: &impl Service) -> Result<(), SealError> {
         let Some(AuditLog {
             keyring: shared,
@@ -96,34 +120,26 @@ impl Sealer {
             return Ok(());
         };
         let db = service.database();
-        let keyring = shared.get().await?;
+        shared.get().await?;
+        if shared.check_complete().is_err() {
+            // Another replica may have the key: this one takes what it can't check for altered.
+            self.has_lease.send_replace(false);
+            if let Some(lease) = self.lease.take() {
+                lease.release(db).await?;
+            }
+            return Ok(());
+        }
+        let keyring = shared.loaded();
         // A new log ends every lease.
         let mut log = ensure_log(db, &keyring, &host, name, service.clock().now()).await?;
-        if self.looked_at.is_none_or(|at| at.elapsed() >= RENEW_EVERY) {
-            self.looked_at = Some(Instant::now());
-            self.lease = match self.lease.take() {
-                Some(lease) if lease.renew(db.read()).await? => Some(lease),
-                _ => self.election.acquire(db, Instant::now()).await?,
-            };
-        }
-        self.has_lease.send_replace(self.lease.is_some());
+        self.keep_lease(db).await?;
         let Some(lease) = &self.lease else { return Ok(()) };
-        let rollup = service.rollup();
-        let mut sealed = Ok(());
-        for _ in 0..PASSES {
-            let pass = seal_events(db, &keyring, (lease, &log), &rollup, service.clock().now());
-            match pass.await {
-                Ok(Some(next)) => log = next,
-                Ok(None) => break,
-                Err(error) => {
-                    sealed = Err(error);
-                    break;
-                }
-            }
-        }
-        if sealed.is_ok() {
-            // A fault of one source stops no other: it is reported although there is always something to seal.
-            sealed = check_unsealed(db.read(), &keyring, &log).await;
+        let mut sealed = seal_all(service, &keyring, lease, &mut log).await;
+        if matches!(&sealed, Err(SealError::Altered { .. })) {
+            // An event may name a key version that this replica has not read yet.
+            shared.refresh().await?;
+            let keyring = shared.complete().await?;
+            sealed = seal_all(service, &keyring, lease, &mut log).await;
         }
         let keyring = shared.with_version(log::KEYRING_PURPOSE, log.key_version).await?;
         let key = log.key(&keyring).map_err(StoreError::from)?;
@@ -143,5 +159,56 @@ impl Sealer {
             gauge!(AUDIT_LOG_SEALED).set(service.clock().now().as_millis() as f64 / 1e3);
         }
         sealed
+    }
+}
+
+/// Seals what is committed, a bounded number of rows, and checks what comes after it. `log` is then the log with its new head.
+async fn seal_all(
+    service: &impl Service,
+    keyring: &Keyring,
+    lease: &Lease,
+    log: &mut Log,
+) -> Result<(), SealError> {
+    let (db, rollup) = (service.database(), service.rollup());
+    for _ in 0..PASSES {
+        let now = service.clock().now();
+        match seal_events(db, keyring, (lease, &*log), &rollup, now).await? {
+            Some(next) => *log = next,
+            None => break,
+        }
+    }
+    // A fault of one source stops no other: it is reported although there is always something to seal.
+    check_unsealed(db.read(), keyring, log).await
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::store::fixture::migrated;
+
+    #[tokio::test]
+    async fn a_lease_that_can_not_be_renewed_now_is_kept() {
+        for (place, db) in migrated().await {
+            let mut sealer = Sealer::new();
+            sealer.keep_lease(&db).await.unwrap();
+            let generation = sealer.lease.as_ref().map(Lease::generation);
+            assert!(generation.is_some(), "{place:?}");
+            sealer.looked_at = None;
+            db.close().await;
+            let error = sealer.keep_lease(&db).await.unwrap_err();
+            assert!(error.is_temporary(), "{place:?}: {error}");
+            assert_eq!(
+                sealer.lease.as_ref().map(Lease::generation),
+                generation,
+                "{place:?}"
+            );
+            assert!(*sealer.has_lease.borrow(), "{place:?}");
+            assert!(
+                sealer.looked_at.is_none(),
+                "{place:?}: it is tried again in the next round"
+            );
+        }
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     random::{Random, SystemRandom},
     store::{
         Database, StoreError,
-        audit::{self, Event, Origin},
+        audit::{self, Origin},
         change, is_epoch_unfinished,
         keyring::{self, SharedKeyring},
         mark_epoch_finished, mark_epoch_unfinished, origin, rows,
@@ -53,8 +53,8 @@ async fn begin_epoch(db: &Database, random: &dyn Random) -> Result<(), StoreErro
     let tx = db.write().await?;
     // Also after an interruption: the copy itself may have been made between the two, and its epoch was served from since.
     let position = change::start_epoch(&tx, random).await?;
+    let event = audit::epoch_start(&tx, position.epoch.as_str()).await?;
     mark_epoch_unfinished(&tx).await?;
-    let event = Event::new("epoch.start").subject(position.epoch.as_str());
     audit::record(&tx, &SystemClock, random, &Origin::system("command-line"), event).await;
     tx.commit().await
 }

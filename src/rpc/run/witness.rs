@@ -1,5 +1,5 @@
-//! The witness: a copy of the log's signed heads outside of the database. Whoever edits the database can put back an older state of
-//! all of it, but not of what is elsewhere.
+//! The witness: a copy of the log's signed heads outside of the database. An attacker who can edit the database can restore an older
+//! state of all of it, but not of what is elsewhere.
 //!
 //! Nothing waits for the witness: a head that can't be pushed is counted, and the next one follows it.
 

@@ -78,20 +78,21 @@ pub async fn prove(
     Ok(EventProof::Sealed(Box::new(Proven { file, head })))
 }
 
-struct Found {
+/// An event, with the row that its leaf stands for.
+struct EventLeaf {
     source: String,
     number: i64,
     event: Vec<u8>,
     group: Option<Group>,
 }
 
-async fn find(conn: &impl ConnectionTrait, event_id: &EventId) -> Result<Option<Found>, StoreError> {
+async fn find(conn: &impl ConnectionTrait, event_id: &EventId) -> Result<Option<EventLeaf>, StoreError> {
     let own = row::Entity::find()
         .filter(row::Column::EventId.eq(event_id.as_str()))
         .one(conn)
         .await?;
     if let Some(own) = own {
-        return Ok(Some(Found {
+        return Ok(Some(EventLeaf {
             source: OWN.to_owned(),
             number: own.number,
             event: own.record,
@@ -104,7 +105,7 @@ async fn find(conn: &impl ConnectionTrait, event_id: &EventId) -> Result<Option<
             if decode(event)?.event_id == *event_id {
                 let tree = GroupTree::new(&events);
                 let hashes = tree.inclusion_proof(index);
-                return Ok(Some(Found {
+                return Ok(Some(EventLeaf {
                     event: event.to_vec(),
                     group: Some(Group {
                         count: tree.head().size,

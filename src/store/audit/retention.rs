@@ -41,11 +41,10 @@ pub struct Deleted {
     pub stopped_at: Option<(i64, i64)>,
 }
 
-/// Deletes sealed events before `since`. An event in each transaction says up to which leaf, so that none is missing without
-/// a word.
+/// Deletes sealed events before `since`. An event in each transaction says up to which leaf, so that every deletion is recorded.
 ///
 /// An older log that has a fault which two persons have accepted stays whole until the event of the last such resume is before
-/// `since`. Then it goes whole, fault and all: whoever has it verified until then finds what was accepted, and nothing else.
+/// `since`. Then it is deleted as a whole. Until then, a verification reports exactly the accepted fault.
 pub async fn delete_before(
     db: &Database,
     clock: &dyn Clock,
@@ -115,10 +114,13 @@ async fn delete_some(
     first_kept: &EventId,
 ) -> Result<Deleted, StoreError> {
     let tx = db.write().await?;
+    // Locked, before anything else is read: another replica may delete the same leaves, with their rows. Once it has, PostgreSQL
+    // returns those that come after them.
     let leaves = leaf::Entity::find()
         .order_by_asc(leaf::Column::LogId)
         .order_by_asc(leaf::Column::LeafIndex)
         .limit(LEAVES)
+        .lock_exclusive()
         .all(&tx)
         .await?;
     // A log at a time: its leaves are numbered on their own.

@@ -122,18 +122,9 @@ pub async fn seal(
 ) -> Result<Option<Log>, SealError> {
     // An old primary may lack rows that another one has.
     db.check_current().await?;
-    let own = log
-        .position
-        .parse()
-        .map_err(|_| StoreError::Corrupt("audit_logs"))?;
-    let mut found = Found::default();
-    found.events(db.read(), keyring, own).await?;
-    for writer in unsealed_writers(db.read()).await? {
-        found.groups(db.read(), keyring, &writer).await?;
-    }
-    let Found {
+    let Unsealed {
         mut entries, fault, ..
-    } = found;
+    } = Unsealed::read(db.read(), keyring, log).await?;
     if entries.is_empty() {
         return fault.map_or(Ok(None), Err);
     }
@@ -141,27 +132,24 @@ pub async fn seal(
     entries.sort_by(|one, other| one.last_event_id.cmp(&other.last_event_id));
     entries.truncate(MOST_LEAVES);
     let key = log.key(keyring).map_err(StoreError::from)?;
-    let seal = Unsealed {
+    let seal = SealBatch {
         lease,
         log,
         key,
-        own,
         entries,
     };
     seal.commit(db, rollup, now).await
 }
 
 /// Rows that a transaction seals.
-struct Unsealed<'a> {
+struct SealBatch<'a> {
     lease: &'a Lease,
     log: &'a Log,
     key: &'a DataKey,
-    /// The number of the last event with a row of its own that is sealed.
-    own: i64,
     entries: Vec<Entry>,
 }
 
-impl Unsealed<'_> {
+impl SealBatch<'_> {
     async fn commit(
         self,
         db: &Database,
@@ -172,7 +160,6 @@ impl Unsealed<'_> {
             lease,
             log,
             key,
-            own,
             entries,
         } = self;
         let uses = token_uses(&entries)?;
@@ -181,7 +168,10 @@ impl Unsealed<'_> {
         for entry in &entries {
             sealed.insert(entry.source.as_str(), entry.number);
         }
-        let position = sealed.get(OWN).copied().unwrap_or(own).to_string();
+        let position = match sealed.get(OWN) {
+            Some(number) => number.to_string(),
+            None => log.position.clone(),
+        };
         let leaves: Vec<_> = entries.iter().map(|entry| entry.leaf).collect();
         let seal = Seal {
             lease,
@@ -223,6 +213,12 @@ impl Unsealed<'_> {
     }
 }
 
+/// Returns the number of the last event with a row of its own that is sealed.
+fn last_own(log: &Log) -> Result<i64, StoreError> {
+    let number = log.position.parse();
+    number.map_err(|_| StoreError::Corrupt("audit_logs"))
+}
+
 /// Returns the uses of grants that rows record.
 fn token_uses(entries: &[Entry]) -> Result<Vec<TokenUse>, StoreError> {
     let mut uses = Vec::new();
@@ -243,14 +239,24 @@ type CheckedRow = (i64, String, Vec<u8>, Result<(Hash, u64), Altered>);
 
 /// Rows that can be sealed, and the fault that comes after them.
 #[derive(Default)]
-struct Found {
+struct Unsealed {
     entries: Vec<Entry>,
     /// How many events the entries hold.
     events: u64,
     fault: Option<SealError>,
 }
 
-impl Found {
+impl Unsealed {
+    /// Reads the rows of each source that come after the sealed ones, a bounded number.
+    async fn read(conn: &impl Keyed, keyring: &Keyring, log: &Log) -> Result<Self, SealError> {
+        let mut unsealed = Self::default();
+        unsealed.events(conn, keyring, last_own(log)?).await?;
+        for writer in unsealed_writers(conn).await? {
+            unsealed.groups(conn, keyring, &writer).await?;
+        }
+        Ok(unsealed)
+    }
+
     /// Adds the events after a number that have rows of their own.
     async fn events(&mut self, conn: &impl Keyed, keyring: &Keyring, after: i64) -> Result<(), SealError> {
         // Before the rows: they reach it, or one of them is gone.
@@ -358,16 +364,8 @@ impl Found {
 /// # Errors
 /// [`SealError`].
 pub async fn check_unsealed(conn: &impl Keyed, keyring: &Keyring, log: &Log) -> Result<(), SealError> {
-    let own = log
-        .position
-        .parse()
-        .map_err(|_| StoreError::Corrupt("audit_logs"))?;
-    let mut found = Found::default();
-    found.events(conn, keyring, own).await?;
-    for writer in unsealed_writers(conn).await? {
-        found.groups(conn, keyring, &writer).await?;
-    }
-    found.fault.map_or(Ok(()), Err)
+    let unsealed = Unsealed::read(conn, keyring, log).await?;
+    unsealed.fault.map_or(Ok(()), Err)
 }
 
 /// Checks the rows that are not sealed yet, and returns how many events they hold.
@@ -375,24 +373,20 @@ pub async fn check_unsealed(conn: &impl Keyed, keyring: &Keyring, log: &Log) -> 
 /// # Errors
 /// [`SealError`].
 pub(super) async fn unsealed(conn: &impl Keyed, keyring: &Keyring, log: &Log) -> Result<u64, SealError> {
-    let own = log
-        .position
-        .parse()
-        .map_err(|_| StoreError::Corrupt("audit_logs"))?;
-    let (mut events, mut after) = (0, own);
+    let (mut events, mut after) = (0, last_own(log)?);
     loop {
-        let mut found = Found::default();
-        found.events(conn, keyring, after).await?;
-        match found.count(&mut events)? {
+        let mut unsealed = Unsealed::default();
+        unsealed.events(conn, keyring, after).await?;
+        match unsealed.count(&mut events)? {
             Some(last) => after = last,
             None => break,
         }
     }
     for mut writer in unsealed_writers(conn).await? {
         loop {
-            let mut found = Found::default();
-            found.groups(conn, keyring, &writer).await?;
-            match found.count(&mut events)? {
+            let mut unsealed = Unsealed::default();
+            unsealed.groups(conn, keyring, &writer).await?;
+            match unsealed.count(&mut events)? {
                 Some(last) => writer.sealed = last,
                 None => break,
             }

@@ -4,7 +4,7 @@
 use std::{
     future::Future,
     io,
-    sync::{self, Arc, MutexGuard, PoisonError},
+    sync::{self, Arc, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -264,7 +264,12 @@ impl Keyed for Transaction {
 impl Transaction {
     /// Commits what was written. After an error it is unknown whether the transaction was committed.
     pub(in crate::store) async fn commit_written(self) -> Result<(), StoreError> {
-        Ok(self.connection.into_inner().end("COMMIT").await?)
+        let mut connection = self.connection.into_inner();
+        connection.end("COMMIT").await?;
+        if let Some(pool) = connection.session.as_ref().and_then(Object::pool) {
+            pool.manager().commits.fetch_add(1, Relaxed);
+        }
+        Ok(())
     }
 
     /// Records an event, which the commit writes.

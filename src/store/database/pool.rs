@@ -7,7 +7,10 @@
 use std::{
     io,
     str::FromStr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -64,6 +67,8 @@ pub(in crate::store) struct Opener {
     options: Options,
     pub(in crate::store) suspicion: Arc<Suspicion>,
     keys: Keys,
+    /// How many transactions were committed.
+    pub(in crate::store) commits: AtomicU64,
 }
 
 /// The keys of a database's MACs; `None` until its keyring is opened.
@@ -132,6 +137,7 @@ impl Pool {
             options,
             suspicion,
             keys,
+            commits: AtomicU64::default(),
         };
         let pool = managed::Pool::builder(opener)
             .config(config)
@@ -161,6 +167,11 @@ impl Pool {
 
     pub(in crate::store) fn suspicion(&self) -> &Suspicion {
         &self.0.manager().suspicion
+    }
+
+    /// Returns how many transactions were committed.
+    pub(in crate::store) fn commits(&self) -> u64 {
+        self.0.manager().commits.load(Relaxed)
     }
 
     pub(in crate::store) fn shared_keys(&self) -> &Keys {

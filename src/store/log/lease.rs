@@ -69,9 +69,20 @@ impl Lease {
         self.generation
     }
 
-    /// Renews the lease. Returns false if it has passed to another holder. In a transaction the lease can't pass on until
-    /// its end.
-    pub async fn renew(&self, conn: &impl ConnectionTrait) -> Result<bool, StoreError> {
+    /// Renews the lease. Returns false if it has passed to another holder. An error says nothing: every commit is conditional on
+    /// the lease.
+    ///
+    /// Waits in the queue of those who write: on SQLite another connection would poll for the lock of the file.
+    pub async fn renew(&self, db: &Database) -> Result<bool, StoreError> {
+        self.renew_with(db.writer()).await
+    }
+
+    /// Does the same in a transaction. The lease can't pass on until its end.
+    pub(in crate::store) async fn lock(&self, tx: &Transaction) -> Result<bool, StoreError> {
+        self.renew_with(tx).await
+    }
+
+    async fn renew_with(&self, conn: &impl ConnectionTrait) -> Result<bool, StoreError> {
         let renewed = row::Entity::update_many()
             .col_expr(Column::Renewals, Expr::col(Column::Renewals).add(1))
             .filter(Column::Id.eq(ONLY))
@@ -83,12 +94,12 @@ impl Lease {
     }
 
     /// Gives the lease back, so that the next holder does not wait for its end.
-    pub async fn release(self, conn: &impl ConnectionTrait) -> Result<(), StoreError> {
+    pub async fn release(self, db: &Database) -> Result<(), StoreError> {
         row::Entity::update_many()
             .col_expr(Column::Holder, Expr::value(Option::<String>::None))
             .filter(Column::Id.eq(ONLY))
             .filter(Column::Generation.eq(self.generation))
-            .exec(conn)
+            .exec(db.writer())
             .await?;
         Ok(())
     }

@@ -7,7 +7,7 @@
 //! 1. A replica takes the [`Lease`].
 //! 2. It commits a head with [`Seal::commit`]: tiles, size, root and position change in one transaction, under the condition
 //!    that the lease is still its own and the head is the one that it has read.
-//! 3. [`sign_heads`] signs what is committed. Whoever is killed before leaves the same head for the next sealer to sign.
+//! 3. [`sign_heads`] signs what is committed. If the process is killed before this step, the next sealer signs the same head.
 
 use sea_orm::{ActiveValue::Set, ExprTrait, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*};
 use sea_orm_migration::{DbErr, SchemaManager, prelude::Expr, schema::*};
@@ -299,16 +299,16 @@ impl Seal<'_> {
     /// Appends the leaves, and returns the log with its new head. The transaction may do more, such as deleting what is
     /// sealed.
     ///
-    /// `None` without leaves, if the lease has passed to another sealer, or if the head is no longer the one that was read, as
-    /// after a commit whose answer was lost. Then nothing is appended: roll back, and read the log again if the lease can still
-    /// be renewed.
+    /// Returns `None` if there are no leaves, another sealer has the lease, or the head has changed since it was read (as after a
+    /// commit whose answer was lost). Then nothing is appended: roll back, and read the log again if the lease can still be
+    /// renewed.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] if the log's MAC is wrong, or if the stored hashes do not have its root, so that nothing is added
     /// to a log that was edited.
     pub async fn commit(&self, tx: &Transaction) -> Result<Option<Log>, StoreError> {
         // Locks the lease's row: there is no other sealer, and no new log, until the transaction ends.
-        if self.leaves.is_empty() || !self.lease.renew(tx).await? {
+        if self.leaves.is_empty() || !self.lease.lock(tx).await? {
             return Ok(None);
         }
         if current(tx).await?.as_ref() != Some(self.log) {

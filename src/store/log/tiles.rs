@@ -66,14 +66,14 @@ pub(super) async fn create_table(manager: &SchemaManager<'_>) -> Result<(), DbEr
 const LEAVES_AT_ONCE: u64 = 4096;
 
 /// The level of a tile, and its number in the level.
-type Place = (u8, u64);
+type TileCoordinates = (u8, u64);
 
 /// Reads tiles of a log. Those that are missing are left out.
 async fn read(
     conn: &impl ConnectionTrait,
     log_id: i64,
-    places: impl IntoIterator<Item = Place>,
-) -> Result<HashMap<Place, Vec<u8>>, StoreError> {
+    places: impl IntoIterator<Item = TileCoordinates>,
+) -> Result<HashMap<TileCoordinates, Vec<u8>>, StoreError> {
     let mut any = Condition::any();
     for (level, tile) in places {
         // The whole key in each of them, so that both databases look each tile up.
@@ -99,7 +99,7 @@ async fn read(
 #[derive(Default)]
 pub(super) struct Edge {
     levels: Vec<Growing>,
-    full: Vec<(Place, Vec<Hash>)>,
+    full: Vec<(TileCoordinates, Vec<Hash>)>,
 }
 
 /// A tile that grows.
@@ -216,7 +216,7 @@ impl Edge {
 enum Hashes {
     /// Notes which ones it needs, and returns others.
     Noted(RefCell<Vec<u64>>),
-    Read(HashMap<Place, Vec<u8>>),
+    Read(HashMap<TileCoordinates, Vec<u8>>),
 }
 
 impl HashReader for Hashes {

@@ -1,8 +1,8 @@
 //! Changes as many rows of a table as there are, some in each transaction.
 
-use sea_orm::{Condition, QueryOrder, QuerySelect, entity::prelude::*};
+use sea_orm::{Condition, QuerySelect, entity::prelude::*};
 
-use super::{Protected, after, check_each_locked, locked, version::primary_key};
+use super::{Protected, check_each_locked, locked, next_page};
 use crate::{
     keys::KeyError,
     store::{Database, StoreError, Transaction},
@@ -24,13 +24,7 @@ pub async fn change_in_batches<E: Protected>(
     let mut last = None::<E::Model>;
     loop {
         let tx = db.write().await?;
-        let mut page = E::find().filter(which.clone()).limit(CHANGED_AT_ONCE);
-        for column in primary_key::<E>() {
-            page = page.order_by_asc(column);
-        }
-        if let Some(last) = &last {
-            page = page.filter(after::<E>(last));
-        }
+        let page = next_page(E::find().filter(which.clone()), last.as_ref(), CHANGED_AT_ONCE);
         let found = Box::pin(page.lock_exclusive().all(&tx)).await?;
         if found.is_empty() {
             return tx.rollback().await;

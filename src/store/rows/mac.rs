@@ -31,16 +31,21 @@ pub fn current(conn: &impl Keyed) -> Result<DataKey, StoreError> {
 /// Sets the MAC of a row.
 pub fn protect<E: Protected>(key: &DataKey, row: &mut E::Model) -> Result<(), StoreError> {
     let version = key.version().to_be_bytes();
-    let mac = [&[FORM][..], &version, &mac::<E>(key, row)?].concat();
+    let mac = mac::<E>(key, &columns::<E>(row)?);
+    let mac = [&[FORM][..], &version, &mac].concat();
     row.try_set(E::MAC, mac.into())?;
     Ok(())
 }
 
-/// Checks the MAC of a row.
+/// Checks the MAC of a row, of which [`columns`] are given.
 ///
 /// # Errors
 /// [`StoreError::Altered`], [`StoreError::Key`] for a version of the key that this replica does not have.
-pub(super) fn check<E: Protected>(conn: &impl Keyed, row: &E::Model) -> Result<(), StoreError> {
+pub(super) fn check<E: Protected>(
+    conn: &impl Keyed,
+    row: &E::Model,
+    columns: &[u8],
+) -> Result<(), StoreError> {
     let altered = || StoreError::Altered(E::default().table_name());
     let Value::Bytes(Some(stored)) = row.get(E::MAC) else {
         return Err(altered());
@@ -53,9 +58,9 @@ pub(super) fn check<E: Protected>(conn: &impl Keyed, row: &E::Model) -> Result<(
         .try_into()
         .map(i32::from_be_bytes)
         .map_err(|_| altered())?;
-    // Not every replica that lacks a version meets a forgery.
+    // A missing key version need not be a forgery: this replica may not have read the newest key yet.
     let keyring = keyring(conn)?;
-    let expected = mac::<E>(keyring.require(KEYRING_PURPOSE, version)?, row)?;
+    let expected = mac::<E>(keyring.require(KEYRING_PURPOSE, version)?, columns);
     match bool::from(stored.ct_eq(&expected)) {
         true => Ok(()),
         false => Err(altered()),
@@ -68,37 +73,39 @@ pub(super) fn check<E: Protected>(conn: &impl Keyed, row: &E::Model) -> Result<(
 ///
 /// # Errors
 /// [`StoreError::Corrupt`] for a column of a type that no MAC covers.
-pub(super) fn recorded<E: Protected>(row: &E::Model) -> Result<[u8; 16], StoreError> {
+pub(super) fn row_digest<E: Protected>(row: &E::Model, columns: &[u8]) -> Result<[u8; 16], StoreError> {
     let mut content = Vec::with_capacity(512);
     append(&mut content, Some(b"row version"));
     append(&mut content, Some(E::default().table_name().as_bytes()));
     append_value(&mut content, row.get(E::MAC))?;
-    append_columns::<E>(&mut content, row)?;
+    content.extend_from_slice(columns);
     let digest = digest(&SHA256, &content);
-    let recorded = digest.as_ref().first_chunk();
-    recorded.copied().ok_or(StoreError::Corrupt("a digest"))
+    let beginning = digest.as_ref().first_chunk();
+    beginning.copied().ok_or(StoreError::Corrupt("a digest"))
 }
 
 fn keyring(conn: &impl Keyed) -> Result<Arc<Keyring>, StoreError> {
     conn.keys().ok_or(StoreError::Corrupt("no key protects rows"))
 }
 
-fn mac<E: Protected>(key: &DataKey, row: &E::Model) -> Result<[u8; MAC_BYTES], StoreError> {
-    let mut content = Vec::with_capacity(512);
-    append_columns::<E>(&mut content, row)?;
-    Ok(key.hmac(&[b"row", E::default().table_name().as_bytes(), &content]))
+fn mac<E: Protected>(key: &DataKey, columns: &[u8]) -> [u8; MAC_BYTES] {
+    key.hmac(&[b"row", E::default().table_name().as_bytes(), columns])
 }
 
-/// Appends the name and value of each column that the MAC covers.
-fn append_columns<E: Protected>(content: &mut Vec<u8>, row: &E::Model) -> Result<(), StoreError> {
+/// Returns the name and value of each column that the MAC covers.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] for a column of a type that no MAC covers.
+pub(super) fn columns<E: Protected>(row: &E::Model) -> Result<Vec<u8>, StoreError> {
+    let mut content = Vec::with_capacity(512);
     let is = |column: &E::Column, other: &E::Column| column.as_str() == other.as_str();
     let is_covered =
         |column: &E::Column| !is(column, &E::MAC) && !E::UNPROTECTED.iter().any(|other| is(column, other));
     for column in E::Column::iter().filter(is_covered) {
-        append(content, Some(column.as_str().as_bytes()));
-        append_value(content, row.get(column))?;
+        append(&mut content, Some(column.as_str().as_bytes()));
+        append_value(&mut content, row.get(column))?;
     }
-    Ok(())
+    Ok(content)
 }
 
 fn append_value(content: &mut Vec<u8>, value: Value) -> Result<(), StoreError> {

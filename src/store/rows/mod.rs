@@ -15,7 +15,7 @@ use sea_orm::{
 };
 
 use self::{
-    mac::check,
+    mac::{check, columns, row_digest},
     version::{compare, primary_key, with_versions},
 };
 use super::{Keyed, Pool, StoreError, Transaction, audit::RowVersion};
@@ -44,7 +44,7 @@ pub trait Protected: EntityTrait<Model: IntoActiveModel<Self::ActiveModel>> {
 fn version<E: Protected>(row: &E::Model) -> Result<RowVersion, StoreError> {
     Ok(RowVersion {
         row: version::name::<E>(row)?,
-        digest: mac::recorded::<E>(row)?,
+        digest: row_digest::<E>(row, &columns::<E>(row)?)?,
         before: None,
     })
 }
@@ -92,13 +92,7 @@ async fn stored_rows<E: Protected>(
 ) -> Result<(), StoreError> {
     let mut last = None::<E::Model>;
     loop {
-        let mut page = E::find().limit(PAGE);
-        for column in primary_key::<E>() {
-            page = page.order_by_asc(column);
-        }
-        if let Some(last) = &last {
-            page = page.filter(after::<E>(last));
-        }
+        let page = next_page(E::find(), last.as_ref(), PAGE);
         let rows = with_versions(page, conn.backend()).all(conn).await?;
         for (row, newest) in &rows {
             each(StoredRow {
@@ -122,14 +116,25 @@ fn is_authentic<E: Protected>(
     row: &E::Model,
     newest: Option<&version::Model>,
 ) -> Result<bool, StoreError> {
-    let row = check::<E>(conn, row);
-    let newest = newest.map_or(Ok(()), |newest| check::<version::Entity>(conn, newest));
+    let row = check::<E>(conn, row, &columns::<E>(row)?);
+    let newest = newest.map_or(Ok(()), |newest| version::check(conn, newest));
     match row.and(newest) {
         Ok(()) => Ok(true),
         // A version of the key that nobody has is a forgery, too.
         Err(StoreError::Altered(_) | StoreError::Key(_)) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Limits a query to the next rows after one, in the order of the primary key.
+fn next_page<E: Protected>(mut query: Select<E>, last: Option<&E::Model>, size: u64) -> Select<E> {
+    for column in primary_key::<E>() {
+        query = query.order_by_asc(column);
+    }
+    if let Some(last) = last {
+        query = query.filter(after::<E>(last));
+    }
+    query.limit(size)
 }
 
 /// The condition for rows after one, in the order of the primary key.
@@ -212,7 +217,7 @@ impl<E: Protected> Locked<E> {
             return Err(StoreError::Busy);
         }
         let before = std::mem::replace(&mut self.stored, Authentic(self.row.clone()));
-        record::<E>(tx, Some(&before), &self.row)
+        note_version::<E>(tx, Some(&before), &self.row)
     }
 
     /// Returns the row as it was read or saved last.
@@ -323,8 +328,9 @@ fn authentic<E: Protected>(
     row: E::Model,
     version: Option<&version::Model>,
 ) -> Result<Authentic<E>, StoreError> {
-    check::<E>(conn, &row)?;
-    compare::<E>(conn, &row, version)?;
+    let columns = columns::<E>(&row)?;
+    check::<E>(conn, &row, &columns)?;
+    compare::<E>(conn, &row, &columns, version)?;
     Ok(Authentic(row))
 }
 
@@ -406,13 +412,13 @@ pub async fn insert<E: Protected>(tx: &Transaction, mut row: E::Model) -> Result
     protect::<E>(&current(tx)?, &mut row)?;
     let new = row.clone().into_active_model().reset_all();
     Box::pin(E::insert(new).exec_without_returning(tx)).await?;
-    record::<E>(tx, None, &row)?;
+    note_version::<E>(tx, None, &row)?;
     Ok(Authentic(row))
 }
 
 /// Lets the transaction's last event name a row that was written, and the one that was there before. Hand-written statements
 /// call it.
-pub fn record<E: Protected>(
+pub fn note_version<E: Protected>(
     tx: &Transaction,
     before: Option<&E::Model>,
     row: &E::Model,
@@ -421,7 +427,8 @@ pub fn record<E: Protected>(
         return Ok(());
     }
     let mut version = version::<E>(row)?;
-    version.before = before.map(mac::recorded::<E>).transpose()?;
+    let before = before.map(|row| row_digest::<E>(row, &columns::<E>(row)?));
+    version.before = before.transpose()?;
     tx.wrote(version);
     Ok(())
 }

@@ -13,7 +13,7 @@ use sea_orm::{
 
 use super::{
     Protected,
-    mac::{check, current, protect, recorded},
+    mac::{self, columns, current, protect, row_digest},
 };
 use crate::{
     keys::DataKey,
@@ -106,6 +106,11 @@ pub(super) fn with_versions<E: Protected>(mut select: Select<E>, backend: DbBack
     select.select_also(Entity)
 }
 
+/// Checks the MAC of a version.
+pub(super) fn check(conn: &impl Keyed, version: &Model) -> Result<(), StoreError> {
+    mac::check::<Entity>(conn, version, &columns::<Entity>(version)?)
+}
+
 /// Checks that a row with a right MAC is the newest version of itself.
 ///
 /// # Errors
@@ -113,6 +118,7 @@ pub(super) fn with_versions<E: Protected>(mut select: Select<E>, backend: DbBack
 pub(super) fn compare<E: Protected>(
     conn: &impl Keyed,
     row: &E::Model,
+    columns: &[u8],
     version: Option<&Model>,
 ) -> Result<(), StoreError> {
     if !E::RECORDED {
@@ -120,11 +126,11 @@ pub(super) fn compare<E: Protected>(
     }
     let altered = StoreError::Altered(E::default().table_name());
     let is_newest = match conn.written(&name::<E>(row)?) {
-        Some(digest) => digest == recorded::<E>(row)?,
+        Some(digest) => digest == row_digest::<E>(row, columns)?,
         None => {
             let version = version.ok_or(altered.clone())?;
-            check::<Entity>(conn, version)?;
-            version.row_digest == recorded::<E>(row)?
+            check(conn, version)?;
+            version.row_digest == row_digest::<E>(row, columns)?
         }
     };
     match is_newest {

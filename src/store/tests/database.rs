@@ -170,6 +170,22 @@ async fn the_first_heartbeat_after_a_failure_gives_readers_new_connections() {
 }
 
 #[tokio::test]
+async fn a_queue_of_writers_does_not_make_sqlite_unready_while_it_moves() {
+    let place = sqlite();
+    let db = place.connect().await;
+    db.migrate::<Migrator>().await.unwrap();
+    let limit = Duration::from_millis(200);
+    let first = db.write().await.unwrap();
+    let stuck = db.check_writable(limit).await.unwrap_err();
+    assert!(stuck.is_temporary(), "{stuck}");
+    // The second writer comes before the check, and stays until its end.
+    let (_second, checked, first) =
+        tokio::join!(db.write(), db.check_writable(limit), first.commit_written());
+    first.unwrap();
+    checked.unwrap();
+}
+
+#[tokio::test]
 async fn a_log_that_is_removed_while_it_is_open_is_noticed_and_saved() {
     let place = sqlite();
     let db = place.connect().await;

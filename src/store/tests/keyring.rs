@@ -230,13 +230,23 @@ async fn rotating_the_master_key_keeps_the_data_keys() {
 struct Removed {
     key: FileMasterKey,
     left: AtomicUsize,
+    /// How many operations have failed.
+    failed: Arc<AtomicUsize>,
+    /// Whether it keeps silent then.
+    hangs: bool,
 }
 
 impl Removed {
-    fn operate(&self) -> Result<(), KeyError> {
+    async fn operate(&self) -> Result<(), KeyError> {
         let left = self.left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
-        left.map(drop)
-            .map_err(|_| KeyError::Token("CKR_DEVICE_REMOVED".to_owned()))
+        if left.is_ok() {
+            return Ok(());
+        }
+        self.failed.fetch_add(1, SeqCst);
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
+        Err(KeyError::Token("CKR_DEVICE_REMOVED".to_owned()))
     }
 }
 
@@ -247,12 +257,12 @@ impl MasterKey for Removed {
     }
 
     async fn wrap(&self, random: &dyn Random, plaintext: &[u8], context: &[u8]) -> Result<Vec<u8>, KeyError> {
-        self.operate()?;
+        self.operate().await?;
         self.key.wrap(random, plaintext, context).await
     }
 
     async fn unwrap(&self, sealed: &[u8], context: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-        self.operate()?;
+        self.operate().await?;
         self.key.unwrap(sealed, context).await
     }
 }
@@ -270,6 +280,8 @@ async fn a_master_key_that_goes_in_the_middle_of_a_rotation_changes_nothing() {
         let removed = MasterKeys::from(Removed {
             key: FileMasterKey::load(&old_path).unwrap(),
             left: AtomicUsize::new(1),
+            failed: Arc::default(),
+            hangs: false,
         });
         let error = rewrap(&db, &removed, &new, &*clock, &*random).await.unwrap_err();
         assert!(
@@ -364,6 +376,62 @@ async fn a_keyring_that_was_not_read_for_long_is_read_before_it_is_used() {
         tokio::time::advance(shared::MAX_AGE + Duration::from_millis(1)).await;
         tokio::time::resume();
         assert_eq!(versions().await, [2, 1], "{place:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_does_not_answer_keeps_no_known_version_from_its_use() {
+    let (dir, _) = file_key(1);
+    let path = dir.path().join("master.key");
+    let key = || FileMasterKey::load(&path).unwrap();
+    for (place, db) in migrated().await {
+        let clock = test_clock();
+        open(&db, &key().into()).await.unwrap();
+        let failed = Arc::<AtomicUsize>::default();
+        let removed = |hangs| Removed {
+            key: key(),
+            left: AtomicUsize::new(PURPOSES.len()),
+            failed: Arc::clone(&failed),
+            hangs,
+        };
+        let fails = shared(&db, removed(false).into(), &clock).await;
+        let hangs = shared(&db, removed(true).into(), &clock).await;
+        for purpose in PURPOSES {
+            let added = add_version(&db, &key().into(), purpose, &*clock, &SystemRandom).await;
+            assert_eq!(added.unwrap(), 2, "{place:?}");
+        }
+        // It is asked again for the first version alone.
+        fails.refresh().await.unwrap();
+        assert_eq!(failed.load(SeqCst), 2, "{place:?}");
+        let refreshing = tokio::spawn({
+            let hangs = hangs.clone();
+            async move { hangs.refresh().await }
+        });
+        while failed.load(SeqCst) < 3 {
+            tokio::task::yield_now().await;
+        }
+        for keyring in [&fails, &hangs] {
+            tokio::time::pause();
+            tokio::time::advance(shared::MAX_AGE + Duration::from_millis(1)).await;
+            tokio::time::resume();
+            assert_eq!(
+                keyring.complete().await.unwrap().versions("names").count(),
+                1,
+                "{place:?}"
+            );
+        }
+        clock.advance(DISTRIBUTION);
+        for keyring in [&fails, &hangs] {
+            tokio::time::pause();
+            tokio::time::advance(shared::MAX_AGE + Duration::from_millis(1)).await;
+            tokio::time::resume();
+            let known = keyring.get().await.unwrap();
+            assert_eq!(known.current("names").unwrap().version(), 1, "{place:?}");
+            // What may miss a value of another replica must wait.
+            let incomplete = keyring.complete().await.unwrap_err();
+            assert!(incomplete.is_temporary(), "{place:?}: {incomplete}");
+        }
+        refreshing.abort();
     }
 }
 

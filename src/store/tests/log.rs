@@ -190,7 +190,7 @@ async fn a_log_begins_empty_and_goes_on_where_another_replica_left_it() {
             "{place:?}: no leaves, no head"
         );
         seal(&db, &lease, &log, 3).await.unwrap().unwrap();
-        lease.release(db.writer()).await.unwrap();
+        lease.release(&db).await.unwrap();
         let lease = acquired(&db).await;
         let log = current(db.read()).await.unwrap().unwrap();
         let log = seal(&db, &lease, &log, 3).await.unwrap().unwrap();
@@ -209,18 +209,18 @@ async fn a_lease_passes_on_when_it_was_not_renewed_for_its_time() {
         assert_eq!(first.generation(), 1, "{place:?}");
         assert!(other.acquire(&db, at(0)).await.unwrap().is_none(), "{place:?}");
         assert!(other.acquire(&db, at(14)).await.unwrap().is_none(), "{place:?}");
-        assert!(first.renew(db.writer()).await.unwrap());
+        assert!(first.renew(&db).await.unwrap());
         // The renewal counts from when it is seen.
         assert!(other.acquire(&db, at(15)).await.unwrap().is_none(), "{place:?}");
         assert!(other.acquire(&db, at(29)).await.unwrap().is_none(), "{place:?}");
         let second = other.acquire(&db, at(30)).await.unwrap().unwrap();
         assert_eq!(second.generation(), 2, "{place:?}");
-        assert!(!first.renew(db.writer()).await.unwrap(), "{place:?}");
-        assert!(second.renew(db.writer()).await.unwrap(), "{place:?}");
+        assert!(!first.renew(&db).await.unwrap(), "{place:?}");
+        assert!(second.renew(&db).await.unwrap(), "{place:?}");
         // What is no longer its own can't be given back.
-        first.release(db.writer()).await.unwrap();
+        first.release(&db).await.unwrap();
         assert!(one.acquire(&db, at(31)).await.unwrap().is_none(), "{place:?}");
-        second.release(db.writer()).await.unwrap();
+        second.release(&db).await.unwrap();
         let third = one.acquire(&db, at(32)).await.unwrap().unwrap();
         assert_eq!(third.generation(), 3, "{place:?}");
     }

@@ -198,7 +198,7 @@ async fn a_transaction_reads_what_it_has_written() {
         assert_eq!(version.row_name, "holders/acme/ab00", "{db:?}");
         assert_eq!(
             version.row_digest,
-            recorded::<holder::Entity>(&read).unwrap(),
+            row_digest::<holder::Entity>(&read, &columns::<holder::Entity>(&read).unwrap()).unwrap(),
             "{db:?}"
         );
     }

@@ -73,7 +73,6 @@ fn problem(error: Error) -> Problem {
         | Error::RegistryRejectsCredential
         | Error::TooManyRevocations
         | Error::NotYetSealed => Problem::unavailable(),
-        Error::Key(error) => Problem::internal(&error),
         Error::Internal(error) => Problem::internal(&*error),
         Error::RegistryAnswer(_) | Error::Conflict | Error::Signing => Problem::internal(&error),
     }

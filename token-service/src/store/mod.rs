@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use accord::{
     clock::{Clock, SharedClock, UnixMillis},
+    keys::KeyError,
     position::Position,
     random::{Random, SharedRandom},
     store::{
@@ -201,7 +202,8 @@ impl Store {
 
     /// Begins a transaction that creates something, or finds what an earlier call with this id created.
     async fn begin_creation(&self, creation: &Creation) -> Result<(Transaction, CreationOutcome)> {
-        let keyring = self.keyring.get().await?;
+        // Without a version in use, an earlier call with the same request id would not be found.
+        let keyring = self.keyring.complete().await?;
         let tx = self.db.write().await?;
         let outcome = idempotency::begin(&tx, &keyring, &*self.clock, &*self.random, creation).await?;
         Ok((tx, outcome))
@@ -240,10 +242,16 @@ impl From<DbErr> for Error {
     }
 }
 
+impl From<KeyError> for Error {
+    fn from(error: KeyError) -> Self {
+        StoreError::from(error).into()
+    }
+}
+
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
-            error if error.is_temporary() => Self::Unavailable,
+            error if error.may_pass() => Self::Unavailable,
             StoreError::Conflict => Self::Conflict,
             StoreError::RequestIdReused => Self::RequestIdReused,
             error => Self::Internal(error.into()),

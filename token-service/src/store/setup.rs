@@ -239,7 +239,7 @@ impl Store {
         by: &AdminSession,
         setup: &Setup,
     ) -> Result<(Grant, OpaqueToken)> {
-        let keyring = self.keyring.get().await?;
+        let keyring = self.keyring.complete().await?;
         let tx = self.db.write().await?;
         let (clock, random) = (&*self.clock, &*self.random);
         match idempotency::begin_with_any_content(&tx, &keyring, clock, random, denial).await? {

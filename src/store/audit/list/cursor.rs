@@ -18,7 +18,7 @@ pub enum Cursor {
     /// Among the events that were not sealed when the first page was read.
     Head(Head),
     /// Among those that were.
-    Sealed(Place),
+    Sealed(SealedPosition),
 }
 
 /// The boundary between both, and how far the newer events are listed. An event that is committed or sealed meanwhile stays
@@ -35,9 +35,9 @@ pub struct Head {
     pub(super) before: Option<EventId>,
 }
 
-/// A place among the sealed events.
+/// A position among the sealed events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct SealedPosition {
     /// The position of the last event that is listed.
     pub(super) before: LogPosition,
     /// The last event with a row of its own that is not listed.
@@ -78,8 +78,8 @@ impl Head {
     }
 
     /// Returns where the sealed events begin.
-    pub(super) fn boundary(&self) -> Place {
-        Place {
+    pub(super) fn boundary(&self) -> SealedPosition {
+        SealedPosition {
             before: LogPosition {
                 log_id: self.log_id,
                 leaf_index: self.size,
@@ -97,7 +97,7 @@ impl fmt::Display for Cursor {
                 let before = head.before.as_ref().map_or("", EventId::as_str);
                 write!(f, "head/{}/{}/{}/{before}", head.log_id, head.size, head.own)
             }
-            Self::Sealed(place) => write!(f, "sealed/{}/{}", place.own, place.before),
+            Self::Sealed(position) => write!(f, "sealed/{}/{}", position.own, position.before),
         }
     }
 }
@@ -123,7 +123,7 @@ impl FromStr for Cursor {
             }
             "sealed" => {
                 let (own, before) = rest.split_once('/').ok_or(RULE)?;
-                Self::Sealed(Place {
+                Self::Sealed(SealedPosition {
                     own: number(own)?,
                     before: before.parse().map_err(|_| RULE)?,
                 })

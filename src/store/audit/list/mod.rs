@@ -165,7 +165,7 @@ pub async fn list(
         None => Cursor::Head(Head::now(conn).await?),
     };
     let (mut listed, mut next) = (Vec::new(), None);
-    let place = match &cursor {
+    let start = match &cursor {
         Cursor::Head(head) => {
             let (events, stopped_at) = head::events(conn, filter, head, page.fetch()).await?;
             listed.extend(events.into_iter().map(|event| {
@@ -175,15 +175,15 @@ pub async fn list(
             next = stopped_at.map(|stopped_at| head.after(&stopped_at));
             head.boundary()
         }
-        Cursor::Sealed(place) => *place,
+        Cursor::Sealed(position) => *position,
     };
     let rest = page.fetch().saturating_sub(listed.len() as u64);
     if next.is_none() && rest > 0 {
-        let (events, stopped_at) = sealed::events(conn, filter, place, rest).await?;
+        let (events, stopped_at) = sealed::events(conn, filter, start, rest).await?;
         listed.extend(
             events
                 .into_iter()
-                .map(|(event, place)| (event, Cursor::Sealed(place))),
+                .map(|(event, position)| (event, Cursor::Sealed(position))),
         );
         next = stopped_at.map(Cursor::Sealed);
     }

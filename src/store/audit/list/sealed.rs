@@ -3,7 +3,8 @@
 use sea_orm::{ConnectionTrait, ExprTrait, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*};
 
 use super::{
-    Filter, GROUPS_AT_ONCE, LATENESS_MILLIS, MAX_GROUPS, Range, cursor::Place, group_leaves, sealed_group,
+    Filter, GROUPS_AT_ONCE, LATENESS_MILLIS, MAX_GROUPS, Range, cursor::SealedPosition, group_leaves,
+    sealed_group,
 };
 use crate::store::{
     StoreError,
@@ -18,16 +19,16 @@ use crate::store::{
 };
 
 /// An event, its position, and its number if it has a row of its own.
-type Found = (LogPosition, Option<i64>, EventRow);
+type Located = (LogPosition, Option<i64>, EventRow);
 
-/// Returns the events before a place that match, up to `limit`, each with its own place. Returns with them the place down to
-/// which the search got, unless it got to the end.
+/// Returns the events before a position that match, up to `limit`, each with its own position. Returns with them the position down
+/// to which the search got, unless it got to the end.
 pub(super) async fn events(
     conn: &impl ConnectionTrait,
     filter: &Filter,
-    start: Place,
+    start: SealedPosition,
     limit: u64,
-) -> Result<(Vec<(EventRow, Place)>, Option<Place>), StoreError> {
+) -> Result<(Vec<(EventRow, SealedPosition)>, Option<SealedPosition>), StoreError> {
     let range = filter.range(None);
     let mut found = own_rows(conn, filter, &range, start, limit).await?;
     let mut stopped_at = None;
@@ -44,14 +45,14 @@ pub(super) async fn events(
     found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let mut last = start;
     let events = found.into_iter().map(|(position, number, event)| {
-        last = Place {
+        last = SealedPosition {
             before: position,
             own: number.map_or(last.own, |number| number - 1),
         };
         (event, last)
     });
     let events = events.collect();
-    let stopped_at = stopped_at.map(|before| Place {
+    let stopped_at = stopped_at.map(|before| SealedPosition {
         before,
         own: last.own,
     });
@@ -63,9 +64,9 @@ async fn own_rows(
     conn: &impl ConnectionTrait,
     filter: &Filter,
     range: &Range,
-    start: Place,
+    start: SealedPosition,
     limit: u64,
-) -> Result<Vec<Found>, StoreError> {
+) -> Result<Vec<Located>, StoreError> {
     let rows = filter
         .own_rows(range)
         .filter(row::Column::Number.lte(start.own))
@@ -105,9 +106,9 @@ async fn issued_tokens(
     range: &Range,
     start: LogPosition,
     limit: u64,
-) -> Result<(Vec<Found>, Option<LogPosition>), StoreError> {
+) -> Result<(Vec<Located>, Option<LogPosition>), StoreError> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let mut found: Vec<Found> = Vec::new();
+    let mut found: Vec<Located> = Vec::new();
     let (first, mut last) = match limits(conn, range, start).await? {
         Some(limits) => limits,
         None => return Ok((found, None)),

@@ -228,7 +228,7 @@ pub async fn confirm_resume(
     let lease = log::take_lease(db, "resume").await?;
     let confirmed = resuming.confirm_alone(&lease, by, resume_id).await;
     if confirmed.is_err() {
-        lease.release(db.read()).await?;
+        lease.release(db).await?;
     }
     confirmed
 }
@@ -243,9 +243,10 @@ impl Resuming<'_> {
         let kept = async {
             loop {
                 sleep(RENEW_EVERY).await;
-                match lease.renew(self.db.read()).await {
+                match lease.renew(self.db).await {
                     Ok(true) => {}
                     Ok(false) => return StoreError::Busy,
+                    Err(error) if error.is_temporary() => {}
                     Err(error) => return error,
                 }
             }
@@ -256,7 +257,7 @@ impl Resuming<'_> {
         };
         let tx = self.db.write().await?;
         // No sealer extends the log until the transaction ends.
-        if !lease.renew(&tx).await? {
+        if !lease.lock(&tx).await? {
             return Err(StoreError::Busy.into());
         }
         let row = self.pending(&tx, by, resume_id).await?;

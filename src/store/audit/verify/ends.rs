@@ -34,7 +34,7 @@ fn wrong(what: String) -> (Fault, String) {
 impl<C: Keyed> Verification<'_, C> {
     /// Returns the rows that resumes have stepped over, as far as the logs that were read say.
     fn stepped(&self) -> impl Iterator<Item = &Stepped> {
-        self.told.accepted.iter().flat_map(|accepted| &accepted.rows)
+        self.facts.accepted.iter().flat_map(|accepted| &accepted.rows)
     }
 
     /// Looks for the event of a retention that is not sealed yet, with the MAC of a holder of the keys.
@@ -51,7 +51,7 @@ impl<C: Keyed> Verification<'_, C> {
             .order_by_asc(row::Column::Number);
         for row in waiting.all(self.conn).await? {
             if check::check_event(keyring, &row).is_ok() {
-                self.told.event(row.number, &row.record);
+                self.facts.add_event(row.number, &row.record);
             }
         }
         Ok(())
@@ -185,7 +185,7 @@ impl<C: Keyed> Verification<'_, C> {
         let from = older.map_or(i64::MIN, |older| older.saturating_add(1));
         let named = (self.first.get(OWN), self.last.get(OWN));
         let ranges = match named {
-            (Some(first), Some(last)) if !self.told.has_wrong_places => {
+            (Some(first), Some(last)) if !self.facts.has_wrong_places => {
                 vec![
                     (from, first.saturating_sub(1)),
                     (last.saturating_add(1), position),
@@ -196,7 +196,7 @@ impl<C: Keyed> Verification<'_, C> {
         let mut found = Vec::new();
         for range in ranges {
             for stray in unnamed(self.conn, OWN, range, self.stepped()).await? {
-                self.told.untrusted.add(stray.number, stray.number);
+                self.facts.untrusted.add(stray.number, stray.number);
                 let fault = Fault {
                     event_id: stray.event_id,
                     what: "it was never sealed where it stands".to_owned(),

@@ -1,4 +1,4 @@
-//! What a verification finds wrong. It goes on after a fault: the first one is told, and a digest pins them all, so that what
+//! What a verification finds wrong. It goes on after a fault: it reports the first one, and a digest pins them all, so that what
 //! two persons have accepted hides nothing that changes later.
 
 use super::{super::extent::Extent, Fault};

@@ -141,14 +141,14 @@ pub async fn verify_all(
     let mut newest = all.logs.iter().rev();
     let newest = newest.find(|log| keyring.is_none_or(|keyring| log.key(keyring).is_ok()));
     let open = newest.map(|log| log.log_id);
-    let (mut told, mut found) = (Told::default(), Vec::new());
+    let (mut facts, mut found) = (RecordedFacts::default(), Vec::new());
     for (log, key) in logs.iter().rev() {
         let is_of = |checkpoint: &&Checkpoint| checkpoint.origin == log.origin;
         let kept: Vec<_> = kept.iter().filter(is_of).cloned().collect();
         let is_open = open.is_none_or(|open| open == log.log_id);
         let mut attempts = 0;
         found.push(loop {
-            let mut verification = Verification::new(conn, log.clone(), is_open, &mut told);
+            let mut verification = Verification::new(conn, log.clone(), is_open, &mut facts);
             verification.run(key, &kept, keyring, &mut progress).await?;
             attempts += 1;
             if attempts == ATTEMPTS || !verification.was_overtaken().await? {
@@ -162,7 +162,7 @@ pub async fn verify_all(
         .is_some_and(|(log, _)| open.is_none_or(|open| open == log.log_id));
     let mut rest = Findings::none();
     if has_open {
-        strays::find(conn, &told, &mut rest).await?;
+        strays::find(conn, &facts, &mut rest).await?;
     }
     let others = all.logs.iter();
     let others = others.filter(|log| logs.iter().all(|(given, _)| given.log_id != log.log_id));
@@ -181,13 +181,13 @@ pub async fn verify_all(
     if let Some(counted) = counted {
         gone(&all, counted.newest, &mut rest);
     }
-    told.untrusted.sort();
+    facts.untrusted.sort();
     if keyring.is_none() {
-        told.untrusted.leave_out_after(told.sealed_through);
+        facts.untrusted.leave_out_after(facts.sealed_through);
     }
     Ok(Verified {
         unverified,
-        ..summary(found, &rest, told)
+        ..summary(found, &rest, facts)
     })
 }
 
@@ -210,11 +210,11 @@ fn gone(all: &Logs, counted: i64, findings: &mut Findings) {
 }
 
 /// Says of each log whether what is wrong was accepted.
-fn summary(found: Vec<Found>, rest: &Findings, told: Told) -> Verified {
+fn summary(found: Vec<LogOutcome>, rest: &Findings, facts: RecordedFacts) -> Verified {
     let (mut logs, mut unaccepted) = (Vec::new(), Vec::new());
     for log in found.into_iter().rev() {
         let origin = log.origin.as_str();
-        let is_accepted = told.accepts(origin, &log.extent);
+        let is_accepted = facts.accepts(origin, &log.extent);
         if let Some(fault) = log.sealed.as_ref().filter(|_| !is_accepted) {
             unaccepted.push(Unaccepted {
                 log: origin.to_owned(),
@@ -225,7 +225,7 @@ fn summary(found: Vec<Found>, rest: &Findings, told: Told) -> Verified {
         }
         let mut report = log.report;
         let is_accepted = is_accepted && log.sealed.is_some() && log.outside.is_none();
-        // What was accepted is told only if nothing else is wrong.
+        // Accepted faults are reported only if there is no other fault.
         report.fault = match is_accepted {
             true => log.sealed,
             false => unaccepted
@@ -241,7 +241,7 @@ fn summary(found: Vec<Found>, rest: &Findings, told: Told) -> Verified {
         });
     }
     let (pin, mut beside) = (rest.pin(), None);
-    if let Some(fault) = rest.first().filter(|_| !told.accepts("", &pin)) {
+    if let Some(fault) = rest.first().filter(|_| !facts.accepts("", &pin)) {
         unaccepted.push(Unaccepted {
             log: String::new(),
             fault: fault.to_string(),
@@ -254,7 +254,7 @@ fn summary(found: Vec<Found>, rest: &Findings, told: Told) -> Verified {
         logs,
         beside,
         unverified: Vec::new(),
-        untrusted: told.untrusted,
+        untrusted: facts.untrusted,
         unaccepted,
     }
 }
@@ -286,7 +286,7 @@ pub async fn verify(
 }
 
 /// What was found in a log.
-struct Found {
+struct LogOutcome {
     origin: Origin,
     report: Report,
     /// What is wrong with what is sealed, the first of it. Two persons may accept it.
@@ -299,7 +299,7 @@ struct Found {
 
 /// What events say about the record itself.
 #[derive(Default)]
-struct Told {
+struct RecordedFacts {
     /// The first leaf of each log that retention has kept.
     retained_from: HashMap<i64, u64>,
     /// The oldest log that retention has begun with: all before it are removed.
@@ -313,9 +313,9 @@ struct Told {
     has_wrong_places: bool,
 }
 
-impl Told {
+impl RecordedFacts {
     /// Takes what an event says, if it is about the record.
-    fn event(&mut self, number: i64, encoded: &[u8]) {
+    fn add_event(&mut self, number: i64, encoded: &[u8]) {
         if let Some((log_id, through)) = decode_deleted(encoded) {
             let first = self.retained_from.entry(log_id).or_default();
             *first = (*first).max(through.saturating_add(1));

@@ -10,7 +10,7 @@ use super::{
         extent::Extent,
         seal::{OWN, SealError, leaf, unsealed},
     },
-    Fault, Findings, Found, Report, Told,
+    Fault, Findings, LogOutcome, RecordedFacts, Report,
     page::{LEAVES, Leaf, Page},
     whole,
 };
@@ -43,13 +43,13 @@ pub(super) struct Verification<'a, C> {
     pub(super) last: HashMap<String, i64>,
     recomputed: Option<Recomputed>,
     /// By the events of this log and later ones.
-    pub(super) told: &'a mut Told,
+    pub(super) facts: &'a mut RecordedFacts,
     /// By the events of this log, until its head is known to be right.
     events: Vec<(i64, Vec<u8>)>,
 }
 
 impl<'a, C: Keyed> Verification<'a, C> {
-    pub(super) fn new(conn: &'a C, log: Log, is_open: bool, told: &'a mut Told) -> Self {
+    pub(super) fn new(conn: &'a C, log: Log, is_open: bool, facts: &'a mut RecordedFacts) -> Self {
         Self {
             conn,
             log,
@@ -65,7 +65,7 @@ impl<'a, C: Keyed> Verification<'a, C> {
             first: HashMap::new(),
             last: HashMap::new(),
             recomputed: None,
-            told,
+            facts,
             events: Vec::new(),
         }
     }
@@ -87,7 +87,7 @@ impl<'a, C: Keyed> Verification<'a, C> {
         )
     }
 
-    pub(super) fn finish(self) -> Found {
+    pub(super) fn finish(self) -> LogOutcome {
         let pin = self.findings.pin();
         let mut extent = Extent::new();
         extent.add(pin.as_bytes());
@@ -95,7 +95,7 @@ impl<'a, C: Keyed> Verification<'a, C> {
         if let Some(recomputed) = &self.recomputed {
             extent.add(&recomputed.head().root.0);
         }
-        Found {
+        LogOutcome {
             origin: self.log.origin,
             report: self.report,
             sealed: self.findings.first().cloned().or(self.unauthentic),
@@ -140,7 +140,7 @@ impl<'a, C: Keyed> Verification<'a, C> {
                 .err()
                 .map(|error| whole(format!("it can't be read: {error}")));
         }
-        if self.log.log_id < self.told.begun_with {
+        if self.log.log_id < self.facts.begun_with {
             return self.removed(kept).await;
         }
         if self.log.head == TreeHead::EMPTY {
@@ -160,7 +160,7 @@ impl<'a, C: Keyed> Verification<'a, C> {
         let first = self.first_leaf().await?.min(head.size);
         self.report.removed_leaves = first;
         if first > 0 {
-            self.told.begun_with = self.told.begun_with.max(self.log.log_id);
+            self.facts.begun_with = self.facts.begun_with.max(self.log.log_id);
         }
         let begun = Recomputed::after(self.conn, self.log.log_id, first).await;
         self.recomputed = self.or_fault(begun)?;
@@ -174,7 +174,7 @@ impl<'a, C: Keyed> Verification<'a, C> {
             self.outside(format!("the log is shorter than the checkpoint of {size} leaves"));
         }
         self.check_head(head);
-        let retained_from = self.told.retained_from.get(&self.log.log_id);
+        let retained_from = self.facts.retained_from.get(&self.log.log_id);
         if first > 0 && retained_from != Some(&first) {
             let what = format!("the first {first} leaves are missing, and no event says why");
             self.findings.add_whole(what);
@@ -222,14 +222,14 @@ impl<'a, C: Keyed> Verification<'a, C> {
             self.findings
                 .add_whole("the signed head is not that of the events");
             if let (Some(first), Some(last)) = (self.first.get(OWN), self.last.get(OWN)) {
-                self.told.untrusted.add(*first, *last);
+                self.facts.untrusted.add(*first, *last);
             }
         } else {
             for (number, encoded) in &events {
-                self.told.event(*number, encoded);
+                self.facts.add_event(*number, encoded);
             }
             let last = self.last.get(OWN).copied().unwrap_or(0);
-            self.told.sealed_through = self.told.sealed_through.max(last);
+            self.facts.sealed_through = self.facts.sealed_through.max(last);
         }
     }
 
@@ -293,8 +293,8 @@ impl<'a, C: Keyed> Verification<'a, C> {
             .one(self.conn)
             .await?;
         let first = first.map(|leaf| leaf.leaf_index.unsigned_abs());
-        let told = self.told.retained_from.get(&self.log.log_id).copied();
-        Ok(first.unwrap_or(0).max(told.unwrap_or(0)))
+        let retained_from = self.facts.retained_from.get(&self.log.log_id).copied();
+        Ok(first.unwrap_or(0).max(retained_from.unwrap_or(0)))
     }
 
     /// Checks the leaves from one to another, and the checkpoints that were kept of them, the next of which is the last. Reads
@@ -341,7 +341,7 @@ impl<'a, C: Keyed> Verification<'a, C> {
             hash,
             events,
             fault,
-            told,
+            record_event,
         } = leaf;
         if let Some(recomputed) = &mut self.recomputed {
             recomputed.append(&[hash]);
@@ -352,14 +352,14 @@ impl<'a, C: Keyed> Verification<'a, C> {
             self.findings.add(fault, &found);
         }
         let Some((source, number)) = place else {
-            self.told.has_wrong_places = true;
+            self.facts.has_wrong_places = true;
             return;
         };
         if source == OWN && !is_right {
-            self.told.untrusted.add(number, number);
+            self.facts.untrusted.add(number, number);
         }
-        if let Some(told) = told {
-            self.events.push((number, told));
+        if let Some(event) = record_event {
+            self.events.push((number, event));
         }
         match self.last.get_mut(&source) {
             None => {
@@ -368,7 +368,7 @@ impl<'a, C: Keyed> Verification<'a, C> {
             }
             Some(last) => {
                 if number != last.wrapping_add(1) {
-                    self.told.has_wrong_places = true;
+                    self.facts.has_wrong_places = true;
                     let what = format!("leaf {index} does not continue `{source}`");
                     self.findings.add(whole(what), &format!("{last} {number}"));
                 }

@@ -46,7 +46,7 @@ pub(super) struct Leaf {
     /// What is wrong, and the digest of what was found.
     pub(super) fault: Option<(Fault, String)>,
     /// An event about the record itself.
-    pub(super) told: Option<Vec<u8>>,
+    pub(super) record_event: Option<Vec<u8>>,
 }
 
 impl Page {
@@ -122,12 +122,12 @@ impl Page {
                 hash: stored.unwrap_or_default(),
                 events: 0,
                 fault: None,
-                told: None,
+                record_event: None,
             };
             match checked(&leaf, row.as_ref(), stored) {
                 Ok((hash, events)) => {
                     (leaf.hash, leaf.events) = (hash, events);
-                    leaf.told = row.and_then(about_the_record);
+                    leaf.record_event = row.and_then(about_the_record);
                 }
                 Err(mut fault) => {
                     if let Some(error) = unreadable.get(&index) {

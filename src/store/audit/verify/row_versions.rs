@@ -31,7 +31,7 @@ const MOST_FAULTS: usize = 100;
 type Digest = [u8; 16];
 /// The number of no event: retention has removed the newest one of the row.
 const NO_EVENT: i64 = 0;
-/// What an event says of a row that is gone, once two persons have accepted that.
+/// The digest in an event for a row whose loss two persons have accepted.
 const GONE: Digest = [0; 16];
 /// What is wrong with a row, or its version, that no holder of the keys has written.
 const ALTERED: &str = "was changed by somebody without the keys";
@@ -73,7 +73,7 @@ impl Difference {
     }
 }
 
-/// The rows that are not as the events say, and the number of the last event that was read.
+/// The rows that are not as the events say. Each of them that is written later has an event after the number `last`.
 pub(in crate::store::audit) struct Differences {
     pub(in crate::store::audit) rows: Vec<Difference>,
     pub(in crate::store::audit) last: i64,
@@ -153,45 +153,49 @@ pub(in crate::store::audit) async fn differences(
     tables: &[RowTable],
     untrusted: &Untrusted,
 ) -> Result<Differences, StoreError> {
+    differences_in_parts(conn, tables, untrusted, MOST_NAMES).await
+}
+
+/// Does the same, with at most so many names in memory.
+async fn differences_in_parts(
+    conn: &Pool,
+    tables: &[RowTable],
+    untrusted: &Untrusted,
+    most_names: usize,
+) -> Result<Differences, StoreError> {
     let prefixes: Vec<_> = tables.iter().map(|table| format!("{}/", table.name)).collect();
     let mut parts = 1;
     'again: loop {
         let mut all = Differences {
             rows: Vec::new(),
-            last: 0,
+            last: i64::MAX,
             unsettled: 0,
             unproven: 0,
         };
         let count = parts;
         for part in 0..count {
-            let mut versions = Versions {
-                prefixes: &prefixes,
-                untrusted,
-                skipped: Untrusted::default(),
-                part: (part, count),
-                first: None,
-                newest: HashMap::new(),
-                later: HashSet::new(),
-                unreadable: Vec::new(),
-                differences: Vec::new(),
-                unsettled: 0,
-                unproven: 0,
+            let (mut versions, last) = loop {
+                let mut versions = Versions::new(&prefixes, untrusted, (part, count), most_names);
+                if let Some(last) = versions.read(conn, i64::MIN).await? {
+                    break (versions, last);
+                }
             };
-            all.last = versions.read(conn, i64::MIN).await?;
-            if versions.names() > MOST_NAMES {
+            if versions.names() > most_names {
                 parts = 2 * count;
                 continue 'again;
             }
             versions.compare(conn, tables).await?;
             versions.find_gone(conn).await?;
+            let found = versions.differences.len();
+            let last = drop_changed(conn, &mut versions.differences, last).await?;
+            if untrusted.has_unsealed() {
+                all.unsettled += (found - versions.differences.len()) as u64;
+            }
+            // What changes after it was compared has a later event, whatever the part.
+            all.last = all.last.min(last);
             all.rows.append(&mut versions.differences);
             all.unsettled += versions.unsettled;
             all.unproven += versions.unproven;
-        }
-        let found = all.rows.len();
-        all.last = drop_changed(conn, &mut all.rows, all.last).await?;
-        if untrusted.has_unsealed() {
-            all.unsettled += (found - all.rows.len()) as u64;
         }
         all.rows.sort_unstable();
         // A table that can't be read is one fault, not one of each part.
@@ -259,6 +263,8 @@ struct Newest {
 }
 
 struct Versions<'a> {
+    /// The most names in memory.
+    most_names: usize,
     prefixes: &'a [String],
     untrusted: &'a Untrusted,
     /// Further events that nothing is taken from.
@@ -278,7 +284,24 @@ struct Versions<'a> {
     unproven: u64,
 }
 
-impl Versions<'_> {
+impl<'a> Versions<'a> {
+    fn new(prefixes: &'a [String], untrusted: &'a Untrusted, part: (u128, u128), most_names: usize) -> Self {
+        Self {
+            most_names,
+            prefixes,
+            untrusted,
+            skipped: Untrusted::default(),
+            part,
+            first: None,
+            newest: HashMap::new(),
+            later: HashSet::new(),
+            unreadable: Vec::new(),
+            differences: Vec::new(),
+            unsettled: 0,
+            unproven: 0,
+        }
+    }
+
     /// Returns the key of a name of this part.
     fn key(&self, name: &str) -> Option<u128> {
         if !self.prefixes.iter().any(|prefix| name.starts_with(prefix)) {
@@ -308,17 +331,23 @@ impl Versions<'_> {
         }
     }
 
-    /// Reads the events after a number, and returns the number of the last one. Notes rows that an event has found otherwise
-    /// than the event before has left them: somebody has put an older one back, and a change has given it a new MAC.
-    async fn read(&mut self, conn: &impl Keyed, mut after: i64) -> Result<i64, StoreError> {
+    /// Reads the events after a number, and returns the number of the last one. Notes rows that an event has found otherwise than the event
+    /// before has left them: somebody has put an older one back, and a change has given it a new MAC.
+    ///
+    /// Returns `None` if retention has deleted what was read, and perhaps what was not: begin again with the events that it has
+    /// left.
+    async fn read(&mut self, conn: &impl Keyed, mut after: i64) -> Result<Option<i64>, StoreError> {
         loop {
             let events = page(conn, after).await?;
             if events.is_empty() {
-                return Ok(after);
+                return Ok(Some(after));
             }
             for Naming { number, record } in events {
-                // Somebody has removed those between, and a verification names them.
                 if after != i64::MIN && number - 1 > after {
+                    if row::Entity::find_by_id(after).one(conn).await?.is_none() {
+                        return Ok(None);
+                    }
+                    // Somebody has removed those between, and a verification names them.
                     self.skipped.add(after + 1, number - 1);
                 }
                 after = number;
@@ -331,16 +360,16 @@ impl Versions<'_> {
                             self.later.extend(key);
                         }
                     }
-                    Some(record) => self.event(number, record),
+                    Some(record) => self.add_event(number, record),
                 }
             }
-            if self.names() > MOST_NAMES {
-                return Ok(after);
+            if self.names() > self.most_names {
+                return Ok(Some(after));
             }
         }
     }
 
-    fn event(&mut self, number: i64, record: pb::AuditRecord) {
+    fn add_event(&mut self, number: i64, record: pb::AuditRecord) {
         self.first.get_or_insert(number);
         let is_resume = record.action == RESUME;
         for version in record.rows {
@@ -480,3 +509,7 @@ impl Versions<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/audit/row_versions.rs"]
+mod tests;

@@ -14,7 +14,7 @@ use super::{
         row,
         seal::{OWN, leaf},
     },
-    Fault, Findings, Told,
+    Fault, Findings, RecordedFacts,
 };
 use crate::store::{StoreError, log};
 
@@ -34,12 +34,12 @@ pub(super) struct Stray {
 /// Looks for what no log accounts for.
 pub(super) async fn find(
     conn: &impl ConnectionTrait,
-    told: &Told,
+    facts: &RecordedFacts,
     findings: &mut Findings,
 ) -> Result<(), StoreError> {
     leaves_of_no_log(conn, findings).await?;
-    groups(conn, told, findings).await?;
-    for accepted in &told.accepted {
+    groups(conn, facts, findings).await?;
+    for accepted in &facts.accepted {
         for stepped in &accepted.rows {
             let found = of_rows(conn, &stepped.writer, (stepped.from, stepped.through)).await?;
             // Retention removes the rows together with the event.
@@ -91,7 +91,11 @@ async fn leaves_of_no_log(conn: &impl ConnectionTrait, findings: &mut Findings) 
 }
 
 /// Looks for groups that count as sealed and that no leaf names, a writer at a time.
-async fn groups(conn: &impl ConnectionTrait, told: &Told, findings: &mut Findings) -> Result<(), StoreError> {
+async fn groups(
+    conn: &impl ConnectionTrait,
+    facts: &RecordedFacts,
+    findings: &mut Findings,
+) -> Result<(), StoreError> {
     let mut after = String::new();
     while let Some((writer, from)) = group::Entity::find()
         .select_only()
@@ -119,12 +123,12 @@ async fn groups(conn: &impl ConnectionTrait, told: &Told, findings: &mut Finding
             leaves.limit(1).into_tuple::<i64>().one(conn)
         };
         let ranges = match (end(false).await?, end(true).await?) {
-            (Some(first), Some(last)) if !told.has_wrong_places => {
+            (Some(first), Some(last)) if !facts.has_wrong_places => {
                 vec![(from, first.saturating_sub(1)), (last.saturating_add(1), sealed)]
             }
             _ => vec![(from, sealed)],
         };
-        let stepped = || told.accepted.iter().flat_map(|accepted| &accepted.rows);
+        let stepped = || facts.accepted.iter().flat_map(|accepted| &accepted.rows);
         for range in ranges {
             for stray in unnamed(conn, &writer, range, stepped()).await? {
                 let fault = Fault {

@@ -8,7 +8,10 @@ use super::{super::seal::tests::Sealed, *};
 use crate::{
     clock::Clock,
     random::SystemRandom,
-    store::audit::{EventProof, delete_before, prove},
+    store::{
+        audit::{self, Event, EventProof, delete_before, prove},
+        fixture::event_keys,
+    },
 };
 
 async fn report(record: &Sealed, kept: &[Checkpoint]) -> Report {
@@ -270,6 +273,39 @@ async fn retention_leaves_a_record_that_is_intact() {
         record.edit("DELETE FROM audit_leaves WHERE leaf_index = 6").await;
         record.edit("DELETE FROM audit_events WHERE number = 4").await;
         assert!(report(&record, &[]).await.fault.is_some(), "{:?}", record.place);
+    }
+}
+
+/// PostgreSQL lets two transactions read the same leaves.
+#[tokio::test]
+async fn replicas_that_delete_at_the_same_time_delete_each_leaf_once() {
+    for mut record in Sealed::each().await {
+        let tx = record.db.write().await.unwrap();
+        for _ in 0..1_200 {
+            let (event, origin) = (Event::new("one"), audit::Origin::system("test"));
+            audit::record(&tx, &*record.clock, &SystemRandom, &origin, event).await;
+        }
+        tx.commit().await.unwrap();
+        record.seal().await;
+        record.clock.advance(Duration::from_secs(100));
+        let other = record.place.connect().await;
+        other.use_keys(event_keys());
+        let (clock, since) = (&*record.clock, record.clock.now());
+        let (one, two) = tokio::join!(
+            delete_before(&record.db, clock, &SystemRandom, since),
+            delete_before(&other, clock, &SystemRandom, since),
+        );
+        let (one, two) = (one.unwrap(), two.unwrap());
+        assert_eq!(one.leaves + two.leaves, 1_200, "{:?}", record.place);
+        assert_eq!(
+            (one.stopped_at, two.stopped_at),
+            (None, None),
+            "{:?}",
+            record.place
+        );
+        record.seal().await;
+        let checked = report(&record, &[]).await;
+        assert_eq!((checked.removed_leaves, checked.fault), (1_200, None));
     }
 }
 

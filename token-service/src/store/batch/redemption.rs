@@ -185,7 +185,7 @@ impl Redemptions {
         } in redeemed
         {
             let ended = superseded.get(&redemption.client_key());
-            rows::record::<grant::Entity>(tx, Some(redemption.grant.row()), grant)?;
+            rows::note_version::<grant::Entity>(tx, Some(redemption.grant.row()), grant)?;
             for change in redemption.changes(ended) {
                 audit::record(tx, &*self.clock, &*self.random, &redemption.origin, change).await;
             }

@@ -95,7 +95,7 @@ pub(super) async fn supersede(
         row.state = StoredState::Superseded.as_ref().to_owned();
         row.ended_at = Some(now);
         rows::protect::<grant::Entity>(key, &mut row)?;
-        rows::record::<grant::Entity>(tx, Some(&before), &row)?;
+        rows::note_version::<grant::Entity>(tx, Some(&before), &row)?;
         grants.push(json!({
             "tenant_id": row.tenant_id,
             "grant_id": row.grant_id,

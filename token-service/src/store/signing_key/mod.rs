@@ -48,6 +48,7 @@ impl Store {
             }
             let algorithm = self.last_algorithm().await?.unwrap_or(first);
             let new = new_key(algorithm).await?;
+            self.keyring.get().await?;
             let tx = self.db.write().await?;
             match self.insert_key(&tx, state, &new).await {
                 Ok(()) => {
@@ -108,7 +109,7 @@ impl Store {
     /// Unseals a key's private half, PKCS#8. Returns it with the key's algorithm.
     ///
     /// # Errors
-    /// [`Error::Signing`] for an unknown key; [`Error::Key`] if it can't be unsealed.
+    /// [`Error::Signing`] for an unknown key; [`Error::Internal`] if it can't be unsealed.
     pub async fn unseal_signing_key(&self, kid: &str) -> Result<(Algorithm, Zeroizing<Vec<u8>>)> {
         let row = Entity::find_by_id(kid).read_one(self.db.read()).await?;
         let row = row.ok_or(Error::Signing)?;
@@ -153,8 +154,10 @@ impl Store {
         Ok(page.finish(keys, |key| format!("{} {}", key.created_at.as_millis(), key.kid)))
     }
 
+    /// Inserts a key, sealed by the keyring in memory: call [`SharedKeyring::get`](accord::store::keyring::SharedKeyring::get)
+    /// before the transaction begins.
     async fn insert_key(&self, tx: &Transaction, state: State, new: &NewKey) -> Result<()> {
-        let keyring = self.keyring.get().await?;
+        let keyring = self.keyring.loaded();
         let key = keyring.current(purpose::SIGNING_KEY)?;
         let now = self.now().as_millis();
         let row = Model {

@@ -109,6 +109,7 @@ impl Store {
             return Ok(None);
         }
         let successor = new_key(next.algorithm).await?;
+        self.keyring.get().await?;
         let tx = self.db.write().await?;
         let kid = match self.succeed(&tx, &active, &successor, false).await {
             Ok(kid) => kid,
@@ -141,6 +142,7 @@ impl Store {
             }
             State::Retired | State::Revoked => None,
         };
+        self.keyring.get().await?;
         let tx = self.db.write().await?;
         let now = self.now();
         let row = Entity::find_by_id(kid).lock_one(&tx).await?;
