@@ -1,6 +1,6 @@
 //! The TLS of a service's listeners: what the files of its settings say.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use tokio_rustls::rustls::{
@@ -17,8 +17,9 @@ use super::{
     acceptor::{Acceptor, AnyCertificate},
     certificate::{Certificate, first_expiry, record_expiry},
     files::{Content, Digest},
+    partner::{PARTNER_CA, require_separate},
     provider,
-    settings::{CERTIFICATE, CLIENT_CA, MIN_VERSION, PRIVATE_KEY, PartnerCertificates, TlsSettings},
+    settings::{CERTIFICATE, CLIENT_CA, MIN_VERSION, PRIVATE_KEY, PartnerCertificates, TlsSettings, is_set},
     versions,
 };
 use crate::{
@@ -47,12 +48,11 @@ pub(in crate::rpc) struct Current {
     pub(super) not_after: UnixMillis,
     /// The same of the first one to expire of the client authorities.
     client_ca_not_after: Option<UnixMillis>,
-    /// Of the files of certificate, private key and authorities.
     pub(super) digests: Digests,
 }
 
-/// The digests of the files of certificate, private key and authorities.
-pub(super) type Digests = [Option<Digest>; 3];
+/// The digests of the files of certificate, private key, and the authorities of partners and of callers.
+pub(super) type Digests = [Option<Digest>; 4];
 
 impl ServerTls {
     /// Loads the files; `None` if no certificate is set.
@@ -108,17 +108,17 @@ pub(super) struct Files {
     certificate: Content,
     private_key: Content,
     client_ca: Option<Content>,
+    partner_ca: Option<Content>,
 }
 
 impl Files {
     pub(super) fn read(settings: &TlsSettings) -> Result<Self, TlsProblem> {
-        let client_ca = settings.has_client_ca();
+        let authorities = |key, path: &Path| is_set(path).then(|| Content::read(key, path)).transpose();
         Ok(Self {
             certificate: Content::read(CERTIFICATE, &settings.certificate)?,
             private_key: Content::read_key(PRIVATE_KEY, &settings.private_key)?,
-            client_ca: client_ca
-                .then(|| Content::read(CLIENT_CA, &settings.client_ca))
-                .transpose()?,
+            client_ca: authorities(CLIENT_CA, &settings.client_ca)?,
+            partner_ca: authorities(PARTNER_CA, &settings.partner_ca)?,
         })
     }
 
@@ -126,6 +126,7 @@ impl Files {
         [
             Some(self.certificate.digest()),
             Some(self.private_key.digest()),
+            self.partner_ca.as_ref().map(Content::digest),
             self.client_ca.as_ref().map(Content::digest),
         ]
     }
@@ -150,6 +151,11 @@ impl Files {
             })
         })?;
         let certified = Arc::new(certified);
+        if let Some((partner_ca, client_ca)) = self.partner_ca.as_ref().zip(self.client_ca.as_ref()) {
+            require_separate(partner_ca, client_ca)?;
+        }
+        let partner_authorities = self.partner_ca.as_ref().map(Content::certificates).transpose()?;
+        let partner_authorities: Arc<[_]> = partner_authorities.unwrap_or_default().into();
         let workloads: Option<Arc<dyn ClientCertVerifier>> = match &self.client_ca {
             Some(client_ca) => {
                 let authorities = Arc::new(client_ca.authorities()?);
@@ -199,6 +205,7 @@ impl Files {
                 config,
                 partners,
                 workloads: workloads.clone(),
+                partner_authorities: partner_authorities.clone(),
                 admits_partners,
                 time: time.clone(),
             })
