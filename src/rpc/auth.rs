@@ -4,7 +4,7 @@
 //! operators and workloads with a bearer token or a client certificate. Credentials in a message (client credentials, admin sessions) are checked
 //! elsewhere.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use http::HeaderMap;
 use tokio::time::{Instant, timeout_at};
@@ -32,6 +32,7 @@ crate::message_enum! { WorkloadKind = MessageKind { Gateway, TokenService, Inter
 
 /// The most bytes of a certificate's names in a message or an audit event.
 const MAX_LISTED_NAMES: usize = 300;
+const EXPIRED: &str = "the client certificate has expired";
 
 /// The caller of a method, in the request's extensions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -223,20 +224,20 @@ enum FoundCaller {
 }
 
 impl ConnectionCaller {
-    /// Returns whether the certificate has expired since the connection began.
-    pub(crate) fn has_expired(&self) -> bool {
-        matches!(self.found, FoundCaller::Expired)
-    }
-
     /// Returns whether it is a gateway. Only on a gateway's connection do headers about the gateway's clients count.
     ///
     /// # Errors
-    /// Those of [`CallerDirectory::find_caller`], and DEADLINE_EXCEEDED.
+    /// Those of [`CallerDirectory::find_caller`], DEADLINE_EXCEEDED, and UNAVAILABLE for a certificate that has expired since the
+    /// connection began: it may be a gateway's, which has a new one for its next connection.
     pub fn is_gateway(&self) -> Result<bool, Status> {
-        let FoundCaller::Answer(found) = &self.found else {
-            return Ok(false);
+        let caller = match &self.found {
+            FoundCaller::Expired => {
+                let problem = Problem::new(Code::Unavailable, ErrorReason::Unavailable, EXPIRED);
+                return Err(problem.retry_after(Duration::from_secs(1)).into());
+            }
+            FoundCaller::TooManyNames => return Ok(false),
+            FoundCaller::Answer(found) => found.as_ref().map_err(Status::clone)?,
         };
-        let caller = found.as_ref().map_err(Status::clone)?;
         let kind = WorkloadKind::Gateway;
         Ok(matches!(caller, Some(Caller::Workload { kind: found, .. }) if *found == kind))
     }
@@ -387,7 +388,7 @@ impl Authorizer {
         let caller = match &connection.found {
             FoundCaller::Answer(Ok(caller)) => Ok(caller),
             FoundCaller::Answer(Err(status)) => Err(status.clone()),
-            FoundCaller::Expired => Err(rejected("the client certificate has expired")),
+            FoundCaller::Expired => Err(rejected(EXPIRED)),
             FoundCaller::TooManyNames => Err(rejected(format!(
                 "the client certificate has more than {MAX_CERTIFICATE_NAMES} names"
             ))),
