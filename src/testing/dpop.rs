@@ -30,6 +30,8 @@ enum Pair {
     Rsa(Box<RsaKeyPair>),
 }
 
+    /// Of the point of order 1, for which one signature is valid for every message.
+    Anybody,
 fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
@@ -60,6 +62,16 @@ impl ProofKey {
 
     /// Generates a key of 2,048 bits for PS256.
     pub fn rsa() -> Self {
+    /// A public key for which anyone can sign by EdDSA.
+    pub fn of_anybody() -> Self {
+        let x = encode([&[1][..], &[0; 31]].concat());
+        Self {
+            pair: Pair::Anybody,
+            alg: "EdDSA",
+            jwk: json!({"kty": "OKP", "crv": "Ed25519", "x": x}),
+        }
+    }
+
         let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
         let public = pair.public_key();
         let n = encode(public.modulus().big_endian_without_leading_zero());
@@ -113,6 +125,7 @@ impl ProofKey {
             Pair::Ed25519(pair) => pair.sign(message.as_bytes()).as_ref().to_vec(),
             Pair::Rsa(pair) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
+            Pair::Anybody => [&[1][..], &[0; 63]].concat(),
                 let padding = if pkcs1 { &RSA_PKCS1_SHA256 } else { &RSA_PSS_SHA256 };
                 pair.sign(padding, &random, message.as_bytes(), &mut signature)
                     .unwrap();

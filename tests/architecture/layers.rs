@@ -13,7 +13,7 @@ pub struct Layers {
 pub const LAYERS: [Layers; 3] = [
     Layers {
         folder: "src",
-        order: "clock log_limit metrics random tlog tls < dpop text < keys position < store verify < rpc",
+        order: "clock log_limit metrics random tlog tls < dpop < text < keys position < store verify < rpc",
         leaves: "lib",
     },
     Layers {

@@ -221,6 +221,16 @@ async fn a_proof_with_a_key_of_512_or_16384_bits_is_rejected() {
 }
 
 #[tokio::test]
+async fn a_key_for_which_anyone_can_sign_is_rejected() {
+    let world = world_with_grant().await;
+    let key = ProofKey::of_anybody();
+    for alg in ["EdDSA", "Ed25519"] {
+        let proof = altered(&world, &key, |header, _| header["alg"] = json!(alg));
+        assert_rejected(&world, "jwk", &proof).await;
+    }
+}
+
+#[tokio::test]
 async fn proofs_that_are_too_large_are_rejected() {
     let world = world_with_grant().await;
     let crowded = |members: u32| {
