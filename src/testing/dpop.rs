@@ -13,6 +13,8 @@ use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::dpop::VerifiedProof;
+
 /// A key of a client.
 #[derive(Debug)]
 pub struct ProofKey {
@@ -28,10 +30,10 @@ enum Pair {
     P256(EcdsaKeyPair),
     Ed25519(Ed25519KeyPair),
     Rsa(Box<RsaKeyPair>),
-}
-
     /// Of the point of order 1, for which one signature is valid for every message.
     Anybody,
+}
+
 fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
@@ -60,8 +62,6 @@ impl ProofKey {
         }
     }
 
-    /// Generates a key of 2,048 bits for PS256.
-    pub fn rsa() -> Self {
     /// A public key for which anyone can sign by EdDSA.
     pub fn of_anybody() -> Self {
         let x = encode([&[1][..], &[0; 31]].concat());
@@ -72,6 +72,8 @@ impl ProofKey {
         }
     }
 
+    /// Generates a key of 2,048 bits for PS256.
+    pub fn rsa() -> Self {
         let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
         let public = pair.public_key();
         let n = encode(public.modulus().big_endian_without_leading_zero());
@@ -123,9 +125,9 @@ impl ProofKey {
         let signature = match &self.pair {
             Pair::P256(pair) => pair.sign(&random, message.as_bytes()).unwrap().as_ref().to_vec(),
             Pair::Ed25519(pair) => pair.sign(message.as_bytes()).as_ref().to_vec(),
+            Pair::Anybody => [&[1][..], &[0; 63]].concat(),
             Pair::Rsa(pair) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
-            Pair::Anybody => [&[1][..], &[0; 63]].concat(),
                 let padding = if pkcs1 { &RSA_PKCS1_SHA256 } else { &RSA_PSS_SHA256 };
                 pair.sign(padding, &random, message.as_bytes(), &mut signature)
                     .unwrap();
@@ -139,4 +141,21 @@ impl ProofKey {
 /// The claims of a proof, with a new `jti`.
 pub fn claims(method: &str, url: &str, iat: i64) -> Value {
     json!({"jti": Uuid::new_v4().to_string(), "htm": method, "htu": url, "iat": iat})
+}
+
+/// Offers proofs of this second to a memory of used ones, until it has no room in any part: a thousand in a row are rejected.
+pub fn use_up_room(iat: i64, mut accepts: impl FnMut(&VerifiedProof) -> bool) {
+    let mut rejected = 0;
+    for number in 0.. {
+        let proof = VerifiedProof {
+            jkt: "j".repeat(43),
+            jti: format!("filling {number}"),
+            iat,
+            nonce: None,
+        };
+        rejected = if accepts(&proof) { 0 } else { rejected + 1 };
+        if rejected == 1_000 {
+            return;
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Introspection with what an internal service knows of the call that brought the token: proof, certificate and address.
 
+use std::time::Duration;
+
 use accord::{
     clock::Clock,
     testing::dpop::ProofKey,
@@ -161,6 +163,22 @@ async fn a_proof_is_not_spent_on_a_token_that_is_not_active() {
 
 #[tokio::test]
 async fn a_refresh_token_is_no_credential_for_an_api() {
+#[tokio::test]
+async fn without_room_for_a_proof_nobody_knows_whether_the_token_may_be_used() {
+    let world = World::start().await;
+    let key = ProofKey::es256();
+    let token = bound(&world, Some(Confirmation::Jkt(key.jkt()))).await;
+    let binding = || with_proof(&proof(&world, &key, &token, |_| {}));
+    world.fill_proofs(&format!("{} at a resource", world.client_id));
+    let answer = world
+        .internal_tokens()
+        .introspect_token(asking(&token, binding()))
+        .await;
+    assert_rejected(answer, Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
+    world.clock().advance(Duration::from_secs(80));
+    assert!(is_active(&world, &token, binding()).await);
+}
+
     let world = World::start().await;
     let refresh_token = world.first_tokens().await.refresh_token;
     assert!(world.is_active(&refresh_token).await);
