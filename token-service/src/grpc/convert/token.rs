@@ -11,6 +11,7 @@ use accord::{
         push_authorization_request_request::ClientAuthentication as PushProof,
         revoke_token_request::ClientAuthentication as RevokeProof,
     },
+    verify::Scheme,
 };
 use tonic::Response;
 use zeroize::Zeroizing;
@@ -197,6 +198,12 @@ fn binding(v: &mut Violations, message: pb::TokenBinding) -> Binding {
             text.parse().map_err(|_| "must be an IP address, or empty"),
         ),
     };
+    let scheme = match message.scheme.to_ascii_lowercase().as_str() {
+        "" => None,
+        "bearer" => Some(Scheme::Bearer),
+        "dpop" => Some(Scheme::Dpop),
+        _ => v.check("binding.scheme", Err("must be Bearer, DPoP or empty")),
+    };
     if !message.dpop_proof.is_empty() {
         present(v, "binding.method", &message.method);
         present(v, "binding.url", &message.url);
@@ -211,6 +218,7 @@ fn binding(v: &mut Violations, message: pb::TokenBinding) -> Binding {
         url: message.url,
         client_certificate: message.client_certificate,
         client_address,
+        scheme,
     }
 }
 
