@@ -280,3 +280,9 @@ async fn a_setup_shows_that_tokens_are_bound_and_where_they_are_requested() {
     let found = ok(world.setups().get_setup(request).await).setup;
     assert_eq!(found, Some(setup));
 }
+    let other_key = pb::StartSetupRequest {
+        request_id: request_id(),
+        dpop_jkt: "k".repeat(43),
+        ..world.request()
+    };
+    assert_violations(world.setups().start_setup(other_key).await, &["dpop_jkt"]);
