@@ -212,7 +212,10 @@ impl Call {
             let client = self.find_client(&setup.client_id).await?;
             let client = client.ok_or(Error::ClientChanged)?;
             require_active("client", client.value.active)?;
-            if !is_unchanged(&setup, &scopes, &client.value) {
+            let pushed = client
+                .value
+                .require_pushed(setup.pushed, self.consents.store.now());
+            if pushed.is_err() || !is_unchanged(&setup, &scopes, &client.value) {
                 return Err(Error::ClientChanged);
             }
             let account_name = &choices.designated_account_name;
