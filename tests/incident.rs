@@ -41,6 +41,8 @@ const MANY_GRANTS: usize = 250;
 enum Kind {
     /// It authenticates by a key, and its tokens are bound to one.
     Key,
+    /// The same, and it has registered that key as the only one of its proofs.
+    KeyAndProofKey,
     /// It authenticates by a secret, and has registered the key of its proofs.
     RegisteredProofKey,
     /// It authenticates by a secret from its own network.
@@ -49,8 +51,9 @@ enum Kind {
     SecretAlone,
 }
 
-const KINDS: [Kind; 4] = [
+const KINDS: [Kind; 5] = [
     Kind::Key,
+    Kind::KeyAndProofKey,
     Kind::RegisteredProofKey,
     Kind::Network,
     Kind::SecretAlone,
@@ -77,7 +80,7 @@ async fn a_copy_of_all_that_partners_hold_is_worth_nothing_without_their_keys() 
                 let status = stage.call(&token, proof.as_deref()).await;
                 let is_active = stage.is_active(&token, proof.clone(), THIEFS_ADDRESS).await;
                 match kind {
-                    Kind::Key | Kind::RegisteredProofKey => {
+                    Kind::Key | Kind::KeyAndProofKey | Kind::RegisteredProofKey => {
                         assert_eq!(status, StatusCode::UNAUTHORIZED, "{kind:?}: {proof:?}");
                         assert!(!is_active, "{kind:?}: {proof:?}");
                     }
@@ -230,9 +233,12 @@ impl Stage {
         jwk["alg"] = "ES256".into();
         let mut request = reg::SubmitIntegrationRequestRequest::default();
         match kind {
-            Kind::Key => {
+            Kind::Key | Kind::KeyAndProofKey => {
                 request.token_endpoint_auth_method = "private_key_jwt".into();
                 request.json_web_key_set = json!({"keys": [jwk]}).to_string();
+                request
+                    .dpop_jkts
+                    .extend((kind == Kind::KeyAndProofKey).then(|| key.jkt()));
             }
             Kind::RegisteredProofKey => request.dpop_jkts = vec![key.jkt()],
             Kind::Network => request.allowed_networks = vec![NETWORK.into()],
@@ -288,7 +294,7 @@ impl Stage {
             client_id,
             client_secret,
         } = &integration.partner;
-        if integration.kind != Kind::Key {
+        if !matches!(integration.kind, Kind::Key | Kind::KeyAndProofKey) {
             return vec![
                 ("client_id", client_id.clone()),
                 ("client_secret", client_secret.clone()),
@@ -336,6 +342,14 @@ impl Stage {
                 }
             }
         }
+        if copy.kind == Kind::KeyAndProofKey {
+            // An assertion of a call that was rejected before it was spent. Without `dpop_jkts` it would be worth a token.
+            let own = ("grant_type", "client_credentials".into());
+            attempts.push(Sent {
+                form: [self.credentials(copy), vec![own]].concat(),
+                proof: Some(thief.proof(&self.endpoint, now())),
+            });
+        }
         let mut succeeded = 0;
         for attempt in &attempts {
             let (status, answer) = self.send(THIEFS_ADDRESS, attempt).await;
@@ -364,7 +378,7 @@ impl Stage {
 
 impl Integration {
     fn signs_calls(&self) -> bool {
-        matches!(self.kind, Kind::Key | Kind::RegisteredProofKey)
+        !matches!(self.kind, Kind::Network | Kind::SecretAlone)
     }
 
     /// The partner's own proof for a call of the Cloud API.

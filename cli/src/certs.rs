@@ -252,6 +252,7 @@ mod tests {
                 certificate: dir.join(format!("{name}.pem")),
                 private_key: dir.join(format!("{name}-key.pem")),
                 client_ca: dir.join("ca.pem"),
+                partner_ca: PathBuf::new(),
                 min_version: "1.3".to_owned(),
                 partners: PartnerCertificates::None,
             };

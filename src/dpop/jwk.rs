@@ -15,6 +15,11 @@ pub(crate) const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", 
 pub(crate) const RSA_BITS: RangeInclusive<usize> = 2_048..=4_096;
 /// The length of a coordinate of P-256, and of a public key of Ed25519.
 const COORDINATE_BYTES: usize = 32;
+/// The points of Ed25519 whose order is 8, in base64url.
+const ORDER_EIGHT: [&str; 2] = [
+    "JuiVj8KyJ7BFw_SJ8u-Y8NXfrAXTxjM5sTgCiG1T_AU",
+    "xxdqcD1N2E-6PAt2DRBnDyogU_osOczGTsf9d5KsA3o",
+];
 
 /// A key as a header has it.
 #[derive(Default, Deserialize)]
@@ -65,7 +70,8 @@ impl PublicKey {
             }
             "EdDSA" | "Ed25519" => {
                 let rule = ProofError::Key("be a public key of Ed25519 (kty OKP) for alg EdDSA and Ed25519");
-                if jwk.kty != "OKP" || jwk.crv != "Ed25519" || decoded(&jwk.x, COORDINATE_BYTES).is_none() {
+                let x = decoded(&jwk.x, COORDINATE_BYTES).and_then(|x| x.try_into().ok());
+                if jwk.kty != "OKP" || jwk.crv != "Ed25519" || x.is_none_or(has_small_order) {
                     return Err(rule);
                 }
                 let key = DecodingKey::from_ed_components(&jwk.x).map_err(|_| rule)?;
@@ -111,6 +117,17 @@ impl PublicKey {
     pub(super) fn into_thumbprint(self) -> String {
         self.thumbprint
     }
+}
+
+/// Returns whether this is a point of Ed25519 whose order divides 8: anyone can sign for it, without a private key.
+/// Ignores the highest bit, which is the sign of the other coordinate.
+pub fn has_small_order(mut point: [u8; 32]) -> bool {
+    point[31] &= 0x7f;
+    let (first, last, between) = (point[0], point[31], &point[1..31]);
+    // The coordinates 0, 1 and -1. The prime and the number after it are other forms of 0 and 1.
+    let small = first <= 1 && last == 0 && between.iter().all(|byte| *byte == 0);
+    let large = (0xec..=0xee).contains(&first) && last == 0x7f && between.iter().all(|byte| *byte == 0xff);
+    small || large || ORDER_EIGHT.contains(&URL_SAFE_NO_PAD.encode(point).as_str())
 }
 
 /// Decodes base64url of this many bytes. Rejects padding and other spellings of the same bytes.
@@ -179,6 +196,18 @@ mod tests {
             (16_384, false),
         ] {
             assert_eq!(parse("PS256", rsa(bits)).is_ok(), accepted, "{bits}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_small_order_is_rejected() {
+        let zeros = URL_SAFE_NO_PAD.encode([0; 32]);
+        let one = "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+        for x in [one, &zeros, ORDER_EIGHT[0], ORDER_EIGHT[1]] {
+            for alg in ["EdDSA", "Ed25519"] {
+                let parsed = parse(alg, json!({"kty": "OKP", "crv": "Ed25519", "x": x}));
+                assert!(matches!(parsed, Err(ProofError::Key(_))), "{x}");
+            }
         }
     }
 

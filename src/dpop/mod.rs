@@ -13,6 +13,7 @@ mod url;
 
 pub use error::ProofError;
 pub use header::{DPOP, DPOP_NONCE, from_headers};
+pub use jwk::has_small_order;
 pub use proof::{Expected, VerifiedProof, access_token_hash, verify};
 pub use replay::{FULL_FOR, ReplayCache, ReplayError};
 

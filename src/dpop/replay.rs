@@ -4,6 +4,10 @@
 //! end within the same twelve seconds share a set, and the set is dropped as a whole. Nothing is dropped earlier: when there is
 //! no room, new proofs are rejected, and no proof pushes out another one.
 //!
+//! After the clock was set back, the proofs that it accepts again may have been dropped. They are rejected as if there were no room,
+//! until no proof of the time before the change would be accepted any more. A proof that was made for a time yet to come, and used
+//! when the clock showed that time, could be used once more then.
+//!
 //! Memory is bounded by the sizes below: 16 shards with seven sets of at most 28,672 fingerprints of twelve bytes, which a
 //! hash table stores in 32,768 places of thirteen bytes, take less than 50 MiB. That is room for 38,000 proofs a second, and
 //! for 9,500 of one owner.
@@ -24,6 +28,8 @@ use crate::{clock::UnixMillis, lock::Lock};
 
 /// Parts with a lock of their own.
 const SHARDS: usize = 16;
+/// How long a proof that is as far ahead as possible is accepted.
+const WINDOW_SECS: i64 = MAX_AHEAD_SECS + MAX_AGE_SECS + 1;
 /// How long proofs share a set, by the second in which they end.
 const SET_SECS: i64 = 12;
 /// How long a cache may stay full after [`ReplayError::Full`]: then the oldest proofs have ended.
@@ -46,7 +52,8 @@ pub enum ReplayError {
     /// The proof, or another one of its key with the same `jti`, was used before.
     #[error("jti must be new in each proof")]
     Used,
-    /// There is no room for a further proof, or for one of this owner. There will be within twelve seconds.
+    /// There is no room for a further proof, or for one of this owner. There will be within twelve seconds. Or the clock was set
+    /// back, and whether the proof was used is not known.
     #[error("too many proofs came within the last minute")]
     Full,
 }
@@ -62,6 +69,8 @@ pub struct ReplayCache {
 struct Shard {
     /// The latest time of a call, in seconds. A clock that is set back must not bring back what was dropped.
     latest: i64,
+    /// When the clock, which was set back, was first seen so far behind `latest` that no new proof can be accepted.
+    behind_since: Option<i64>,
     sets: [Set; SETS],
 }
 
@@ -136,20 +145,39 @@ impl ReplayCache {
 
 impl Shard {
     fn drop_ended(&mut self, now: i64) {
-        self.latest = self.latest.max(now);
+        self.follow(now);
+        let (oldest, newest) = (self.latest, self.latest.saturating_add(WINDOW_SECS));
         for set in &mut self.sets {
-            if !set.proofs.is_empty() && (set.number + 1) * SET_SECS <= self.latest {
+            let is_reachable = (set.number + 1) * SET_SECS > oldest && set.number * SET_SECS <= newest;
+            if !set.proofs.is_empty() && !is_reachable {
                 *set = Set::default();
             }
         }
     }
 
+    /// Follows the clock. After it was set back by more than the window in which a proof is accepted, `latest` follows once that
+    /// window has passed: then each proof that is accepted was made after the change.
+    fn follow(&mut self, now: i64) {
+        if self.latest.saturating_sub(now) <= WINDOW_SECS {
+            self.latest = self.latest.max(now);
+            self.behind_since = None;
+            return;
+        }
+        let since = self.behind_since.map_or(now, |since| since.min(now));
+        self.behind_since = Some(since);
+        if now.saturating_sub(since) > WINDOW_SECS {
+            (self.latest, self.behind_since) = (now, None);
+        }
+    }
+
     /// Remembers a proof until the second `ends`.
     fn accept(&mut self, fingerprint: Fingerprint, place: usize, ends: i64) -> Result<(), ReplayError> {
-        // After the clock was set back, whether such a proof was used is no longer known.
-        let is_known = (1..=MAX_AHEAD_SECS + MAX_AGE_SECS + 1).contains(&ends.saturating_sub(self.latest));
-        if !is_known || self.sets.iter().any(|set| set.proofs.contains(&fingerprint)) {
+        if self.sets.iter().any(|set| set.proofs.contains(&fingerprint)) {
             return Err(ReplayError::Used);
+        }
+        // After the clock was set back, whether such a proof was used is no longer known.
+        if !(1..=WINDOW_SECS).contains(&ends.saturating_sub(self.latest)) {
+            return Err(ReplayError::Full);
         }
         let number = ends.div_euclid(SET_SECS);
         let index = usize::try_from(number.rem_euclid(SETS as i64)).unwrap_or_default();
@@ -233,7 +261,42 @@ mod tests {
         assert_eq!(cache.accept("c", &used, at(NOW)), Ok(()));
         cache.drop_ended(at(NOW + 100));
         assert!(cache.is_empty());
-        assert_eq!(cache.accept("c", &used, at(NOW)), Err(ReplayError::Used));
+        assert_eq!(cache.accept("c", &used, at(NOW)), Err(ReplayError::Full));
+    }
+
+    #[test]
+    fn after_a_clock_was_set_back_new_proofs_are_accepted_once_the_old_ones_are_too_old() {
+        const HOUR: i64 = 3_600;
+        let cache = ReplayCache::default();
+        // The clock was an hour ahead, for a moment.
+        let mut used = vec![proof("before", NOW + MAX_AHEAD_SECS)];
+        assert_eq!(cache.accept("c", &used[0], at(NOW)), Ok(()));
+        cache.drop_ended(at(NOW + HOUR));
+        cache.drop_ended(at(NOW + 1));
+        for now in NOW + 1..=NOW + 1 + WINDOW_SECS {
+            assert_eq!(
+                cache.accept("c", &used[0], at(now)),
+                Err(ReplayError::Full),
+                "{now}"
+            );
+            assert_eq!(
+                cache.accept("c", &proof(now, now), at(now)),
+                Err(ReplayError::Full),
+                "{now}"
+            );
+        }
+        for now in NOW + 2 + WINDOW_SECS..NOW + 200 {
+            used.push(proof(now, now));
+            assert_eq!(cache.accept("c", &used[used.len() - 1], at(now)), Ok(()), "{now}");
+        }
+        for used in used.iter().filter(|used| used.iat >= NOW + 200 - MAX_AGE_SECS) {
+            assert_eq!(cache.accept("c", used, at(NOW + 200)), Err(ReplayError::Used));
+        }
+        // A small step back closes nothing that is known.
+        assert_eq!(
+            cache.accept("c", &proof("step", NOW + 190), at(NOW + 190)),
+            Ok(())
+        );
     }
 
     #[test]

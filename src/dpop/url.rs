@@ -1,8 +1,8 @@
 //! Whether two URLs name the same endpoint (RFC 3986 §6.2), whatever their query and fragment (RFC 9449 §4.3 number 9).
 
 /// Returns whether two URLs of HTTP are equal after the syntax-based and scheme-based normalisation of RFC 3986 §6.2.2 and
-/// §6.2.3: letter case of scheme and host, default port, percent-encoding, dot segments, an empty path. A slash at the end of a
-/// path is not ignored.
+/// §6.2.3: letter case of scheme and host, default port, percent-encoding, dot segments, an empty path. Characters of a path that
+/// must be encoded (§3.3), and that some libraries leave as they are, count as encoded. A slash at the end of a path is not ignored.
 pub(super) fn is_same(left: &str, right: &str) -> bool {
     left == right || normalized(left).is_some_and(|url| normalized(right) == Some(url))
 }
@@ -30,8 +30,8 @@ fn normalized(url: &str) -> Option<String> {
     if host.is_empty() || host.contains('@') || !port.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let host = percent_normalized(host)?.to_ascii_lowercase();
-    let path = without_dot_segments(&percent_normalized(path)?);
+    let host = percent_normalized(host, b":[]!$&'()*+,;=")?.to_ascii_lowercase();
+    let path = without_dot_segments(&percent_normalized(path, b":/@!$&'()*+,;=")?);
     match port {
         "" => Some(format!("{scheme}://{host}{path}")),
         port if port == default_port => Some(format!("{scheme}://{host}{path}")),
@@ -39,9 +39,9 @@ fn normalized(url: &str) -> Option<String> {
     }
 }
 
-/// Decodes unreserved characters, and writes other encoded ones with capital letters (RFC 3986 §6.2.2.1, §6.2.2.2). Returns
-/// `None` for a text with characters that no URL has.
-fn percent_normalized(text: &str) -> Option<String> {
+/// Decodes unreserved characters, and writes other encoded ones with capital letters (RFC 3986 §6.2.2.1, §6.2.2.2). Encodes what
+/// is neither unreserved nor one of `delimiters`. Returns `None` for a `%` without two digits.
+fn percent_normalized(text: &str, delimiters: &[u8]) -> Option<String> {
     let mut normal = String::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
@@ -58,10 +58,8 @@ fn percent_normalized(text: &str) -> Option<String> {
                     normal.push_str(&format!("%{encoded:02X}"));
                 }
             }
-            byte if is_unreserved(byte) || b":/[]@!$&'()*+,;=".contains(&byte) => {
-                normal.push(char::from(byte));
-            }
-            _ => return None,
+            byte if is_unreserved(byte) || delimiters.contains(&byte) => normal.push(char::from(byte)),
+            byte => normal.push_str(&format!("%{byte:02X}")),
         }
     }
     Some(normal)
@@ -125,6 +123,12 @@ mod tests {
             ("https://a.example/x/.", "https://a.example/x/"),
             ("https://a.example/x/y/..", "https://a.example/x/"),
             ("https://a.example/a//../b", "https://a.example/a/b"),
+            ("https://a.example/a|b", "https://a.example/a%7cb?c|d"),
+            ("https://a.example/a|b?c=d", "https://a.example/a|b"),
+            (
+                r#"https://a.example/^"<{[`\ é]}>"#,
+                "https://a.example/%5E%22%3C%7B%5B%60%5C%20%C3%A9%5D%7D%3E",
+            ),
         ] {
             assert!(is_same(left, right), "{left} {right}");
         }
@@ -147,6 +151,7 @@ mod tests {
             "https://auth.example/firm/oauth2/token%",
             "https://auth.example/firm/oauth2/token%2",
             "https://auth.example/firm/oauth2/token%+6",
+            "https://auth.example/firm/oauth2/token|",
             "https://auth.example\\firm\\oauth2\\token",
             "https://auth.example/firm/oauth2/token ",
             " https://auth.example/firm/oauth2/token",

@@ -147,14 +147,26 @@ pub struct Authority {
 impl Authority {
     /// Makes an authority.
     pub fn new(name: &str) -> Self {
+        Self::signed_by(None, name)
+    }
+
+    /// Makes an authority that this one has signed.
+    pub fn intermediate(&self, name: &str) -> Self {
+        Self::signed_by(Some(self), name)
+    }
+
+    fn signed_by(authority: Option<&Self>, name: &str) -> Self {
         let mut params = params(&Subject::default());
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = Vec::new();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
-        let certificate = params.self_signed(&key).unwrap().pem();
+        let certificate = match authority {
+            None => params.self_signed(&key),
+            Some(authority) => params.signed_by(&key, &authority.issuer),
+        };
         Self {
-            certificate,
+            certificate: certificate.unwrap().pem(),
             issuer: Issuer::new(params, key),
         }
     }
@@ -216,7 +228,9 @@ pub fn presenting(config: ConfigBuilder<ClientConfig, WantsClientCert>, pair: Op
     let Some(pair) = pair else {
         return config.with_no_client_auth();
     };
-    let certificate = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap();
+    let chain = CertificateDer::pem_slice_iter(pair.certificate.as_bytes());
     let key = PrivateKeyDer::from_pem_slice(pair.private_key.as_bytes()).unwrap();
-    config.with_client_auth_cert(vec![certificate], key).unwrap()
+    config
+        .with_client_auth_cert(chain.map(Result::unwrap).collect(), key)
+        .unwrap()
 }

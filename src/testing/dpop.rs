@@ -13,6 +13,8 @@ use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::dpop::VerifiedProof;
+
 /// A key of a client.
 #[derive(Debug)]
 pub struct ProofKey {
@@ -28,6 +30,8 @@ enum Pair {
     P256(EcdsaKeyPair),
     Ed25519(Ed25519KeyPair),
     Rsa(Box<RsaKeyPair>),
+    /// Of the point of order 1, for which one signature is valid for every message.
+    Anybody,
 }
 
 fn encode(bytes: impl AsRef<[u8]>) -> String {
@@ -55,6 +59,16 @@ impl ProofKey {
             pair: Pair::Ed25519(pair),
             alg: "EdDSA",
             jwk,
+        }
+    }
+
+    /// A public key for which anyone can sign by EdDSA.
+    pub fn of_anybody() -> Self {
+        let x = encode([&[1][..], &[0; 31]].concat());
+        Self {
+            pair: Pair::Anybody,
+            alg: "EdDSA",
+            jwk: json!({"kty": "OKP", "crv": "Ed25519", "x": x}),
         }
     }
 
@@ -111,6 +125,7 @@ impl ProofKey {
         let signature = match &self.pair {
             Pair::P256(pair) => pair.sign(&random, message.as_bytes()).unwrap().as_ref().to_vec(),
             Pair::Ed25519(pair) => pair.sign(message.as_bytes()).as_ref().to_vec(),
+            Pair::Anybody => [&[1][..], &[0; 63]].concat(),
             Pair::Rsa(pair) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
                 let padding = if pkcs1 { &RSA_PKCS1_SHA256 } else { &RSA_PSS_SHA256 };
@@ -126,4 +141,21 @@ impl ProofKey {
 /// The claims of a proof, with a new `jti`.
 pub fn claims(method: &str, url: &str, iat: i64) -> Value {
     json!({"jti": Uuid::new_v4().to_string(), "htm": method, "htu": url, "iat": iat})
+}
+
+/// Offers proofs of this second to a memory of used ones, until it has no room in any part: a thousand in a row are rejected.
+pub fn use_up_room(iat: i64, mut accepts: impl FnMut(&VerifiedProof) -> bool) {
+    let mut rejected = 0;
+    for number in 0.. {
+        let proof = VerifiedProof {
+            jkt: "j".repeat(43),
+            jti: format!("filling {number}"),
+            iat,
+            nonce: None,
+        };
+        rejected = if accepts(&proof) { 0 } else { rejected + 1 };
+        if rejected == 1_000 {
+            return;
+        }
+    }
 }

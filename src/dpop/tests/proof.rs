@@ -78,6 +78,10 @@ fn a_header_is_as_the_rfc_demands() {
         let found = broken(&key, |header, _| header[member] = value.clone());
         assert_eq!(found, Some(name), "{member}: {value}");
     }
+    for alg in ["EdDSA", "Ed25519"] {
+        let found = broken(&ProofKey::of_anybody(), |header, _| header["alg"] = json!(alg));
+        assert_eq!(found, Some("jwk"), "{alg}");
+    }
     let crit_null = r#"{"crit":null,"typ":"dpop+jwt","alg":"ES256"}"#;
     let proof = key.sign_text(crit_null, &claims("POST", URL, NOW).to_string(), false);
     assert_eq!(check(&proof), Err(ProofError::Critical));

@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 
 use super::{
     Access, Caller, ConnectionCaller, Credential, Permissions, Principal, caller_token,
-    connection_caller::LookUpResult, list, note_caller, note_stranger, permission_denied, rejected,
+    connection_caller::{EXPIRED, LookUpResult}, list, note_caller, note_stranger, permission_denied, rejected,
     unauthenticated,
 };
 use crate::{
@@ -179,7 +179,7 @@ impl Authorizer {
         let caller = match &connection.found {
             LookUpResult::Answer(Ok(caller)) => Ok(caller),
             LookUpResult::Answer(Err(status)) => Err(status.clone()),
-            LookUpResult::Expired => Err(rejected("the client certificate has expired")),
+            LookUpResult::Expired => Err(rejected(EXPIRED)),
             LookUpResult::TooManyNames => Err(rejected(format!(
                 "the client certificate has more than {MAX_CERTIFICATE_NAMES} names"
             ))),

@@ -1,10 +1,14 @@
 //! The caller that the certificate of a connection names.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::{Caller, WorkloadKind};
+use crate::rpc::status::{ErrorReason, Problem};
+
+/// Why a certificate names nobody any more.
+pub(super) const EXPIRED: &str = "the client certificate has expired";
 
 /// The caller that the certificate of a call's connection names, as the authorizer has found it. It is in the call's
 /// extensions.
@@ -27,20 +31,20 @@ pub(super) enum LookUpResult {
 }
 
 impl ConnectionCaller {
-    /// Returns whether the certificate has expired since the connection began.
-    pub(crate) fn has_expired(&self) -> bool {
-        matches!(self.found, LookUpResult::Expired)
-    }
-
     /// Returns whether it is a gateway. Only on a gateway's connection do headers about the gateway's clients count.
     ///
     /// # Errors
-    /// Those of [`super::CallerDirectory::find_caller`], and DEADLINE_EXCEEDED.
+    /// Those of [`super::CallerDirectory::find_caller`], DEADLINE_EXCEEDED, and UNAVAILABLE for a certificate that has expired
+    /// since the connection began: it may be a gateway's, which has a new one for its next connection.
     pub fn is_gateway(&self) -> Result<bool, Status> {
-        let LookUpResult::Answer(found) = &self.found else {
-            return Ok(false);
+        let caller = match &self.found {
+            LookUpResult::Expired => {
+                let problem = Problem::new(Code::Unavailable, ErrorReason::Unavailable, EXPIRED);
+                return Err(problem.retry_after(Duration::from_secs(1)).into());
+            }
+            LookUpResult::TooManyNames => return Ok(false),
+            LookUpResult::Answer(found) => found.as_ref().map_err(Status::clone)?,
         };
-        let caller = found.as_ref().map_err(Status::clone)?;
         let kind = WorkloadKind::Gateway;
         Ok(matches!(caller, Some(Caller::Workload { kind: found, .. }) if *found == kind))
     }

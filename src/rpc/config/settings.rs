@@ -180,6 +180,7 @@ impl ServiceSettings {
             certificate: self.tls_certificate.clone(),
             private_key: self.tls_private_key.clone(),
             client_ca: self.client_ca.clone(),
+            partner_ca: PathBuf::new(),
             min_version: self.tls_min_version.clone(),
             partners: PartnerCertificates::None,
         }

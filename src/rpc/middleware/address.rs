@@ -44,7 +44,6 @@ impl PeerKind {
     /// Returns the kind of a peer with a certificate.
     pub(in crate::rpc) fn of(caller: &ConnectionCaller) -> Self {
         match caller.is_gateway() {
-            _ if caller.has_expired() => Self::Unknown,
             Ok(true) => Self::Gateway,
             Ok(false) => Self::Other,
             Err(_) => Self::Unknown,

@@ -245,6 +245,7 @@ async fn a_gateway_is_known_by_its_certificate_while_it_is_valid() {
         assert!(!is_gateway(&[NAME; MAX_CERTIFICATE_NAMES + 1]).await.unwrap());
         assert!(is_gateway(&["two", "callers"]).await.is_err());
         clock.advance(std::time::Duration::from_secs(1));
-        assert!(!is_gateway(&[NAME]).await.unwrap());
+        // Nobody knows who it is now.
+        assert_eq!(is_gateway(&[NAME]).await.unwrap_err().code(), Code::Unavailable);
     }
 }

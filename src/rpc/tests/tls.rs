@@ -49,6 +49,7 @@ fn settings(directory: &Path) -> TlsSettings {
         certificate: directory.join("server.pem"),
         private_key: directory.join("server-key.pem"),
         client_ca: directory.join("ca.pem"),
+        partner_ca: Default::default(),
         min_version: "1.3".to_owned(),
         partners: PartnerCertificates::None,
     }

@@ -2,7 +2,8 @@
 //!
 //! Where partners may present certificates, the handshake lets every certificate through, because a partner's may be
 //! self-signed. It still verifies that the client holds the private key. A certificate counts as a workload's or an
-//! operator's only if it verifies against the client CA, as it must where partners present none.
+//! operator's only if it verifies against the client CA, as it must where partners present none, and its chain passes through
+//! no authority of partners, whom a client CA may have signed.
 
 use std::{io, sync::Arc};
 
@@ -23,7 +24,10 @@ use tokio_rustls::{
     server::TlsStream,
 };
 
-use super::peer::{CallerCertificate, ClientCertificate, Peer};
+use super::{
+    certificate::have_same_key,
+    peer::{CallerCertificate, ClientCertificate, Peer},
+};
 
 /// Accepts the connections of a listener.
 #[derive(Debug)]
@@ -34,6 +38,8 @@ pub(in crate::rpc) struct Acceptor {
     pub(super) partners: Option<(String, Arc<ServerConfig>)>,
     /// Verifies certificates of workloads and operators; `None` without a client CA.
     pub(super) workloads: Option<Arc<dyn ClientCertVerifier>>,
+    /// The authorities of partners, which vouch for no workload.
+    pub(super) partner_authorities: Arc<[CertificateDer<'static>]>,
     /// Whether `config` lets certificates of partners through.
     pub(super) admits_partners: bool,
     pub(super) time: Arc<dyn TimeProvider>,
@@ -56,7 +62,8 @@ impl Acceptor {
         Ok((start.into_stream(config.clone()).await?, admits_partners))
     }
 
-    /// Returns whose certificate the client presented, if it presented one; `None` for one that can't be read.
+    /// Returns whose certificate the client presented, if it presented one; `None` for one that can't be read, and
+    /// for a partner's where only callers may present one.
     pub(super) fn identify(
         &self,
         chain: &[CertificateDer<'_>],
@@ -65,13 +72,20 @@ impl Acceptor {
         let Some((first, rest)) = chain.split_first() else {
             return Some(None);
         };
-        let is_workload = !admits_partners
+        let is_of_partners = chain.iter().any(|certificate| {
+            let mut authorities = self.partner_authorities.iter();
+            authorities.any(|authority| have_same_key(certificate, authority))
+        });
+        if is_of_partners && !admits_partners {
+            return None;
+        }
+        let is_verified = !admits_partners
             || self
                 .workloads
                 .as_ref()
                 .zip(self.time.current_time())
                 .is_some_and(|(verifier, now)| verifier.verify_client_cert(first, rest, now).is_ok());
-        let peer = match is_workload {
+        let peer = match is_verified && !is_of_partners {
             true => Peer::Caller(CallerCertificate::read(first)?),
             false => Peer::Client(ClientCertificate::read(chain)?),
         };

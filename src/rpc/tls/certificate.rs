@@ -3,7 +3,10 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::{
+    error::X509Error,
+    prelude::{FromDer, GeneralName, X509Certificate},
+};
 
 use crate::{
     clock::UnixMillis,
@@ -64,6 +67,26 @@ impl Certificate {
             not_after: seconds(validity.not_after.timestamp()),
         })
     }
+}
+
+/// Returns whether two certificates in DER form have the same public key. True if one can't be read.
+pub(super) fn have_same_key(one: &[u8], other: &[u8]) -> bool {
+    let [Ok((_, one)), Ok((_, other))] = [one, other].map(X509Certificate::from_der) else {
+        return true;
+    };
+    one.public_key().raw == other.public_key().raw
+}
+
+/// Returns whether an authority has signed this certificate, both in DER form. True if one can't be read, and for a signature by
+/// an unknown algorithm.
+pub(super) fn is_signed_by(certificate: &[u8], authority: &[u8]) -> bool {
+    let [Ok((_, certificate)), Ok((_, authority))] = [certificate, authority].map(X509Certificate::from_der)
+    else {
+        return true;
+    };
+    let verified = certificate.verify_signature(Some(authority.public_key()));
+    certificate.issuer().as_raw() == authority.subject().as_raw()
+        && !matches!(verified, Err(X509Error::SignatureVerificationError))
 }
 
 /// Returns why servers would reject the client certificate of these files, if there is one.

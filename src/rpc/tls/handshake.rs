@@ -26,7 +26,7 @@ pub(in crate::rpc) async fn accept(
     let (_, connection) = stream.get_ref();
     let presented = connection.peer_certificates().unwrap_or_default();
     let peer = acceptor.identify(presented, admits_partners);
-    let peer = peer.ok_or("the client's certificate can't be read")?;
+    let peer = peer.ok_or("the client's certificate can't be read, or is a partner's")?;
     Ok((Box::new(stream), peer))
 }
 

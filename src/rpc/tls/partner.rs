@@ -1,5 +1,6 @@
 //! The authorities of partners' certificates, from a file that may change while the service runs. They are never those of
-//! workloads: whom they sign may authenticate as a client, and as nothing else.
+//! workloads: whom they sign may authenticate as a client, and as nothing else. A chain of a workload must not pass through one
+//! of them either ([`super::acceptor`]): what stands between an authority and another one is in no file.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,6 +15,7 @@ use tokio_rustls::rustls::{
 };
 
 use super::{
+    certificate::{have_same_key, is_signed_by},
     files::{Content, Digest},
     peer::ClientCertificate,
     provider,
@@ -21,7 +23,7 @@ use super::{
 use crate::{clock::UnixMillis, lock::Lock, rpc::tls::TlsProblem};
 
 /// The key of the setting of the file.
-const PARTNER_CA: &str = "partner_ca";
+pub(super) const PARTNER_CA: &str = "partner_ca";
 const INVALID: &str = "the certificate is not valid";
 
 /// The authorities of partners' certificates. Clones share them.
@@ -45,7 +47,7 @@ impl PartnerAuthorities {
     /// Reads the file. `client_ca` is the file of the authorities of workloads and operators; it may be empty.
     ///
     /// # Errors
-    /// A file that can't be used, and an authority that is in both.
+    /// A file that can't be used, and authorities that [`require_separate`] rejects.
     pub fn load(path: &Path, client_ca: &Path) -> Result<Self, TlsProblem> {
         let content = Content::read(PARTNER_CA, path)?;
         let current = CurrentAuthorities::new(&content, client_ca)?;
@@ -61,8 +63,8 @@ impl PartnerAuthorities {
     /// is still being written. Blocks the thread for as long as the file takes.
     ///
     /// # Errors
-    /// A file that can't be used, and an authority that is in both files now, whichever has changed. The authorities that were
-    /// read before still count.
+    /// A file that can't be used, and authorities that [`require_separate`] rejects now, whichever file has changed. The
+    /// authorities that were read before still count.
     pub fn reload(&self) -> Result<(), TlsProblem> {
         let content = Content::read(PARTNER_CA, &self.path)?;
         let read = CurrentAuthorities::new(&content, &self.client_ca)?;
@@ -106,14 +108,7 @@ impl CurrentAuthorities {
     fn new(content: &Content, client_ca: &Path) -> Result<Self, TlsProblem> {
         let authorities = Arc::new(content.authorities()?);
         if client_ca != Path::new("") {
-            let of_callers = Content::read(super::settings::CLIENT_CA, client_ca)?.authorities()?;
-            let is_shared = authorities.roots.iter().any(|root| {
-                let mut callers = of_callers.roots.iter();
-                callers.any(|caller| caller.subject_public_key_info == root.subject_public_key_info)
-            });
-            if is_shared {
-                return Err(content.problem("holds an authority of --client-ca: it would sign workloads too"));
-            }
+            require_separate(content, &Content::read(super::settings::CLIENT_CA, client_ca)?)?;
         }
         let verifier = WebPkiClientVerifier::builder_with_provider(authorities, provider()).build();
         Ok(Self {
@@ -121,6 +116,29 @@ impl CurrentAuthorities {
             digest: content.digest(),
         })
     }
+}
+
+/// Checks that no authority of partners is one of workloads, or has signed one, or is signed by one: whom it signs would be
+/// verified as a workload.
+///
+/// # Errors
+/// A file that can't be used, and such an authority.
+pub(super) fn require_separate(partners: &Content, client_ca: &Content) -> Result<(), TlsProblem> {
+    let of_callers = client_ca.certificates()?;
+    for partner in &partners.certificates()? {
+        if of_callers.iter().any(|caller| have_same_key(partner, caller)) {
+            return Err(partners.problem("holds an authority of --client-ca: it would sign workloads too"));
+        }
+        if of_callers.iter().any(|caller| is_signed_by(partner, caller)) {
+            let problem =
+                "holds an authority that one of --client-ca has signed: it would sign workloads too";
+            return Err(partners.problem(problem));
+        }
+        if of_callers.iter().any(|caller| is_signed_by(caller, partner)) {
+            return Err(partners.problem("holds an authority that has signed one of --client-ca"));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

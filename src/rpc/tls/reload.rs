@@ -88,9 +88,9 @@ impl<'a> Reloader<'a> {
         }
         match files.and_then(|files| files.build(&self.tls.settings, &self.tls.clock)) {
             Ok(mut next) => {
-                let [.., client_ca] = next.digests;
-                let [.., old_client_ca] = current.digests;
-                if client_ca == old_client_ca {
+                let [_, _, authorities @ ..] = next.digests;
+                let [_, _, old_authorities @ ..] = current.digests;
+                if authorities == old_authorities {
                     next.retired = current.retired.clone();
                 } else {
                     current.retired.cancel();

@@ -1,12 +1,12 @@
 //! The TLS of a service's listeners: what the files of its settings say.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use tokio_rustls::rustls::{
     Error, InconsistentKeys, ServerConfig, SupportedProtocolVersion,
     crypto::CryptoProvider,
-    pki_types::UnixTime,
+    pki_types::{CertificateDer, UnixTime},
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
     time_provider::TimeProvider,
@@ -18,8 +18,9 @@ use super::{
     acceptor::{Acceptor, AnyCertificate},
     certificate::{Certificate, first_expiry, record_expiry},
     files::{Content, Digest},
+    partner::{PARTNER_CA, require_separate},
     provider,
-    settings::{CERTIFICATE, CLIENT_CA, MIN_VERSION, PRIVATE_KEY, PartnerCertificates, TlsSettings},
+    settings::{CERTIFICATE, CLIENT_CA, MIN_VERSION, PRIVATE_KEY, PartnerCertificates, TlsSettings, is_set},
     versions,
 };
 use crate::{
@@ -48,12 +49,11 @@ pub(in crate::rpc) struct CurrentConfig {
     pub(super) not_after: UnixMillis,
     /// The same of the first one to expire of the client authorities.
     client_ca_not_after: Option<UnixMillis>,
-    /// Of the files of certificate, private key and authorities.
     pub(super) digests: Digests,
 }
 
-/// The digests of the files of certificate, private key and authorities.
-pub(super) type Digests = [Option<Digest>; 3];
+/// The digests of the files of certificate, private key, and the authorities of partners and of callers.
+pub(super) type Digests = [Option<Digest>; 4];
 
 impl ServerTls {
     /// Loads the files; `None` if no certificate is set.
@@ -109,17 +109,17 @@ pub(super) struct Files {
     certificate: Content,
     private_key: Content,
     client_ca: Option<Content>,
+    partner_ca: Option<Content>,
 }
 
 impl Files {
     pub(super) fn read(settings: &TlsSettings) -> Result<Self, TlsProblem> {
-        let client_ca = settings.has_client_ca();
+        let authorities = |key, path: &Path| is_set(path).then(|| Content::read(key, path)).transpose();
         Ok(Self {
             certificate: Content::read(CERTIFICATE, &settings.certificate)?,
             private_key: Content::read_key(PRIVATE_KEY, &settings.private_key)?,
-            client_ca: client_ca
-                .then(|| Content::read(CLIENT_CA, &settings.client_ca))
-                .transpose()?,
+            client_ca: authorities(CLIENT_CA, &settings.client_ca)?,
+            partner_ca: authorities(PARTNER_CA, &settings.partner_ca)?,
         })
     }
 
@@ -127,6 +127,7 @@ impl Files {
         [
             Some(self.certificate.digest()),
             Some(self.private_key.digest()),
+            self.partner_ca.as_ref().map(Content::digest),
             self.client_ca.as_ref().map(Content::digest),
         ]
     }
@@ -140,6 +141,10 @@ impl Files {
         let provider = provider();
         let (certified, not_after) = self.certified_key(&provider, clock.now())?;
         let workloads = self.client_verifier(&provider)?;
+        if let Some((partner_ca, client_ca)) = self.partner_ca.as_ref().zip(self.client_ca.as_ref()) {
+            require_separate(partner_ca, client_ca)?;
+        }
+        let partner_authorities = self.partner_ca.as_ref().map(Content::certificates).transpose()?;
         let versions = versions(&settings.min_version);
         let handshake = Handshake {
             versions: versions.ok_or_else(unknown_version)?,
@@ -147,6 +152,7 @@ impl Files {
             time: Arc::new(Time(clock.clone())),
             provider,
             workloads,
+            partner_authorities: partner_authorities.unwrap_or_default().into(),
         };
         let (grpc, http) = handshake.acceptors(&settings.partners)?;
         let client_cas = self.client_ca.as_ref().map(Content::certificates).transpose()?;
@@ -209,6 +215,7 @@ struct Handshake {
     certificate: Arc<SingleCertAndKey>,
     time: Arc<dyn TimeProvider>,
     workloads: Option<Arc<dyn ClientCertVerifier>>,
+    partner_authorities: Arc<[CertificateDer<'static>]>,
 }
 
 impl Handshake {
@@ -243,6 +250,7 @@ impl Handshake {
                 config,
                 partners,
                 workloads: self.workloads.clone(),
+                partner_authorities: self.partner_authorities.clone(),
                 admits_partners,
                 time: self.time.clone(),
             })

@@ -48,6 +48,8 @@ pub struct TlsSettings {
     pub private_key: PathBuf,
     /// The file of the authorities of certificates of workloads, operators and gateways, which may come over gRPC and HTTP.
     pub client_ca: PathBuf,
+    /// The file of the authorities of partners, which never vouch for workloads; may be empty.
+    pub partner_ca: PathBuf,
     /// The oldest version, `1.2` or `1.3`.
     pub min_version: String,
     /// Where partners may present certificates.
@@ -99,6 +101,6 @@ impl TlsSettings {
     }
 }
 
-fn is_set(path: &Path) -> bool {
+pub(super) fn is_set(path: &Path) -> bool {
     path != Path::new("")
 }

@@ -11,7 +11,10 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::validation::Violations;
-use crate::dpop::jwk::{PRIVATE_MEMBERS, RSA_BITS};
+use crate::dpop::{
+    has_small_order,
+    jwk::{PRIVATE_MEMBERS, RSA_BITS},
+};
 
 pub mod certificate;
 
@@ -25,12 +28,6 @@ const KINDS: [(&str, &str, &[&str]); 3] = [
 ];
 /// RSA exponents. The library that verifies takes at most 33 bits.
 const EXPONENTS: RangeInclusive<u64> = 3..=(1 << 33) - 1;
-/// The points of Ed25519 whose order is 8, in base64url.
-const ORDER_EIGHT: [&str; 2] = [
-    "JuiVj8KyJ7BFw_SJ8u-Y8NXfrAXTxjM5sTgCiG1T_AU",
-    "xxdqcD1N2E-6PAt2DRBnDyogU_osOczGTsf9d5KsA3o",
-];
-
 /// A valid public key. Its members are written in this order.
 #[derive(Debug, Serialize)]
 pub struct Key {
@@ -231,17 +228,6 @@ fn ed25519(v: &mut Violations, key: &Members<'_>) -> Option<Numbers> {
         crv: "Ed25519",
         x: text,
     })
-}
-
-/// Returns whether this is a point of Ed25519 whose order divides 8: anyone can sign for it, without a private key.
-/// Ignores the highest bit, which is the sign of the other coordinate.
-fn has_small_order(mut point: [u8; 32]) -> bool {
-    point[31] &= 0x7f;
-    let (first, last, between) = (point[0], point[31], &point[1..31]);
-    // The coordinates 0, 1 and -1. The prime and the number after it are other forms of 0 and 1.
-    let small = first <= 1 && last == 0 && between.iter().all(|byte| *byte == 0);
-    let large = (0xec..=0xee).contains(&first) && last == 0x7f && between.iter().all(|byte| *byte == 0xff);
-    small || large || ORDER_EIGHT.contains(&URL_SAFE_NO_PAD.encode(point).as_str())
 }
 
 /// A modulus and an exponent (RFC 7518 §6.3.1).

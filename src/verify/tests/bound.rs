@@ -11,9 +11,11 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::{
-    testing::dpop::ProofKey,
+    clock::UnixMillis,
+    dpop::ReplayCache,
+    testing::dpop::{ProofKey, use_up_room},
     verify::{
-        Confirmation,
+        Confirmation, VerifyError, possession,
         testing::{Authority, NOW, Signer, claims, tenant},
     },
 };
@@ -281,4 +283,40 @@ async fn the_url_of_a_proof_is_the_one_outside_of_the_proxy() {
             .await;
         assert_eq!(response.status(), status, "{htu}");
     }
+}
+
+#[tokio::test]
+async fn a_key_for_which_anyone_can_sign_proves_nothing() {
+    let setup = Setup::new().await;
+    let key = ProofKey::of_anybody();
+    let token = setup.token(Some(Confirmation::Jkt(key.jkt())));
+    for alg in ["EdDSA", "Ed25519"] {
+        let made = proof(&key, &token, |header, _| header["alg"] = json!(alg));
+        let response = setup.prove(&token, &[&made]).await;
+        assert_challenged(&response, &["invalid_dpop_proof"]);
+    }
+}
+
+#[test]
+fn without_room_for_a_proof_nobody_knows_whether_it_was_used() {
+    let (key, proofs, now) = (
+        ProofKey::es256(),
+        ReplayCache::default(),
+        UnixMillis::from_millis(NOW * 1000),
+    );
+    let claims = AccessTokenClaims {
+        cnf: Some(Confirmation::Jkt(key.jkt())),
+        ..claims()
+    };
+    let made = proof(&key, "token", |_, _| {});
+    let presented = Presented {
+        scheme: Scheme::Dpop,
+        method: "GET",
+        url: URL,
+        dpop_proof: Some(&made),
+        ..Presented::bearer("token")
+    };
+    use_up_room(NOW, |proof| proofs.accept(&claims.client_id, proof, now).is_ok());
+    let checked = possession::check(&presented, &claims, &proofs, now);
+    assert!(matches!(checked, Err(VerifyError::TooManyProofs)), "{checked:?}");
 }

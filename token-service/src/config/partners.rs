@@ -23,6 +23,7 @@ impl Settings {
     pub fn tls(&self) -> TlsSettings {
         TlsSettings {
             partners: self.partner_certificates(),
+            partner_ca: self.partner_ca.clone(),
             ..self.service.tls()
         }
     }

@@ -13,7 +13,7 @@ use accord::{
 use uuid::Builder;
 use zeroize::Zeroizing;
 
-use super::{ConsentCall, admin_session::admin_origin};
+use super::{ConsentCall, admin_session::admin_origin, signed_request::OpenedRequests};
 use crate::{
     error::{Error, Result, found},
     model::{
@@ -103,8 +103,9 @@ impl ConsentCall {
                 client_id,
                 request_uri,
             } => {
-                let opened = self.pushed_request(&tenant_id, &client_id, &request_uri).await;
-                let pushed = found(opened)?.ok_or_else(unusable_request_uri)?;
+                let browser = OpenedRequests::default();
+                let opened = self.pushed_request(&tenant_id, &client_id, &request_uri, &browser);
+                let pushed = found(opened.await)?.ok_or_else(unusable_request_uri)?;
                 (pushed.setup_id, pushed.request)
             }
         };
@@ -116,7 +117,7 @@ impl ConsentCall {
     }
 
     /// Opens a request that a client has pushed to this tenant's authority (RFC 9126 §4). Changes nothing, so that it can be
-    /// opened again before its decision.
+    /// opened again before its decision. `browser` says which requests the browser has opened before.
     ///
     /// # Errors
     /// [`Error::NotFound`] for a `request_uri` that is unknown, expired, or another client's; [`Error::WrongState`] after
@@ -126,13 +127,17 @@ impl ConsentCall {
         tenant_id: &TenantId,
         client_id: &ClientId,
         request_uri: &str,
+        browser: &OpenedRequests,
     ) -> Result<PushedRequest> {
         const UNKNOWN: Error = Error::NotFound("pushed authorization request");
         let store = &self.consents.store;
         let reference = reference(request_uri).ok_or(UNKNOWN)?;
         let pushed = store.find_pushed_request(tenant_id, &reference).await?;
-        let pushed = pushed.filter(|pushed| pushed.is_open_to(client_id, store.now()));
         let pushed = pushed.ok_or(UNKNOWN)?;
+        let again_until = browser.end(store, &pushed.setup_id).await?;
+        if !pushed.is_open_to(client_id, again_until, store.now()) {
+            return Err(UNKNOWN);
+        }
         if let Some(setup) = found(store.get_tenant_setup(tenant_id, &pushed.setup_id).await)? {
             setup.require_pending(store.now())?;
         }
@@ -212,7 +217,10 @@ impl ConsentCall {
             let client = self.find_client(&setup.client_id).await?;
             let client = client.ok_or(Error::ClientChanged)?;
             require_active("client", client.value.active)?;
-            if !is_unchanged(&setup, &scopes, &client.value) {
+            let pushed = client
+                .value
+                .require_pushed(setup.pushed, self.consents.store.now());
+            if pushed.is_err() || !is_unchanged(&setup, &scopes, &client.value) {
                 return Err(Error::ClientChanged);
             }
             let account_name = &choices.designated_account_name;

@@ -21,6 +21,11 @@ use crate::{
 /// Separates these MACs from all others.
 const LABEL: &[u8] = b"accord authorization request v1";
 
+/// Separates the MACs of opened requests from all others.
+const OPENED_LABEL: &[u8] = b"accord opened request v1";
+/// The most opened requests that a browser's cookie holds.
+const MAX_OPENED: usize = 8;
+
 /// An authorization request, and the id of the setup that a sign-in stores it under.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedRequest {
@@ -43,13 +48,21 @@ impl SignedRequest {
     }
 
     /// Continues with a request that its client has pushed. The form outlasts the `request_uri`, so that whoever takes longer
-    /// to sign in reaches the decision all the same.
-    pub fn of_pushed(store: &Store, pushed: PushedRequest) -> Self {
-        Self {
+    /// to sign in reaches the decision all the same. Adds the request to those that the browser has opened.
+    pub async fn of_pushed(
+        store: &Store,
+        pushed: PushedRequest,
+        opened: &mut OpenedRequests,
+    ) -> Result<Self> {
+        let expires_at = match opened.end(store, &pushed.setup_id).await? {
+            Some(end) => end,
+            None => opened.add(store, &pushed.setup_id).await?,
+        };
+        Ok(Self {
             setup_id: pushed.setup_id,
             request: pushed.request,
-            expires_at: store.now().plus(LIFETIME),
-        }
+            expires_at,
+        })
     }
 
     /// Returns the request with its MAC, in characters of base64url and dots.
@@ -100,5 +113,62 @@ impl SignedRequest {
             return Ok(None);
         }
         Ok(serde_json::from_slice(&payload).ok())
+    }
+}
+
+/// The pushed requests that a browser has opened, as its cookie holds them. It may open them again after their `request_uri` has
+/// expired, for as long as their form lasts: the browser reloads that page, or goes back to it.
+///
+/// An entry is `<version of the key>.<end in seconds>.<MAC>`, and names nothing.
+#[derive(Debug, Default)]
+pub struct OpenedRequests(String);
+
+impl OpenedRequests {
+    /// Reads the cookie, which may be empty or anything.
+    pub fn new(cookie: &str) -> Self {
+        Self(cookie.to_owned())
+    }
+
+    /// Returns the cookie.
+    pub fn into_text(self) -> String {
+        self.0
+    }
+
+    /// Returns until when the browser may open this request again; `None` if it has not opened it, and after the end.
+    pub async fn end(&self, store: &Store, setup_id: &SetupId) -> Result<Option<UnixMillis>> {
+        let keyring = store.keyring.get().await?;
+        let end = self.entries(store.now()).find_map(|(entry, end)| {
+            let (version, rest) = entry.split_once('.')?;
+            let mac = URL_SAFE_NO_PAD.decode(rest.split_once('.')?.1).ok()?;
+            let key = keyring.version(purpose::AUTHORIZATION_REQUEST, version.parse().ok()?)?;
+            let signed = [OPENED_LABEL, setup_id.as_str().as_bytes(), &end.to_be_bytes()];
+            bool::from(key.hmac(&signed).ct_eq(&mac)).then_some(end)
+        });
+        Ok(end.map(|end| UnixMillis::from_millis(end.saturating_mul(1000))))
+    }
+
+    /// Adds a request. Forgets those that have ended, and the oldest of too many. Returns the end.
+    async fn add(&mut self, store: &Store, setup_id: &SetupId) -> Result<UnixMillis> {
+        let end = store.now().plus(LIFETIME).as_secs();
+        let keyring = store.keyring.get().await?;
+        let key = keyring.current(purpose::AUTHORIZATION_REQUEST)?;
+        let mac = key.hmac(&[OPENED_LABEL, setup_id.as_str().as_bytes(), &end.to_be_bytes()]);
+        let mac = URL_SAFE_NO_PAD.encode(mac);
+        let mut entries = vec![format!("{}.{end}.{mac}", key.version())];
+        let others = self.entries(store.now()).take(MAX_OPENED - 1);
+        entries.extend(others.map(|(entry, _)| entry.to_owned()));
+        self.0 = entries.join("~");
+        Ok(UnixMillis::from_millis(end.saturating_mul(1000)))
+    }
+
+    /// Returns the entries that say that they have not ended, with their ends.
+    fn entries(&self, now: UnixMillis) -> impl Iterator<Item = (&str, i64)> {
+        let entries = self.0.split('~').filter_map(|entry| {
+            let end = entry.split('.').nth(1)?.parse().ok()?;
+            Some((entry, end))
+        });
+        entries
+            .filter(move |(_, end)| now.as_secs() < *end)
+            .take(MAX_OPENED)
     }
 }

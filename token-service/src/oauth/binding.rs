@@ -26,6 +26,8 @@ pub struct Binding {
     pub client_certificate: Vec<u8>,
     /// The address of the caller.
     pub client_address: Option<IpAddr>,
+    /// The scheme in which the token came.
+    pub scheme: Option<Scheme>,
 }
 
 /// The caller does not hold the key of the token, or calls from elsewhere.
@@ -35,8 +37,8 @@ pub struct NotBound;
 impl Binding {
     /// Checks that the caller holds the key that `confirmation` names. Returns the proof, which counts once.
     ///
-    /// A token without a key must come without a proof, and one with a certificate's too: with a proof, it was sent under the
-    /// scheme `DPoP`, which is for tokens of a DPoP key alone (RFC 9449 §7.1).
+    /// A token without a key must come without a proof, and one with a certificate's too: unless the scheme is known, a token with a
+    /// proof was sent under the scheme `DPoP`, which is for tokens of a DPoP key alone (RFC 9449 §7.1).
     pub fn check_key(
         &self,
         confirmation: Option<&Confirmation>,
@@ -44,8 +46,9 @@ impl Binding {
         now: UnixMillis,
     ) -> Result<Option<VerifiedProof>, NotBound> {
         let dpop_proof = Some(self.dpop_proof.as_str()).filter(|proof| !proof.is_empty());
+        let likely = dpop_proof.map_or(Scheme::Bearer, |_| Scheme::Dpop);
         let presented = Presented {
-            scheme: dpop_proof.map_or(Scheme::Bearer, |_| Scheme::Dpop),
+            scheme: self.scheme.unwrap_or(likely),
             token,
             method: &self.method,
             url: &self.url,

@@ -67,6 +67,8 @@ pub async fn of_tenant(oauth: &OAuth, tenant_id: &TenantId) -> Result<pb::GetAut
         // OpenID Discovery §3 requires these of the document that carries its name. No ID token is ever issued.
         subject_types_supported: owned(&["public"]),
         id_token_signing_alg_values_supported: owned(&["RS256"]),
+        // OpenID Discovery §3: absent, it means true.
+        request_uri_parameter_supported: Some(false),
         tls_client_certificate_bound_access_tokens: mutual_tls.is_offered,
         mtls_endpoint_aliases,
         dpop_signing_alg_values_supported: owned(&dpop::ALGORITHMS),

@@ -1,5 +1,7 @@
 //! Introspection with what an internal service knows of the call that brought the token: proof, certificate and address.
 
+use std::time::Duration;
+
 use accord::{
     clock::Clock,
     testing::dpop::ProofKey,
@@ -160,6 +162,22 @@ async fn a_proof_is_not_spent_on_a_token_that_is_not_active() {
 }
 
 #[tokio::test]
+async fn without_room_for_a_proof_nobody_knows_whether_the_token_may_be_used() {
+    let world = World::start().await;
+    let key = ProofKey::es256();
+    let token = bound(&world, Some(Confirmation::Jkt(key.jkt()))).await;
+    let binding = || with_proof(&proof(&world, &key, &token, |_| {}));
+    world.fill_proofs(&format!("{} at a resource", world.client_id));
+    let answer = world
+        .internal_tokens()
+        .introspect_token(asking(&token, binding()))
+        .await;
+    assert_rejected(answer, Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
+    world.clock().advance(Duration::from_secs(80));
+    assert!(is_active(&world, &token, binding()).await);
+}
+
+#[tokio::test]
 async fn a_refresh_token_is_no_credential_for_an_api() {
     let world = World::start().await;
     let refresh_token = world.first_tokens().await.refresh_token;
@@ -189,6 +207,38 @@ async fn a_token_of_a_certificate_is_active_on_its_connection() {
     let mut both = with_proof(&proof(&world, &key, &token, |_| {}));
     both.client_certificate = b"a certificate".to_vec();
     assert!(!is_active(&world, &token, both).await);
+}
+
+#[tokio::test]
+async fn a_token_comes_in_the_scheme_of_its_key() {
+    let world = World::start().await;
+    let key = ProofKey::es256();
+    let token = bound(&world, Some(Confirmation::Jkt(key.jkt()))).await;
+    let unbound = world.first_tokens().await.access_token;
+    let is_active = async |token: &str, scheme: &str, has_proof: bool| {
+        let binding = match has_proof {
+            true => with_proof(&proof(&world, &key, token, |_| {})),
+            false => pb::TokenBinding::default(),
+        };
+        let scheme = scheme.into();
+        is_active(&world, token, pb::TokenBinding { scheme, ..binding }).await
+    };
+    for (scheme, expected) in [
+        ("", true),
+        ("DPoP", true),
+        ("dpop", true),
+        ("DPOP", true),
+        ("Bearer", false),
+        ("bearer", false),
+    ] {
+        assert_eq!(is_active(&token, scheme, true).await, expected, "{scheme}");
+        assert!(!is_active(&token, scheme, false).await, "{scheme}");
+    }
+    for (scheme, expected) in [("", true), ("BEARER", true), ("DPoP", false)] {
+        assert_eq!(is_active(&unbound, scheme, false).await, expected, "{scheme}");
+    }
+    // Whoever tells the scheme says that the proof was for something else.
+    assert!(is_active(&unbound, "Bearer", true).await);
 }
 
 #[tokio::test]
@@ -258,6 +308,7 @@ async fn a_binding_is_for_workloads_and_well_formed() {
         dpop_proof: "a.b.c".into(),
         client_certificate: vec![0; 16 * 1024 + 1],
         client_address: "203.0.113.0/24".into(),
+        scheme: "Basic".into(),
         ..Default::default()
     };
     let refused: Result<_, Status> = world
@@ -266,6 +317,7 @@ async fn a_binding_is_for_workloads_and_well_formed() {
         .await;
     let fields = [
         "binding.client_address",
+        "binding.scheme",
         "binding.method",
         "binding.url",
         "binding.client_certificate",

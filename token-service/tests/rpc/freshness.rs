@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use accord::token::v1 as pb;
+use accord::{clock::Clock, registry::v1::SecurityProfile, token::v1 as pb};
 use tonic::Code;
 
 use crate::{fake_registry::Question, harness::assert_rejected, world::World};
@@ -44,6 +44,30 @@ const REGISTRY_CHANGES: [(Change, Code, &str); 4] = [
     ),
 ];
 
+/// A change that limits to what a client may get tokens, and the error that it gets then.
+const LIMITS: [(Change, Code, &str); 3] = [
+    (
+        |world| world.change_client(|client| client.dpop_jkts = vec!["k".repeat(43)]),
+        Code::InvalidArgument,
+        "INVALID_DPOP_PROOF",
+    ),
+    (
+        |world| world.change_client(|client| client.allowed_networks = vec!["203.0.113.0/24".into()]),
+        Code::PermissionDenied,
+        "NETWORK_NOT_ALLOWED",
+    ),
+    (
+        |world| {
+            world.change_client(|client| {
+                client.security_profile = SecurityProfile::Fapi20.into();
+                client.profile_start_time = Some(world.clock().now().to_timestamp());
+            });
+        },
+        Code::Unauthenticated,
+        "INVALID_CLIENT",
+    ),
+];
+
 async fn world() -> Arc<World> {
     Arc::new(World::start().await)
 }
@@ -59,7 +83,7 @@ fn change_meanwhile(world: &Arc<World>, change: Change) {
 
 #[tokio::test]
 async fn no_token_is_issued_by_an_answer_that_is_too_old() {
-    for (index, (change, code, reason)) in REGISTRY_CHANGES.into_iter().enumerate() {
+    for (index, (change, code, reason)) in REGISTRY_CHANGES.into_iter().chain(LIMITS).enumerate() {
         for flow in 0..3 {
             let world = world().await;
             let first = world.first_tokens().await;

@@ -40,6 +40,8 @@ struct Stage {
     workloads: Authority,
     /// Signs partners.
     partners: Authority,
+    /// From the authority of partners up to that of workloads.
+    chain: String,
     _directory: TempDir,
 }
 
@@ -57,6 +59,7 @@ impl Stage {
         let Authorities {
             workloads,
             partners,
+            chain,
             directory,
         } = authorities;
         world.first_tokens().await;
@@ -72,6 +75,7 @@ impl Stage {
             world,
             workloads,
             partners,
+            chain,
             _directory: directory,
         }
     }
@@ -291,13 +295,20 @@ async fn a_self_signed_certificate_in_the_key_set_authenticates() {
 #[tokio::test]
 async fn a_partner_is_no_workload() {
     let stage = Stage::start(|_| ()).await;
-    // With the name of a workload, by the authority of partners, by one that is called like that of workloads, and by nobody.
+    // With the name of a workload, by the authority of partners, with the chain up to that of workloads too, by one that is called
+    // like that of workloads, and by nobody.
     let named = Subject {
         dns_names: vec!["api.internal"],
         ..Subject::default()
     };
+    let signed = stage.partners.issue(&named);
+    let chained = Pair {
+        certificate: format!("{}{}", signed.certificate, stage.chain),
+        ..signed.clone()
+    };
     for pair in [
-        stage.partners.issue(&named),
+        signed,
+        chained,
         Authority::new("workloads").issue(&named),
         Pair::self_signed(&named, KeyKind::P256),
     ] {

@@ -119,6 +119,13 @@ async fn the_profile_holds_from_its_start_on() {
         ..world.request()
     };
     assert_violations(world.setups().start_setup(given).await, &["request_uri"]);
+    // Nor is what was requested before without a push approved now.
+    let session = world.sign_in(&before.setup_id).await;
+    let approved = world
+        .setups()
+        .approve_setup(world.approval(&before.setup_id, &session))
+        .await;
+    assert_rejected(approved, Code::FailedPrecondition, "CLIENT_CHANGED");
 }
 
 #[tokio::test]
@@ -313,4 +320,10 @@ async fn a_setup_shows_that_tokens_are_bound_and_where_they_are_requested() {
     };
     let found = ok(world.setups().get_setup(request).await).setup;
     assert_eq!(found, Some(setup));
+    let other_key = pb::StartSetupRequest {
+        request_id: request_id(),
+        dpop_jkt: "k".repeat(43),
+        ..world.request()
+    };
+    assert_violations(world.setups().start_setup(other_key).await, &["dpop_jkt"]);
 }

@@ -8,7 +8,7 @@ use accord::{
     clock::{Clock, ManualClock},
     registry::v1::ClientProfile,
     rpc::auth::Role,
-    testing::{TestDatabase, databases, sqlite},
+    testing::{TestDatabase, databases, dpop::use_up_room, sqlite},
     text::opaque::sha256,
     token::v1::{
         self as pb, consent_service_client::ConsentServiceClient, setup_service_client::SetupServiceClient,
@@ -409,6 +409,12 @@ impl World {
             .delete_ended_rows(now.minus(hour), now.minus(week))
             .await
             .unwrap();
+    }
+
+    /// Uses up the room for the proofs of this owner that are made now, in each part of the memory of used proofs.
+    pub fn fill_proofs(&self, owner: &str) {
+        let (now, dpop) = (self.clock().now(), &self.harness.server.oauth().dpop);
+        use_up_room(now.as_secs(), |proof| dpop.spend(owner, proof, now).is_ok());
     }
 
     /// An operator revokes the key that signs now.

@@ -9,6 +9,7 @@ async fn serve_tls(directory: &Path, server: &Pair, authority: &Authority, stop:
         certificate,
         private_key,
         client_ca: authority.write(directory, "client-ca.pem"),
+        partner_ca: Default::default(),
         min_version: "1.3".into(),
         partners: PartnerCertificates::None,
     };

@@ -93,6 +93,29 @@ fn the_authorities_of_workloads_are_none_of_partners() {
             .starts_with("--partner-ca holds an authority of --client-ca"),
         "{problem}"
     );
+    // One of the same name that nobody else has signed is another one.
+    Authority::new("workloads").write(directory.path(), "partners.pem");
+    assert!(PartnerAuthorities::load(&path, &client_ca).is_ok());
+    let authorities = PartnerAuthorities::load(&path, &client_ca).unwrap();
+    let signed = workloads.intermediate("partners");
+    for (of_partners, of_callers, rule) in [
+        (
+            &signed,
+            &workloads,
+            "holds an authority that one of --client-ca has signed: it would sign workloads too",
+        ),
+        (
+            &workloads,
+            &signed,
+            "holds an authority that has signed one of --client-ca",
+        ),
+    ] {
+        of_partners.write(directory.path(), "partners.pem");
+        of_callers.write(directory.path(), "ca.pem");
+        let problem = PartnerAuthorities::load(&path, &client_ca).unwrap_err();
+        assert_eq!(problem.to_string(), format!("--partner-ca {rule}"));
+        assert_eq!(authorities.reload(), Err(problem));
+    }
     std::fs::write(&path, "x").unwrap();
     let problem = PartnerAuthorities::load(&path, &client_ca).unwrap_err();
     assert!(

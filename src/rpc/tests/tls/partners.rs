@@ -51,6 +51,44 @@ async fn a_certificate_of_anybody_is_no_certificate_of_a_caller() {
     }
 }
 
+/// What a partner's authority signs is never a workload's, although the authority of workloads has signed that authority by way of
+/// another one, which no file holds.
+#[tokio::test]
+async fn a_chain_through_an_authority_of_partners_is_no_workloads() {
+    let (workloads, directory) = (Authority::new("workloads"), tempfile::tempdir().unwrap());
+    let between = workloads.intermediate("between");
+    let partners = between.intermediate("partners");
+    let partner_ca = partners.write(directory.path(), "partners.pem");
+    server(&workloads, directory.path(), PartnerCertificates::None);
+    let id = Subject::spiffe("spiffe://accord.example/gateway");
+    let through = |authorities: &[&Authority]| {
+        let pair = authorities[0].issue(&id);
+        let chain = authorities.iter().map(|authority| &*authority.certificate);
+        let certificate = pair.certificate.clone() + &chain.collect::<String>();
+        client(&workloads, Some(&Pair { certificate, ..pair }))
+    };
+    for place in [PartnerCertificates::None, PartnerCertificates::Everywhere] {
+        let admits_partners = place == PartnerCertificates::Everywhere;
+        let settings = TlsSettings {
+            partners: place,
+            partner_ca: partner_ca.clone(),
+            ..settings(directory.path())
+        };
+        let tls = ServerTls::load(settings.clone(), test_clock()).unwrap().unwrap();
+        let peer = shake_hands(&tls, through(&[&partners, &between])).await.server;
+        match peer {
+            Ok(Some(Peer::Client(_))) => assert!(admits_partners),
+            Err(reason) => assert!(!admits_partners && reason.ends_with("is a partner's"), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+        caller(shake_hands(&tls, through(&[&between])).await.server);
+        between.write(directory.path(), CA_FILE);
+        let problem = ServerTls::load(settings, test_clock()).unwrap_err();
+        assert_eq!(problem.key, "partner_ca");
+        workloads.write(directory.path(), CA_FILE);
+    }
+}
+
 #[tokio::test]
 async fn without_a_client_authority_nobody_is_a_caller() {
     let (authority, directory) = (Authority::new("test"), tempfile::tempdir().unwrap());

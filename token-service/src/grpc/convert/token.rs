@@ -12,7 +12,7 @@ use accord::{
         push_authorization_request_request::ClientAuthentication as PushAuthentication,
         revoke_token_request::ClientAuthentication as RevokeAuthentication,
     },
-    verify::MAX_TOKEN_BYTES,
+    verify::{MAX_TOKEN_BYTES, Scheme},
 };
 use tonic::Response;
 use zeroize::Zeroizing;
@@ -200,6 +200,12 @@ pub fn introspect(
 /// Reads what a workload reports of a call.
 fn binding(v: &mut Violations, message: pb::TokenBinding) -> Binding {
     let client_address = optional(v, "binding.client_address", &message.client_address, address);
+    let scheme = match message.scheme.to_ascii_lowercase().as_str() {
+        "" => None,
+        "bearer" => Some(Scheme::Bearer),
+        "dpop" => Some(Scheme::Dpop),
+        _ => v.check("binding.scheme", Err("must be Bearer, DPoP or empty")),
+    };
     if !message.dpop_proof.is_empty() {
         present(v, "binding.method", &message.method);
         present(v, "binding.url", &message.url);
@@ -214,6 +220,7 @@ fn binding(v: &mut Violations, message: pb::TokenBinding) -> Binding {
         url: message.url,
         client_certificate: message.client_certificate,
         client_address: client_address.flatten(),
+        scheme,
     }
 }
 

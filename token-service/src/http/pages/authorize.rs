@@ -18,7 +18,7 @@ use super::{
     view::{Leaving, LeavingPage},
 };
 use crate::{
-    consent::signed_request::SignedRequest,
+    consent::signed_request::{OpenedRequests, SignedRequest},
     error::Error,
     http::{
         authorization_request::parameters,
@@ -38,6 +38,9 @@ use crate::{
 /// The longest URL in the header of a redirect, in bytes: headers of 8 KiB in all are what proxies forward. The `state` of a client
 /// may make it longer.
 const MAX_LOCATION_BYTES: usize = 6 * 1024;
+
+/// The cookie of the pushed requests that the browser has opened, so that a page can be reloaded when its `request_uri` has expired.
+const OPENED: &str = "accord-opened";
 
 /// The error for a link that was truncated, or in which `&` became `&amp;`.
 const INCOMPLETE: PageError = PageError::new(
@@ -108,7 +111,10 @@ async fn pushed(mut page: PageContext, form: &Form) -> Result<Response, PageErro
     let client_id = client_id(form)?;
     let request_uri = once(form, "request_uri").ok_or(UNKNOWN_REQUEST)?;
     let tenant_id = page.tenant.tenant_id.clone();
-    let opened = page.call.pushed_request(&tenant_id, &client_id, request_uri);
+    let mut browser = OpenedRequests::new(page.cookies.get(OPENED));
+    let opened = page
+        .call
+        .pushed_request(&tenant_id, &client_id, request_uri, &browser);
     let pushed = opened.await.map_err(|error| match error {
         Error::NotFound(_) => UNKNOWN_REQUEST,
         error => error.into(),
@@ -120,7 +126,8 @@ async fn pushed(mut page: PageContext, form: &Form) -> Result<Response, PageErro
     } = pushed.request.parameters.clone();
     let parties = parties(&mut page, &client_id, &redirect_uri).await?;
     let partner_name = parties.1.display.partner_name.clone();
-    let signed = SignedRequest::of_pushed(&page.http.consents.store, pushed);
+    let signed = SignedRequest::of_pushed(&page.http.consents.store, pushed, &mut browser).await?;
+    page.cookies.set(OPENED, browser.into_text());
     let checked = PendingSetup::request(&page, signed, parties).await;
     answer(
         &page,

@@ -8,6 +8,7 @@ use accord::{
     text::{
         id::{ClientId, ScopeName, SetupId, TenantId, UserId},
         network::AllowedNetworks,
+        validation::Violations,
     },
 };
 use strum::{AsRefStr, EnumString, IntoStaticStr};
@@ -158,7 +159,7 @@ pub struct Approval<'a> {
 /// # Errors
 /// [`Error::WrongState`] when client or tenant is suspended; [`Error::InvalidScope`] for a scope that the client is not
 /// registered for, or for a client without scopes; [`Error::OpenIdScope`]; [`Error::InvalidTarget`] for a resource that is
-/// not the tenant's API.
+/// not the tenant's API; [`Error::Invalid`] for a code that no key of the client could redeem.
 pub fn check(parameters: &Parameters, tenant: &Tenant, client: &Client) -> Result<Vec<ClientScope>> {
     require_active("tenant", tenant.active)?;
     require_active("client", client.active)?;
@@ -168,6 +169,12 @@ pub fn check(parameters: &Parameters, tenant: &Tenant, client: &Client) -> Resul
     }
     if !tenant.is_target(&parameters.resource) {
         return Err(Error::InvalidTarget);
+    }
+    let dpop_jkt = parameters.dpop_jkt.as_deref();
+    if dpop_jkt.is_some() && !client.may_use_dpop_key(dpop_jkt) {
+        let mut v = Violations::default();
+        v.add("dpop_jkt", "must be one of the client's dpop_jkts");
+        return Err(v.into());
     }
     Ok(scopes)
 }

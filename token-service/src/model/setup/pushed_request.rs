@@ -34,9 +34,10 @@ pub struct PushedRequest {
 
 impl PushedRequest {
     /// Returns whether it may be opened in this client's name: nobody else's reference counts (RFC 9126 §7.3), and none
-    /// that has expired (§4).
-    pub fn is_open_to(&self, client_id: &ClientId, now: UnixMillis) -> bool {
-        self.request.client_id == *client_id && now < self.expires_at
+    /// that has expired (§4), but in a browser that has opened it before and may do so again until `again_until`.
+    pub fn is_open_to(&self, client_id: &ClientId, again_until: Option<UnixMillis>, now: UnixMillis) -> bool {
+        let is_in_time = now < self.expires_at || again_until.is_some_and(|end| now < end);
+        self.request.client_id == *client_id && is_in_time
     }
 }
 
@@ -83,9 +84,12 @@ mod tests {
             },
             expires_at: TEST_START.plus(LIFETIME),
         };
-        assert!(pushed.is_open_to(&client_id, TEST_START.plus(Duration::from_secs(89))));
-        assert!(!pushed.is_open_to(&client_id, TEST_START.plus(Duration::from_secs(90))));
-        assert!(!pushed.is_open_to(&client(), TEST_START));
+        let at = |secs| TEST_START.plus(Duration::from_secs(secs));
+        assert!(pushed.is_open_to(&client_id, None, at(89)));
+        assert!(!pushed.is_open_to(&client_id, None, at(90)));
+        assert!(pushed.is_open_to(&client_id, Some(at(3600)), at(3599)));
+        assert!(!pushed.is_open_to(&client_id, Some(at(3600)), at(3600)));
+        assert!(!pushed.is_open_to(&client(), Some(at(3600)), at(0)));
     }
 
     #[test]

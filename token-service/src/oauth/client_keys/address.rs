@@ -32,12 +32,19 @@ const SPECIAL_V6: [(Ipv6Addr, u32); 4] = [
     (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16),
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),
 ];
+/// What a translator to IPv4 puts before the address that it calls (NAT64, RFC 6052 §2.1).
+const TRANSLATED: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
 const GLOBAL_UNICAST: (Ipv6Addr, u32) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
 /// Returns whether keys may be fetched from this address. `others` are the networks that may be called too; if it is
-/// empty, none.
+/// empty, none. Behind a translator, the address counts that it calls, although `others` may hold those before it.
 pub(super) fn is_allowed(address: IpAddr, others: &AllowedNetworks) -> bool {
-    let address = address.to_canonical();
+    let address = match address.to_canonical() {
+        IpAddr::V6(address) if address.segments().starts_with(&TRANSLATED) => {
+            IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() as u32))
+        }
+        address => address,
+    };
     is_global(address) || others.contains(address)
 }
 
@@ -76,6 +83,7 @@ mod tests {
             "2606:4700::1",
             "2001:200::1",
             "2003::1",
+            "64:ff9b::1.1.1.1",
         ] {
             assert!(
                 is_allowed(text.parse().unwrap(), &AllowedNetworks::default()),
@@ -109,6 +117,8 @@ mod tests {
             "::ffff:169.254.169.254",
             "::127.0.0.1",
             "64:ff9b::a9fe:a9fe",
+            "64:ff9b::10.1.2.3",
+            "64:ff9b:0:0:0:1:101:101",
             "64:ff9b:1::1",
             "100::1",
             "2001::1",
@@ -136,8 +146,12 @@ mod tests {
             ("::ffff:10.1.2.3", true),
             ("10.2.0.1", false),
             ("1.1.1.1", true),
+            ("64:ff9b::10.1.2.3", true),
+            ("64:ff9b::10.2.0.1", false),
         ] {
             assert_eq!(is_allowed(text.parse().unwrap(), &others), is, "{text}");
         }
+        let translator = AllowedNetworks::parse(&["64:ff9b::/96".to_owned()]).unwrap();
+        assert!(!is_allowed("64:ff9b::10.1.2.3".parse().unwrap(), &translator));
     }
 }

@@ -1,6 +1,11 @@
 //! The keys of clients: those in the registry, or those at the client's own `jwks_uri` (RFC 7591 §2), which are fetched and kept.
 //!
 //! Anybody can name a client, and so cause a fetch from its URL: at most one a minute for each client.
+//!
+//! A call waits for a fetch only if it can't do without. Fetched keys are fetched again beside the calls once they are ten minutes
+//! old. From fifteen minutes on they count only while fetches fail: a call waits, unless a fetch of the last two minutes has
+//! failed. So a URL that hangs delays one call, and a key that was removed from the set counts no longer than fifteen minutes while
+//! the URL answers.
 
 use std::{
     sync::{Arc, MutexGuard},
@@ -27,8 +32,12 @@ pub mod fetch;
 
 /// How many clients' fetched keys are kept.
 const MAX_CLIENTS: usize = 4096;
+/// From which age on fetched keys are fetched again beside the calls.
+const EARLY: Duration = Duration::from_secs(10 * 60);
 /// How long fetched keys count without another fetch.
 const FRESH: Duration = Duration::from_secs(15 * 60);
+/// How long a failed fetch says that fetches fail: until the one after the next pause has ended.
+const FAILS: Duration = Duration::from_secs(2 * 60);
 /// How long they count while fetches fail.
 const KEEP: Duration = Duration::from_secs(24 * 3600);
 /// The shortest time between two fetches for one client.
@@ -65,13 +74,20 @@ impl Slot {
 struct Fetched {
     keys: Option<(Arc<ClientKeySet>, UnixMillis)>,
     tried_at: Option<UnixMillis>,
+    failed_at: Option<UnixMillis>,
 }
 
 impl Fetched {
     /// Returns whether to fetch now. `must_refresh`: no key in memory verified the assertion.
     fn is_due(&self, now: UnixMillis, must_refresh: bool) -> bool {
         let may_try = self.tried_at.is_none_or(|at| !is_within(PAUSE, at, now));
-        may_try && (must_refresh || self.younger_than(FRESH, now).is_none())
+        may_try && (must_refresh || self.younger_than(EARLY, now).is_none())
+    }
+
+    /// Returns the keys if they count without waiting for a fetch.
+    fn usable(&self, now: UnixMillis) -> Option<Arc<ClientKeySet>> {
+        let do_fail = self.failed_at.is_some_and(|at| is_within(FAILS, at, now));
+        self.younger_than(if do_fail { KEEP } else { FRESH }, now)
     }
 
     /// Returns the keys if they were fetched less than `age` ago.
@@ -121,17 +137,23 @@ impl ClientKeySets {
         let slot = self
             .fetched
             .get_or_insert_with(&source, || Ok::<_, Error>(Arc::default()))?;
-        if !must_refresh && let Some(keys) = slot.fetched().younger_than(FRESH, self.clock.now()) {
-            return Ok(keys);
-        }
+        let now = self.clock.now();
+        let (is_due, usable) = {
+            let fetched = slot.fetched();
+            let usable = fetched.usable(now).filter(|_| !must_refresh);
+            (fetched.is_due(now, must_refresh), usable)
+        };
         let unknown = Error::InvalidClient("the keys at the client's jwks_uri can't be fetched");
-        if !slot.fetched().is_due(self.clock.now(), must_refresh) {
+        if !is_due {
+            if let Some(keys) = usable {
+                return Ok(keys);
+            }
             // A fetch that is under way may bring what is wanted.
             let _fetching = slot.fetching.lock().await;
             return slot.fetched().younger_than(KEEP, self.clock.now()).ok_or(unknown);
         }
         let (fetcher, clock) = (self.fetcher.clone(), self.clock.clone());
-        let usable = run_to_completion(async move {
+        let fetch = run_to_completion(async move {
             let _fetching = slot.fetching.lock().await;
             let now = clock.now();
             let is_due = slot.fetched().is_due(now, must_refresh);
@@ -139,12 +161,19 @@ impl ClientKeySets {
                 slot.fetched().tried_at = Some(now);
                 match fetcher.fetch(&source.1).await {
                     Ok(keys) => slot.fetched().keys = Some((Arc::new(keys), now)),
-                    Err(why) => log_failure(&source.0, why),
+                    Err(why) => {
+                        slot.fetched().failed_at = Some(now);
+                        log_failure(&source.0, why);
+                    }
                 }
             }
             Ok(slot.fetched().younger_than(KEEP, now))
         });
-        usable.await?.ok_or(unknown)
+        if let Some(keys) = usable {
+            tokio::spawn(fetch);
+            return Ok(keys);
+        }
+        fetch.await?.ok_or(unknown)
     }
 }
 

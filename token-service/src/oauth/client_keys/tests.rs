@@ -40,14 +40,15 @@ fn keys_are_fetched_once_they_are_old_or_wanting_and_at_most_once_a_minute() {
     let fetched = Fetched {
         keys: Some((Arc::default(), at(0))),
         tried_at: Some(at(0)),
+        failed_at: None,
     };
     for (secs, must_refresh, is_due) in [
         (0, true, false),
         (59, true, false),
         (60, true, true),
         (60, false, false),
-        (899, false, false),
-        (900, false, true),
+        (599, false, false),
+        (600, false, true),
     ] {
         assert_eq!(
             fetched.is_due(at(secs), must_refresh),
@@ -57,6 +58,7 @@ fn keys_are_fetched_once_they_are_old_or_wanting_and_at_most_once_a_minute() {
     }
     let failed = Fetched {
         tried_at: Some(at(900)),
+        failed_at: Some(at(900)),
         ..fetched
     };
     assert!(!failed.is_due(at(959), false) && failed.is_due(at(960), false));
@@ -67,6 +69,7 @@ fn keys_are_fetched_once_they_are_old_or_wanting_and_at_most_once_a_minute() {
     let ahead = Fetched {
         keys: Some((Arc::default(), at(1_000))),
         tried_at: Some(at(1_000)),
+        failed_at: None,
     };
     assert!(ahead.is_due(at(999), false) && ahead.younger_than(KEEP, at(999)).is_none());
 }
@@ -168,6 +171,49 @@ async fn a_fetch_that_hangs_delays_only_calls_that_need_other_keys() {
     let _hangs = slot.fetching.lock().await;
     assert!(keys.check(&client, has).now_or_never().unwrap().unwrap());
     assert!(keys.check(&client, |_| false).now_or_never().is_none());
+}
+
+/// Failed once: after fifteen minutes a call of each minute waited for the fetch that hung.
+#[tokio::test]
+async fn old_keys_are_fetched_beside_the_calls_and_count_while_fetches_fail() {
+    let certificate = certificate();
+    let server = KeyServer::start(ok(&key_set(&certificate)), false).await;
+    let (clock, client) = (test_clock(), client(server.url()));
+    let keys = ClientKeySets::new(server.fetcher(), clock.clone());
+    let check = || keys.check(&client, |keys| keys.has_certificate(&certificate));
+    let at_once = || check().now_or_never().map(Result::unwrap);
+    assert!(check().await.unwrap());
+    let slot = keys
+        .fetched
+        .get(&(client.client_id.clone(), client.jwks_uri.clone()));
+    let slot = slot.unwrap();
+
+    clock.advance(EARLY);
+    let hangs = slot.fetching.lock().await;
+    assert_eq!(at_once(), Some(true));
+    drop(hangs);
+    while server.connections() < 2 {
+        tokio::task::yield_now().await;
+    }
+    drop(slot.fetching.lock().await);
+    // A key that was removed counts no longer than the keys are fresh.
+    server.set_answer(ok(r#"{"keys": []}"#));
+    clock.advance(FRESH);
+    assert!(!check().await.unwrap());
+    assert_eq!(server.connections(), 3);
+
+    server.set_answer(ok(&key_set(&certificate)));
+    clock.advance(PAUSE);
+    assert!(check().await.unwrap());
+    server.set_answer(b"HTTP/1.1 500 Broken\r\ncontent-length: 0\r\n\r\n".to_vec());
+    clock.advance(FRESH);
+    assert!(check().await.unwrap());
+    let _hangs = slot.fetching.lock().await;
+    clock.advance(PAUSE);
+    assert_eq!(at_once(), Some(true));
+    // Nobody knows any more whether fetches fail.
+    clock.advance(FAILS);
+    assert_eq!(at_once(), None);
 }
 
 #[tokio::test]

@@ -58,6 +58,7 @@ async fn the_metadata_is_one_document_in_three_places() {
         serde_json::json!(["S256"])
     );
     assert_eq!(document["authorization_response_iss_parameter_supported"], true);
+    assert_eq!(document["request_uri_parameter_supported"], false);
     // Strict parsers of OpenID Discovery require these, and RS256 among the algorithms.
     for (name, values) in [
         ("response_types_supported", "code"),

@@ -1,6 +1,6 @@
 //! Requests that the client has pushed, over gRPC.
 
-use accord::token::v1::push_authorization_request_request::ClientAuthentication;
+use accord::{testing::dpop::ProofKey, token::v1::push_authorization_request_request::ClientAuthentication};
 
 use super::*;
 use crate::harness::ok;
@@ -143,4 +143,38 @@ async fn a_push_is_rejected_with_all_violations_or_for_its_client() {
     world.suspend("tenant", true);
     let refused = refused_with(|_| ()).await;
     assert_rejected(refused, Code::FailedPrecondition, "WRONG_STATE");
+}
+
+#[tokio::test]
+async fn a_proof_binds_the_code_to_its_key() {
+    let world = World::start().await;
+    let key = ProofKey::es256();
+    let now = world.clock().now().as_secs();
+    let endpoint = |name: &str| format!("{}/oauth2/{name}", world.issuer);
+    let with_proof = pb::PushAuthorizationRequestRequest {
+        dpop_proof: key.proof(&endpoint("par"), now),
+        ..push(&world)
+    };
+    let pushed = ok(world.tokens().push_authorization_request(with_proof).await);
+    let setup = world
+        .setups()
+        .start_setup(start(&world, &pushed.request_uri))
+        .await;
+    let setup_id = ok(setup).setup.unwrap().setup_id;
+    let approval = world.approval(&setup_id, &world.sign_in(&setup_id).await);
+    let code = ok(world.setups().approve_setup(approval).await).authorization_code;
+    let redeem = async |dpop_proof: String| {
+        let request = world.by_code(&code);
+        world
+            .issue(pb::IssueTokenRequest {
+                dpop_proof,
+                ..request
+            })
+            .await
+    };
+    for proof in [String::new(), ProofKey::es256().proof(&endpoint("token"), now)] {
+        assert!(redeem(proof).await.is_err());
+    }
+    let redeemed = redeem(key.proof(&endpoint("token"), now)).await.unwrap();
+    assert_eq!(redeemed.token_type, "DPoP");
 }

@@ -10,8 +10,10 @@ use super::World;
 pub struct Authorities {
     /// Signs the service and its callers.
     pub workloads: Authority,
-    /// Signs partners.
+    /// Signs partners. The authority of workloads has signed it, by way of another one.
     pub partners: Authority,
+    /// The certificates from that of `partners` up to that of `workloads`, in PEM form.
+    pub chain: String,
     /// Where the certificates are.
     pub directory: TempDir,
 }
@@ -23,7 +25,9 @@ impl World {
         change: impl FnOnce(&mut Settings),
     ) -> (Self, Authorities) {
         let directory = tempfile::tempdir().unwrap();
-        let (workloads, partners) = (Authority::new("workloads"), Authority::new("partners"));
+        let workloads = Authority::new("workloads");
+        let between = workloads.intermediate("between");
+        let partners = between.intermediate("partners");
         let server = workloads.issue(&Subject {
             dns_names: [&["localhost"], hosts].concat(),
             ..Subject::localhost()
@@ -41,6 +45,7 @@ impl World {
         .await;
         let authorities = Authorities {
             workloads,
+            chain: format!("{}{}", partners.certificate, between.certificate),
             partners,
             directory,
         };

@@ -81,6 +81,9 @@ async fn a_request_that_is_not_ours_is_answered_at_the_client_s() {
         let answer = query.send(&world).await;
         assert_client_error(&world, &answer, error, Some("xyz"));
     }
+    world.change_client(|client| client.dpop_jkts = vec!["j".repeat(43)]);
+    let other_key = query.and("dpop_jkt", &"k".repeat(43)).send(&world).await;
+    assert_client_error(&world, &other_key, "invalid_request", Some("xyz"));
     assert_eq!(setups_started(&world).await, 0);
 }
 

@@ -85,6 +85,7 @@ impl Deployment {
         let Authorities {
             workloads,
             partners,
+            chain: _,
             directory,
         } = authorities;
         let ids = [world.client_id.clone(), world.new_client(&["acme"]).client_id];

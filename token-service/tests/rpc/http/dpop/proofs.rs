@@ -7,10 +7,10 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use super::{
-    super::{Request, assert_error, tokens_issued},
+    super::{Request, assert_error, keys::ClientKey, pushed_request::parameters, tokens_issued},
     CREDENTIALS, TOKEN, altered, ask, assert_bound, endpoint, now, proof, world_with_grant,
 };
-use crate::world::World;
+use crate::world::{VERIFIER, World, challenge};
 
 /// Asserts that a proof with this change is accepted.
 async fn accepts(world: &World, change: impl FnOnce(&mut Value, &mut Value)) {
@@ -221,6 +221,16 @@ async fn a_proof_with_a_key_of_512_or_16384_bits_is_rejected() {
 }
 
 #[tokio::test]
+async fn a_key_for_which_anyone_can_sign_is_rejected() {
+    let world = world_with_grant().await;
+    let key = ProofKey::of_anybody();
+    for alg in ["EdDSA", "Ed25519"] {
+        let proof = altered(&world, &key, |header, _| header["alg"] = json!(alg));
+        assert_rejected(&world, "jwk", &proof).await;
+    }
+}
+
+#[tokio::test]
 async fn proofs_that_are_too_large_are_rejected() {
     let world = world_with_grant().await;
     let crowded = |members: u32| {
@@ -248,4 +258,56 @@ async fn clocks_9_seconds_apart_are_accepted_and_61_are_not() {
         let answer = ask(&world, &made).await;
         assert_eq!(answer.status == 200, accepted, "{offset}: {answer:?}");
     }
+}
+
+#[tokio::test]
+async fn htu_may_be_that_of_the_endpoints_for_certificates() {
+    let base = "https://mtls.auth.example";
+    let world = World::start_with(|settings| settings.mtls_base_url = base.into()).await;
+    world.first_tokens().await;
+    for (htu, accepted) in [
+        (format!("{base}/acme/oauth2/token"), true),
+        (format!("{base}/acme/oauth2/par"), false),
+        (format!("{base}/globex/oauth2/token"), false),
+    ] {
+        let made = altered(&world, &ProofKey::es256(), |_, claims| claims["htu"] = json!(htu));
+        assert_eq!(ask(&world, &made).await.status == 200, accepted, "{htu}");
+    }
+}
+
+#[tokio::test]
+async fn without_room_for_a_proof_the_assertion_counts_later_and_other_clients_now() {
+    let world = world_with_grant().await;
+    let key = ClientKey::of_client(&world, "ES256");
+    let assertion = key.assertion_with(&world, |_, claims| claims["exp"] = json!(now(&world) + 600));
+    let fields = [
+        CREDENTIALS,
+        (
+            "client_assertion_type",
+            "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+        ),
+        ("client_assertion", &assertion),
+    ];
+    let proof_key = ProofKey::es256();
+    let ask = async || {
+        let request = Request::post(TOKEN).header("DPoP", proof(&world, &proof_key));
+        request.form(&fields).send(&world).await
+    };
+    let issued = tokens_issued(&world).await;
+    world.fill_proofs(&world.client_id);
+    let answer = ask().await;
+    let retry_after = answer.header("retry-after").map(str::to_owned);
+    assert_eq!(
+        (answer.status, retry_after.as_deref()),
+        (429, Some("12")),
+        "{answer:?}"
+    );
+    assert_eq!(tokens_issued(&world).await, issued);
+    let (other, par) = (world.new_client(&["acme"]), "/acme/oauth2/par");
+    let made = proof_key.proof(&format!("{}/oauth2/par", world.issuer), now(&world));
+    let pushed = Request::post(par).basic(&other).header("DPoP", made);
+    let pushed = pushed.form(&parameters(&challenge(VERIFIER))).send(&world).await;
+    assert_eq!(pushed.status, 201, "{pushed:?}");
+    world.clock().advance(Duration::from_secs(80));
+    assert_bound(&ask().await, &proof_key);
 }

@@ -166,3 +166,30 @@ async fn a_proof_at_par_counts_once_and_is_of_the_key_that_dpop_jkt_names() {
     let bound = push(&key.proof(&url, iat), None).await;
     assert_eq!(bound.status, 201, "{bound:?}");
 }
+
+#[tokio::test]
+async fn a_key_that_the_client_may_not_use_binds_no_code() {
+    let world = World::start().await;
+    let (own, other) = (ProofKey::es256().jkt(), ProofKey::es256().jkt());
+    world.change_client(|client| client.dpop_jkts = vec![own.clone()]);
+    let challenge = challenge(VERIFIER);
+    let with = |jkt| [&parameters(&challenge)[..], &[("dpop_jkt", jkt)]].concat();
+    let refused = push_by(&world, &world.client, &with(&other)).await;
+    assert_error(&refused, 400, "invalid_request");
+    assert_eq!(
+        refused.text("error_description"),
+        "dpop_jkt must be one of the client's dpop_jkts"
+    );
+    let pushed = push_by(&world, &world.client, &with(&own)).await;
+    assert_eq!(pushed.status, 201, "{pushed:?}");
+    // The client may lose the key before the page is opened.
+    world.change_client(|client| client.dpop_jkts = vec![other]);
+    let target = target(&world.client_id, &pushed.text("request_uri"));
+    let answer = Request::get(target).send(&world).await;
+    assert!(
+        answer
+            .header("location")
+            .unwrap()
+            .contains("error=invalid_request")
+    );
+}

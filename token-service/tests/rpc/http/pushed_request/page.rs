@@ -182,6 +182,55 @@ async fn a_sign_in_that_outlasts_the_reference_reaches_the_decision() {
 }
 
 #[tokio::test]
+async fn the_browser_that_opened_a_request_reloads_the_page_for_an_hour() {
+    let world = World::start().await;
+    let mut browser = Browser::new(&world);
+    let mut targets = Vec::new();
+    // Several tabs, each with its own request.
+    for _ in 0..3 {
+        targets.push(target(&world.client_id, &pushed(&world).await));
+        assert_taken_in(&browser.get(&targets[targets.len() - 1]).await);
+    }
+    let unopened = target(&world.client_id, &pushed(&world).await);
+    world.clock().advance(Duration::from_secs(3000));
+    world.delete_ended_rows().await;
+    for target in &targets {
+        assert_taken_in(&browser.get(target).await);
+    }
+    assert_shown(&browser.get(&unopened).await, 400);
+    assert_shown(&Browser::new(&world).get(&targets[0]).await, 400);
+    // Nor does a cookie help that was changed.
+    let mut forged = browser.clone();
+    let cookie = forged.cookies.get_mut("__Host-accord-opened").unwrap();
+    *cookie = cookie.replace('.', ".1");
+    assert_shown(&forged.get(&targets[0]).await, 400);
+
+    let form = browser.get(&targets[1]).await;
+    let path = browser.sign_in_with(&form).await;
+    browser.get(&path).await;
+    assert_leaves(&approve(&mut browser, &world, &path).await);
+    assert_shown(&browser.get(&targets[1]).await, 409);
+    world.clock().advance(Duration::from_secs(600));
+    assert_shown(&browser.get(&targets[0]).await, 400);
+}
+
+#[tokio::test]
+async fn a_browser_remembers_its_newest_requests() {
+    let world = World::start().await;
+    let mut browser = Browser::new(&world);
+    let mut targets = Vec::new();
+    for _ in 0..9 {
+        targets.push(target(&world.client_id, &pushed(&world).await));
+        assert_taken_in(&browser.get(&targets[targets.len() - 1]).await);
+    }
+    world.clock().advance(Duration::from_secs(90));
+    for (number, target) in targets.iter().enumerate() {
+        let expected = if number == 0 { 400 } else { 200 };
+        assert_eq!(browser.get(target).await.status, expected, "{number}");
+    }
+}
+
+#[tokio::test]
 async fn what_the_client_lost_since_it_pushed_counts() {
     let world = World::start().await;
     let challenge = challenge(VERIFIER);
