@@ -248,7 +248,7 @@ async fn client_credentials_need_the_tenants_active_consent() {
     let issue = async || world.issue(world.by_client_credentials()).await;
     assert_consent_required(issue().await, None);
     world.pending_grant().await;
-    assert_consent_required(issue().await, None);
+    assert_consent_required(issue().await, Some("PENDING"));
 
     let grant_id = world.active_grant().await;
     let tokens = issue().await.unwrap();
@@ -281,7 +281,9 @@ async fn client_credentials_need_the_tenants_active_consent() {
         assert_consent_required(world.issue(elsewhere).await, None);
     }
     world.revoke_consent(&grant_id).await;
-    assert_consent_required(issue().await, None);
+    assert_consent_required(issue().await, Some("REVOKED"));
+    world.set_client_tenant("globex");
+    assert_consent_required(issue().await, Some("REVOKED"));
 }
 
 #[tokio::test]
