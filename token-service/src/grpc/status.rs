@@ -23,7 +23,7 @@ fn problem(error: Error) -> Problem {
     let (message, reason) = (error.to_string(), error.reason());
     let plain = |code| Problem::new(code, reason, message.clone());
     match error {
-        Error::Invalid(violations) => violations.into(),
+        Error::Invalid(violations) => Problem::from(violations).with_reason(reason),
         Error::NotFound(resource) => Problem::not_found(resource),
         Error::RequestIdReused => plain(Code::AlreadyExists),
         Error::WrongState { resource, state } => plain(Code::FailedPrecondition)
@@ -68,9 +68,8 @@ fn problem(error: Error) -> Problem {
         Error::TooManyProofs => plain(Code::ResourceExhausted).retry_after(FULL_FOR),
         Error::Busy => plain(Code::ResourceExhausted).retry_after(RETRY_BUSY),
         // The store has logged why.
-        Error::Unavailable | Error::RegistryUnavailable | Error::TooManyRevocations | Error::NotYetSealed => {
-            Problem::unavailable()
-        }
+        Error::Unavailable | Error::RegistryUnavailable | Error::TooManyRevocations => Problem::unavailable(),
+        Error::NotYetSealed => Problem::not_sealed(),
         Error::Key(error) => Problem::internal(&error),
         Error::Internal(error) => Problem::internal(&*error),
         Error::RegistryAnswer(_) | Error::Conflict | Error::Signing => Problem::internal(&error),
