@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
-use prost_types::{DescriptorProto, FileDescriptorProto, field_descriptor_proto::Type};
+use prost_types::{
+    DescriptorProto, FieldDescriptorProto, FileDescriptorProto,
+    field_descriptor_proto::{Label, Type},
+};
 
 const PROTOS: [&str; 15] = [
     "accord/audit/v1/audit.proto",
@@ -154,12 +157,15 @@ fn checked_impls(files: &[FileDescriptorProto]) -> Result<String, Box<dyn Error>
             let fields = NOT_AVAILABLE
                 .iter()
                 .filter_map(|field| field.strip_prefix(&prefix));
-            let has_request_id = file.message_type.iter().any(|message| {
-                message.name() == request && message.field.iter().any(|field| field.name() == "request_id")
-            });
-            let normalize = match has_request_id {
-                true => "    fn normalize(&mut self) { self.request_id.make_ascii_lowercase(); }\n",
-                false => "",
+            let message = file.message_type.iter().find(|message| message.name() == request);
+            let message_fields = message.map_or(&[][..], |message| &message.field[..]);
+            let normalize = match message_fields.iter().any(|field| field.name() == "request_id") {
+                true => format!(
+                    "    fn normalize(&mut self) {{ self.request_id.make_ascii_lowercase(); }}\n    \
+                     fn canonicalize(&mut self) {{ {} }}\n",
+                    message_fields.iter().map(canonical_field).collect::<String>()
+                ),
+                false => String::new(),
             };
             let checks = fields.map(|field| format!("(is_set(&self.{field}), \"{field}\"), "));
             impls.push_str(&format!(
@@ -176,6 +182,19 @@ fn checked_impls(files: &[FileDescriptorProto]) -> Result<String, Box<dyn Error>
         Ok(impls)
     } else {
         Err(format!("no request has {unknown:?}").into())
+    }
+}
+
+/// Returns the statement that puts a field into one form: each list of a creating call is a set.
+fn canonical_field(field: &FieldDescriptorProto) -> String {
+    let name = field.name();
+    match (field.label(), field.r#type()) {
+        (Label::Repeated, Type::Message) => format!("self.{name}.sort_by(|a, b| a.name.cmp(&b.name)); "),
+        (Label::Repeated, _) => format!("self.{name}.sort_unstable(); self.{name}.dedup(); "),
+        (_, Type::Enum) if field.type_name().ends_with(".DeliveryMethod") => format!(
+            "if self.{name} == crate::registry::v1::DeliveryMethod::Inline as i32 {{ self.{name} = 0; }} "
+        ),
+        _ => String::new(),
     }
 }
 

@@ -138,5 +138,11 @@ async fn the_environment_listens_on_loopback_only() {
     ]);
     let mut process = Process::start(command, directory.path(), "dev");
     assert!(!process.wait().success());
-    assert!(process.stderr().contains("loopback"), "{}", process.stderr());
+    assert!(
+        process
+            .stderr()
+            .contains("--http-listen must be a loopback address"),
+        "{}",
+        process.stderr()
+    );
 }

@@ -46,7 +46,7 @@ pub struct Source {
 pub enum AuditCommand {
     /// Checks every sealed event against the log, the log against a key and checkpoints from outside, and the rows that confer
     /// authority against the events. Exit status 1 if anything was changed, removed or inserted; 3 if nothing was, but not all
-    /// could be checked.
+    /// could be checked. Events of the last minute, which are sealed soon, are named and leave the status at 0.
     Verify {
         /// The database.
         #[command(flatten)]
@@ -69,7 +69,7 @@ pub enum AuditCommand {
         /// The database.
         #[command(flatten)]
         source: Source,
-        /// The position of the last line that is known already.
+        /// The position of the last line that is known already. One that the record does not have is an error.
         #[arg(long, value_name = "POSITION")]
         after: Option<LogPosition>,
     },
@@ -155,6 +155,15 @@ async fn proof(db: &Database, event_id: &EventId, out: &mut impl Write) -> anyho
 }
 
 async fn export(db: &Database, mut after: Option<LogPosition>, out: &mut impl Write) -> anyhow::Result<()> {
+    if let Some(position) = after {
+        let head = log::latest(db.read(), position.log_id).await?;
+        let size = head.map_or(0, |head| head.head.size.cast_signed());
+        if position.leaf_index >= size {
+            bail!(
+                "--after: the record has no position {position}: it ends before, or the position is of another database"
+            );
+        }
+    }
     let counter = progress::counter("events");
     loop {
         let events = audit::export(db.read(), after).await?;

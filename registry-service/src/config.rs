@@ -133,6 +133,11 @@ mod tests {
             "https://user@a.example",
         ] {
             let error = settings(bad).checked(Needs::Everything).unwrap_err().to_string();
+            assert_eq!(
+                bad.contains("?q"),
+                error.contains("must not have a query"),
+                "{error}"
+            );
             assert!(error.contains("--public-base-url "), "{error}");
             assert!(!error.contains(bad), "{error}");
         }
@@ -146,6 +151,14 @@ mod tests {
         assert!(bare.checked(Needs::Keys).is_err());
         assert!(settings("").checked(Needs::Keys).is_ok());
         assert!(settings("").checked(Needs::Everything).is_err());
+    }
+
+    #[test]
+    fn none_is_no_witness() {
+        let mut settings = settings("https://auth.example");
+        settings.service.audit_witness = "none".into();
+        let checked = settings.checked(Needs::Everything).unwrap();
+        assert!(checked.service.audit_witness().is_none());
     }
 
     #[test]

@@ -46,6 +46,9 @@ pub enum Error {
     /// The resource changed after its etag was read. Holds the kind of resource.
     #[error("the {0} changed since the etag was read")]
     EtagMismatch(&'static str),
+    /// The client changed after the request for its amendment was submitted.
+    #[error("the client changed since the request was submitted: submit another one")]
+    AmendmentOutdated,
     /// The rule of two people requires another person.
     #[error("{what} needs a second person")]
     SecondOperatorRequired {
@@ -61,7 +64,7 @@ pub enum Error {
         last_used_at: UnixMillis,
     },
     /// A limit on the number of something is reached.
-    #[error("there are {limit} {what} already")]
+    #[error("there are {limit} {what} already: revoke one first")]
     TooMany {
         /// What is limited.
         what: &'static str,

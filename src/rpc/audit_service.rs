@@ -115,14 +115,16 @@ impl AuditApi {
     /// Returns the open log, and its signed head of a size; 0 means the newest.
     async fn head(&self, field: &str, size: i64) -> Result<(Log, SignedHead), Problem> {
         let size = self::size(field, size)?;
-        let log = log::current(self.db.read()).await?.ok_or_else(not_sealed)?;
+        let log = log::current(self.db.read())
+            .await?
+            .ok_or_else(Problem::not_sealed)?;
         let head = match size {
             None => log::latest(self.db.read(), log.log_id).await?,
             Some(size) => log::at_size(self.db.read(), log.log_id, size).await?,
         };
         match (head, size) {
             (Some(head), _) => Ok((log, head)),
-            (None, None) => Err(not_sealed()),
+            (None, None) => Err(Problem::not_sealed()),
             (None, Some(_)) => Err(violation(field, "must be the size of a checkpoint").into()),
         }
     }
@@ -139,11 +141,6 @@ async fn run<T: Send + 'static>(
     });
     let found = found.await.map_err(|error| Problem::internal(&error))?;
     found.map_err(Problem::from)
-}
-
-/// Returns the error before the first seal.
-fn not_sealed() -> Problem {
-    Problem::unavailable()
 }
 
 /// Reads the size of a log; 0 means that of the newest head.
@@ -215,7 +212,7 @@ impl AuditService for AuditApi {
         faults.extend(rows.faults.iter().map(|found| fault(("", found))));
         let (open, older) = match verified.logs.split_last() {
             Some((open, older)) => (Some(open), older),
-            None if faults.is_empty() => return Err(not_sealed().into()),
+            None if faults.is_empty() => return Err(Problem::not_sealed().into()),
             None => (None, &[][..]),
         };
         let first = faults.first().cloned().unwrap_or_default();
@@ -252,7 +249,7 @@ impl AuditService for AuditApi {
         let proof = audit::prove(self.db.read(), size, &event_id).await;
         let Proven { file: proof, head } = match proof.map_err(Problem::from)? {
             EventProof::Sealed(proven) => *proven,
-            EventProof::NotYetSealed => return Err(not_sealed().into()),
+            EventProof::NotYetSealed => return Err(Problem::not_sealed().into()),
             EventProof::NoSuchHead => {
                 return Err(
                     violation("log_size", "must be the size of a checkpoint of the event's log").into(),
@@ -282,12 +279,18 @@ impl AuditService for AuditApi {
         &self,
         request: Request<pb::GetConsistencyProofRequest>,
     ) -> Reply<pb::GetConsistencyProofResponse> {
+        const FIRST_SIZE: &str = "must be from 1 to the size of the later log";
         let request = request.get_ref();
+        let mut v = Violations::default();
+        let first = u64::try_from(request.first_size).ok().filter(|size| *size > 0);
+        let first = v.check("first_size", first.ok_or(FIRST_SIZE));
+        let second = size("second_size", request.second_size);
+        let second = second.map_err(|violations| v.extend(violations)).ok();
+        let (first, _) = v.finish(|| first.zip(second))?;
         let (log, second) = self.head("second_size", request.second_size).await?;
-        let first = u64::try_from(request.first_size).unwrap_or(0);
         let proof = log::consistency_proof(self.db.read(), log.log_id, first, second.head).await;
         let Some(proof) = proof.map_err(Problem::from)? else {
-            return Err(violation("first_size", "must be from 1 to the size of the later log").into());
+            return Err(violation("first_size", FIRST_SIZE).into());
         };
         Ok(Response::new(pb::GetConsistencyProofResponse {
             hashes: proof.into_iter().map(|hash| hash.0.to_vec()).collect(),
@@ -297,7 +300,8 @@ impl AuditService for AuditApi {
 
     async fn trace_token(&self, request: Request<pb::TraceTokenRequest>) -> Reply<pb::TraceTokenResponse> {
         let Some(tracer) = &self.tracer else {
-            return Err(Problem::not_available("TraceToken").into());
+            let message = "TraceToken is served by token-service alone";
+            return Err(Problem::new(Code::Unimplemented, ErrorReason::NotAvailable, message).into());
         };
         let jti = only_field("jti", EventId::parse(&request.get_ref().jti))?;
         let issued = audit::find_issued(self.db.read(), &jti).await;

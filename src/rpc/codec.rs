@@ -7,15 +7,12 @@
 use std::marker::PhantomData;
 
 use tonic::{
-    Code, Status,
+    Status,
     codec::{DecodeBuf, Decoder},
 };
 use tonic_prost::ProstEncoder;
 
-use crate::{
-    rpc::status::{ErrorReason, Problem},
-    text::validation::Violations,
-};
+use crate::{rpc::status::Problem, text::validation::Violations};
 
 /// A request or response of a method. `build.rs` implements it.
 pub trait Checked: prost::Message + Default {
@@ -24,6 +21,9 @@ pub trait Checked: prost::Message + Default {
 
     /// Writes the request id in lower case: a UUID is the same in either (RFC 9562 section 4).
     fn normalize(&mut self) {}
+
+    /// Puts what can be written in several ways into one form: the order of a set, and a default value that is written out.
+    fn canonicalize(&mut self) {}
 
     /// Returns the fields that are set but not implemented yet.
     fn unavailable_fields(&self) -> Vec<&'static str> {
@@ -45,6 +45,13 @@ fn set_fields(fields: &[(bool, &'static str)]) -> Vec<&'static str> {
 }
 
 include!(concat!(env!("OUT_DIR"), "/checked.rs"));
+
+/// Returns the content that a repeated call must match: the same bytes for messages that mean the same.
+pub fn content<T: Checked + Clone>(message: &T) -> Vec<u8> {
+    let mut message = message.clone();
+    message.canonicalize();
+    message.encode_to_vec()
+}
 
 /// Encodes `T` and decodes `U`.
 #[derive(Debug, Default)]
@@ -93,9 +100,41 @@ impl<U: Checked> Decoder for CheckedDecoder<U> {
 
 fn undecodable<U: Checked>(error: prost::DecodeError) -> Status {
     if U::REQUEST {
-        let message = "the message can't be decoded";
-        Problem::new(Code::InvalidArgument, ErrorReason::InvalidFields, message).into()
+        Problem::unreadable("the message can't be decoded").into()
     } else {
         Status::internal(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::v1::{
+        CreateClientSecretRequest, DeliveryMethod, RequestedScope, SubmitIntegrationRequestRequest,
+    };
+
+    #[test]
+    fn messages_that_mean_the_same_have_the_same_content() {
+        let by = |delivery: DeliveryMethod| {
+            content(&CreateClientSecretRequest {
+                delivery: delivery.into(),
+                ..Default::default()
+            })
+        };
+        assert_eq!(by(DeliveryMethod::Inline), by(DeliveryMethod::Unspecified));
+        assert_ne!(by(DeliveryMethod::Inline), by(DeliveryMethod::Link));
+        let submit = |names: [&str; 2]| {
+            let scope = |name: &str| RequestedScope {
+                name: name.into(),
+                reason: format!("to use {name}"),
+            };
+            content(&SubmitIntegrationRequestRequest {
+                tenant_ids: names.map(String::from).to_vec(),
+                scopes: names.map(scope).to_vec(),
+                ..Default::default()
+            })
+        };
+        assert_eq!(submit(["a", "b"]), submit(["b", "a"]));
+        assert_ne!(submit(["a", "b"]), submit(["a", "c"]));
     }
 }

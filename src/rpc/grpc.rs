@@ -229,17 +229,17 @@ fn add_details(headers: &mut HeaderMap) {
     let Some(status) = Status::from_header_map(headers).filter(|status| status.details().is_empty()) else {
         return;
     };
-    let (code, reason) = match status.code() {
-        Code::Internal
-        | Code::Unknown
-        | Code::OutOfRange
-        | Code::ResourceExhausted
-        | Code::InvalidArgument => (Code::InvalidArgument, ErrorReason::InvalidFields),
-        Code::NotFound => (Code::NotFound, ErrorReason::NotFound),
-        Code::Unimplemented => (Code::Unimplemented, ErrorReason::NotAvailable),
+    // The texts are ours: a caller does not see those of a library.
+    let problem = match status.code() {
+        Code::OutOfRange | Code::ResourceExhausted => Problem::unreadable("the message is too large"),
+        Code::Internal | Code::Unknown | Code::InvalidArgument => {
+            Problem::unreadable("the message is missing, is cut off, or can't be decoded")
+        }
+        Code::NotFound => Problem::new(Code::NotFound, ErrorReason::NotFound, status.message()),
+        Code::Unimplemented => Problem::new(Code::Unimplemented, ErrorReason::NotAvailable, status.message()),
         _ => return,
     };
-    let status = Status::from(Problem::new(code, reason, status.message()));
+    let status = Status::from(problem);
     // Only invalid metadata makes this fail, and the status has none.
     let _ = status.add_header(headers);
 }
@@ -266,6 +266,8 @@ fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use tonic_types::StatusExt;
+
     use super::*;
     use crate::{
         rpc::auth::{Access, Permissions},
@@ -319,6 +321,25 @@ mod tests {
         );
         for method in ["GET", "HEAD", "PUT", "OPTIONS", "post"] {
             assert_eq!(admit(method, &["application/grpc"]).await, 405, "{method}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_can_not_be_read_is_a_violation_without_a_librarys_words() {
+        for library in [
+            Status::out_of_range("Error, decoded message length too large: found 9 bytes"),
+            Status::internal("Unexpected EOF decoding stream."),
+            Status::internal("Missing request message."),
+        ] {
+            let mut headers = library.clone().into_http::<()>().into_parts().0.headers;
+            add_details(&mut headers);
+            let status = Status::from_header_map(&headers).unwrap();
+            assert_eq!(status.code(), Code::InvalidArgument);
+            assert_eq!(reason_of(&status), Some(ErrorReason::InvalidFields));
+            let violations = status.get_details_bad_request().unwrap().field_violations;
+            assert_eq!((violations.len(), violations[0].field.as_str()), (1, ""));
+            assert!(violations[0].description.starts_with("the message is"));
+            assert!(!status.message().contains(library.message()), "{status:?}");
         }
     }
 

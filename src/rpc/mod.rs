@@ -3,7 +3,7 @@
 pub mod audit_service;
 pub mod auth;
 pub mod channel;
-pub(crate) mod codec;
+pub mod codec;
 pub mod config;
 pub mod context;
 pub mod grpc;

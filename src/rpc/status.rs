@@ -15,6 +15,8 @@ pub const DOMAIN: &str = "accord";
 
 /// The `RetryInfo` of UNAVAILABLE.
 pub const RETRY_UNAVAILABLE: Duration = Duration::from_secs(1);
+/// The `RetryInfo` before an event is sealed.
+const RETRY_SEALED: Duration = Duration::from_secs(60);
 /// The most bytes of violations in a status. Details are a header in base64, and libraries reject more than 8 KiB of
 /// headers.
 const MAX_VIOLATION_BYTES: usize = 4 * 1024;
@@ -58,6 +60,12 @@ impl Problem {
         self
     }
 
+    /// Replaces the reason.
+    pub fn with_reason(mut self, reason: ErrorReason) -> Self {
+        self.reason = reason;
+        self
+    }
+
     /// Adds `RetryInfo`.
     pub fn retry_after(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay);
@@ -68,6 +76,13 @@ impl Problem {
     pub fn not_found(resource: &str) -> Self {
         let message = format!("no such {resource}");
         Self::new(Code::NotFound, ErrorReason::NotFound, message).metadata("resource", resource)
+    }
+
+    /// INVALID_ARGUMENT/INVALID_FIELDS for a message whose fields can't be read. `rule` says why.
+    pub fn unreadable(rule: &str) -> Self {
+        let mut problem = Self::new(Code::InvalidArgument, ErrorReason::InvalidFields, rule);
+        problem.violations.push(FieldViolation::new("", rule));
+        problem
     }
 
     /// UNAVAILABLE with `RetryInfo`: a database or another service does not answer.
@@ -88,10 +103,10 @@ impl Problem {
         Self::new(Code::DeadlineExceeded, ErrorReason::DeadlineExceeded, message)
     }
 
-    /// UNIMPLEMENTED/NOT_AVAILABLE for a part of the contract that is not implemented yet.
-    pub fn not_available(what: &str) -> Self {
-        let message = format!("{what} is not available yet");
-        Self::new(Code::Unimplemented, ErrorReason::NotAvailable, message)
+    /// UNAVAILABLE with `RetryInfo`: the event, or any event of the record, is not in the sealed log yet.
+    pub fn not_sealed() -> Self {
+        let message = "this part of the audit record is not sealed yet; sealing takes up to a minute";
+        Self::new(Code::Unavailable, ErrorReason::Unavailable, message).retry_after(RETRY_SEALED)
     }
 
     /// INTERNAL. Logs `source` with an error id; the caller sees only the id.

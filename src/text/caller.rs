@@ -19,7 +19,7 @@ pub const MAX_CERTIFICATE_NAMES: usize = 64;
 pub enum Role {
     /// Reads; writes requests, tenants, users, scopes, clients and deliveries.
     Registrar,
-    /// Reads; approves and rejects requests.
+    /// Reads; approves and rejects requests; releases links.
     Approver,
     /// Reads; suspends, reinstates, deactivates, reactivates, revokes; rotates keys.
     Security,

@@ -103,7 +103,11 @@ macro_rules! ulid_ids {
             pub fn parse(text: &str) -> Result<Self, MalformedId> {
                 let is_valid = text.strip_prefix($prefix).is_some_and(is_lowercase_ulid);
                 let id = ArrayString::from(text).ok().filter(|_| is_valid).map(Self);
-                id.ok_or(MalformedId(concat!("`", $prefix, "` followed by a lowercase ULID")))
+                const RULE: &str = match $prefix.is_empty() {
+                    true => "a lowercase ULID",
+                    false => concat!("`", $prefix, "` followed by a lowercase ULID"),
+                };
+                id.ok_or(MalformedId(RULE))
             }
         }
 
@@ -246,6 +250,10 @@ mod tests {
     #[test]
     fn other_prefixes_cases_and_lengths_are_rejected() {
         let good = "cli_01k9zzzzzzzzzzzzzzzzzzzzzz";
+        assert_eq!(
+            EventId::parse(good).unwrap_err().to_string(),
+            "must be a lowercase ULID"
+        );
         assert!(ClientId::parse(good).is_ok());
         for bad in [
             "",

@@ -7,15 +7,22 @@ pub const MAX_URL_BYTES: usize = 2048;
 /// The longest base URL, in bytes. Every access token carries two: in `iss` and in `aud`.
 pub const MAX_BASE_URL_BYTES: usize = 256;
 
+/// The rule for the scheme of a URL.
+const SCHEME_RULE: &str = "must use https (http on loopback hosts only)";
+
 /// Parses a base URL: https, or http on a loopback host. It must be in normal form and have no query.
 ///
 /// # Errors
 /// Returns the rule that `value` breaks.
 pub fn base_url(value: &str) -> Result<String, &'static str> {
-    match normal_url(value)? {
-        url if url.query().is_some() => Err("must not have a query"),
-        _ if value.len() > MAX_BASE_URL_BYTES => Err("must have at most 256 bytes"),
-        _ => Ok(value.to_owned()),
+    // Before the normal form, in which a query follows a slash.
+    if check_url(value)?.query().is_some() {
+        return Err("must not have a query");
+    }
+    normal_url(value)?;
+    match value.len() > MAX_BASE_URL_BYTES {
+        true => Err("must have at most 256 bytes"),
+        false => Ok(value.to_owned()),
     }
 }
 
@@ -56,9 +63,11 @@ pub fn redirect_uri(value: &str) -> Result<String, &'static str> {
 /// # Errors
 /// Returns the rule that `value` breaks.
 pub fn key_set_url(value: &str) -> Result<String, &'static str> {
-    match check_url(value)? {
-        url if url.scheme() == "https" => Ok(value.to_owned()),
-        _ => Err("must use https"),
+    const RULE: &str = "must use https";
+    match check_url(value) {
+        Ok(url) if url.scheme() == "https" => Ok(value.to_owned()),
+        Ok(_) | Err(SCHEME_RULE) => Err(RULE),
+        Err(rule) => Err(rule),
     }
 }
 
@@ -108,7 +117,7 @@ fn check_url(value: &str) -> Result<Url, &'static str> {
     match url.scheme() {
         "https" => Ok(url),
         "http" if is_loopback(&host) => Ok(url),
-        _ => Err("must use https (http on loopback hosts only)"),
+        _ => Err(SCHEME_RULE),
     }
 }
 
@@ -220,6 +229,7 @@ mod tests {
         ] {
             assert!(key_set_url(bad).is_err(), "{bad}");
         }
+        assert_eq!(key_set_url("http://partner.example/jwks"), Err("must use https"));
     }
 
     #[test]
@@ -233,6 +243,9 @@ mod tests {
             &format!("https://api.example/{}", "a".repeat(237)),
         ] {
             assert!(base_url(bad).is_err(), "{bad}");
+        }
+        for bad in ["https://api.example?a=1", "https://api.example/?a=1"] {
+            assert_eq!(base_url(bad), Err("must not have a query"), "{bad}");
         }
         assert!(base_url(&format!("https://api.example/{}", "a".repeat(236))).is_ok());
     }

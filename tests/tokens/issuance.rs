@@ -131,7 +131,6 @@ async fn all_violations_of_a_message_are_returned_at_once() {
     let expected = [
         "tenant_id",
         "scopes[1]",
-        "scopes[2]",
         "resource",
         "authorization_code.code",
         "authorization_code.redirect_uri",

@@ -7,6 +7,9 @@ use accord::{error::v1::ErrorReason, text::validation::Violations};
 /// The result of a fallible operation of token-service.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// The field of a message that names scopes.
+pub const SCOPES: &str = "scopes";
+
 /// An error of token-service.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -161,6 +164,7 @@ impl Error {
     /// Returns the reason that callers see and that metrics count.
     pub fn reason(&self) -> ErrorReason {
         match self {
+            Self::Invalid(violations) if are_of_scopes(violations) => ErrorReason::InvalidScope,
             Self::Invalid(_) | Self::PasswordRejected(_) => ErrorReason::InvalidFields,
             Self::NotFound(_) => ErrorReason::NotFound,
             Self::RequestIdReused => ErrorReason::RequestIdReused,
@@ -200,6 +204,11 @@ impl Error {
             }
         }
     }
+}
+
+/// Returns whether nothing is wrong but the scopes of a request, for which RFC 6749 §5.2 has an error of its own.
+fn are_of_scopes(violations: &Violations) -> bool {
+    !violations.is_empty() && violations.iter().all(|v| v.field.starts_with(SCOPES))
 }
 
 /// Returns `None` for a resource that does not exist.

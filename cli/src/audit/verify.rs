@@ -12,11 +12,13 @@ use std::{
 
 use accord::{
     audit::v1::{GetCheckpointRequest, VerifyAuditLogRequest, audit_service_client::AuditServiceClient},
+    clock::{Clock, SystemClock, UnixMillis},
     store::{
         Database,
         audit::{self, LogReport, RowReport, Verified},
         log,
     },
+    text::page::PageRequest,
     tlog::{Checkpoint, VerifierKey},
 };
 use anyhow::{Context, bail};
@@ -27,6 +29,14 @@ use crate::call::answer;
 
 /// How long to wait before a record is compared again. A service seals every second.
 const PAUSE: Duration = Duration::from_secs(5);
+
+/// How soon an event is sealed.
+const SEALED_WITHIN: Duration = Duration::from_secs(60);
+/// How many of the newest events are looked at for such that are not sealed.
+const NEWEST: u64 = 500;
+/// What was not checked of events that should be sealed.
+const UNSEALED: &str =
+    "events that are older than a minute and not sealed: try again once they are, or give --service-url";
 
 /// What to check a record with.
 #[derive(Debug, Args)]
@@ -104,10 +114,14 @@ pub async fn run(db: &Database, with: &VerifyArgs, out: &mut impl Write) -> anyh
             Err(error) => faults.push(format!("the service gave no answer: {error:#}")),
         },
         None => {
-            writeln!(
-                out,
-                "events that are not sealed yet were not checked: only the service can (--service-url)"
-            )?;
+            match oldest_unsealed(db).await {
+                None => {}
+                Some(oldest) if is_recent(oldest, SystemClock.now()) => writeln!(
+                    out,
+                    "events of the last minute are not sealed yet, and were not checked: only the service can (--service-url)"
+                )?,
+                Some(_) => unchecked.push(UNSEALED.to_owned()),
+            }
             unchecked.extend(without_keys(&rows));
         }
     }
@@ -118,6 +132,25 @@ pub async fn run(db: &Database, with: &VerifyArgs, out: &mut impl Write) -> anyh
         true => Ok(()),
         false => Err(PartlyChecked(unchecked).into()),
     }
+}
+
+/// Returns the time of the oldest event that is not sealed, among the newest ones, if there is any. What can't be read counts as
+/// old: that it is altered is told elsewhere.
+async fn oldest_unsealed(db: &Database) -> Option<UnixMillis> {
+    let page = PageRequest::first(NEWEST);
+    match audit::list(db.read(), &audit::Filter::default(), &page).await {
+        Ok(events) => {
+            let (events, _) = events.into_parts();
+            let unsealed = events.iter().filter(|event| event.position.is_none());
+            unsealed.map(|event| event.occurred_at).min()
+        }
+        Err(_) => Some(UnixMillis::from_millis(0)),
+    }
+}
+
+/// Returns whether an event of this time may wait for its seal.
+fn is_recent(occurred_at: UnixMillis, now: UnixMillis) -> bool {
+    now.since(occurred_at) < SEALED_WITHIN
 }
 
 /// Returns the logs of the keys, the oldest first.
@@ -255,4 +288,17 @@ async fn ask(with: &VerifyArgs, url: &str, logs: &[(log::Log, VerifierKey)]) -> 
 
 fn read(path: &Path) -> anyhow::Result<String> {
     fs::read_to_string(path).with_context(|| path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_may_wait_a_minute_for_its_seal() {
+        let now = UnixMillis::from_millis(1_800_000_000_000);
+        assert!(is_recent(now, now));
+        assert!(is_recent(now.minus(Duration::from_millis(59_999)), now));
+        assert!(!is_recent(now.minus(SEALED_WITHIN), now));
+    }
 }

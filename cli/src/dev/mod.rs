@@ -59,6 +59,24 @@ pub struct DevArgs {
     pub api_listen: Option<SocketAddr>,
 }
 
+impl DevArgs {
+    /// Rejects a listener that other machines could reach: without TLS, everything is plaintext here.
+    fn require_loopback(&self) -> anyhow::Result<()> {
+        let listeners = [
+            ("--registry-listen", Some(self.registry_listen)),
+            ("--token-listen", Some(self.token_listen)),
+            ("--http-listen", Some(self.http_listen)),
+            ("--api-listen", self.api_listen),
+        ];
+        for (flag, address) in listeners {
+            if address.is_some_and(|address| !address.ip().to_canonical().is_loopback()) {
+                bail!("{flag} must be a loopback address: this is for development only");
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A running development environment.
 #[derive(Debug)]
 pub struct Dev {
@@ -80,6 +98,7 @@ impl Dev {
     /// # Errors
     /// If the data directory is in use, a port is taken, or a service does not start.
     pub async fn start(args: &DevArgs, clock: SharedClock, random: SharedRandom) -> anyhow::Result<Self> {
+        args.require_loopback()?;
         let lock = lock(&args.data_dir)?;
         DevFile::remove(&args.data_dir)?;
         let registry_listener = listener::bind("--registry-listen", args.registry_listen, None).await?;

@@ -110,7 +110,8 @@ impl DirectoryService for Api {
             }
             None => None,
         };
-        let (tenant_id, selector) = convert::user::selector(&message.tenant_id, user)?;
+        let unnamed = "must be named by user_id, account_name or enrolment_token";
+        let (tenant_id, selector) = convert::user::selector(&message.tenant_id, user, unnamed)?;
         let (user, position) = read_at(&self.store, self.store.find_user(&tenant_id, &selector)).await?;
         Ok(Response::new(ResolveUserResponse {
             user: Some(dir::user_profile(user.ok_or(Error::NotFound("user"))?)),

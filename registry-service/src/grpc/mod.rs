@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use accord::{
-    rpc::auth::Principal,
+    rpc::{
+        auth::Principal,
+        codec::{self, Checked},
+    },
     store::{Creation, audit::Origin},
 };
-use prost::Message;
 use tonic::Request;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -39,11 +41,15 @@ fn parts<T>(call: Request<T>) -> (Origin, T) {
 }
 
 /// Splits a creating call into what idempotency needs: origin, method, request id and encoded content.
-fn creation<T: Message>(call: &Request<T>, method: &'static str, request_id: Option<Uuid>) -> Creation {
+fn creation<T: Checked + Clone>(
+    call: &Request<T>,
+    method: &'static str,
+    request_id: Option<Uuid>,
+) -> Creation {
     Creation {
         origin: Principal::of(call).origin(),
         method,
         request_id,
-        content: Zeroizing::new(call.get_ref().encode_to_vec()),
+        content: Zeroizing::new(codec::content(call.get_ref())),
     }
 }

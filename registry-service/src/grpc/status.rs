@@ -17,8 +17,6 @@ use crate::error::Error;
 
 /// When to try again if a queue is full.
 const RETRY_BUSY: Duration = Duration::from_secs(1);
-/// When to try again if a limit is reached.
-const RETRY_TOO_MANY: Duration = Duration::from_secs(3600);
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
@@ -31,7 +29,7 @@ impl From<Error> for Status {
 
 fn problem(error: Error) -> Problem {
     let message = error.to_string();
-    let problem = |code, reason| Problem::new(code, reason, message);
+    let problem = |code, reason| Problem::new(code, reason, message.clone());
     match error {
         Error::Invalid(violations) => violations.into(),
         Error::NotFound(resource) => Problem::not_found(resource),
@@ -39,9 +37,15 @@ fn problem(error: Error) -> Problem {
             problem(Code::AlreadyExists, ErrorReason::AlreadyExists).metadata("resource", resource)
         }
         Error::RequestIdReused => problem(Code::AlreadyExists, ErrorReason::RequestIdReused),
-        Error::WrongState { resource, state } => problem(Code::FailedPrecondition, ErrorReason::WrongState)
-            .metadata("resource", resource)
-            .metadata("state", state),
+        Error::WrongState { resource, state } => {
+            let message = match resource {
+                "enrolment" => "the user has no open enrolment link".to_owned(),
+                _ => message,
+            };
+            Problem::new(Code::FailedPrecondition, ErrorReason::WrongState, message)
+                .metadata("resource", resource)
+                .metadata("state", state)
+        }
         Error::UnsuitableSigningKey => problem(Code::FailedPrecondition, ErrorReason::WrongState)
             .metadata("resource", "signing_key")
             .metadata("state", "RS256"),
@@ -52,14 +56,16 @@ fn problem(error: Error) -> Problem {
         Error::EtagMismatch(resource) => {
             problem(Code::Aborted, ErrorReason::EtagMismatch).metadata("resource", resource)
         }
+        Error::AmendmentOutdated => {
+            problem(Code::Aborted, ErrorReason::EtagMismatch).metadata("resource", "client")
+        }
         Error::SecondOperatorRequired { .. } => {
             problem(Code::PermissionDenied, ErrorReason::SecondOperatorRequired)
         }
         Error::SecretInUse { last_used_at } => problem(Code::FailedPrecondition, ErrorReason::SecretInUse)
             .metadata("last_use_time", last_used_at.to_timestamp().to_string()),
-        Error::TooMany { .. } => {
-            problem(Code::ResourceExhausted, ErrorReason::ResourceExhausted).retry_after(RETRY_TOO_MANY)
-        }
+        // Waiting does not help.
+        Error::TooMany { .. } => problem(Code::ResourceExhausted, ErrorReason::ResourceExhausted),
         Error::InvalidClient => problem(Code::Unauthenticated, ErrorReason::InvalidClient),
         Error::SignInFailed => problem(Code::Unauthenticated, ErrorReason::SignInFailed),
         Error::UnknownCaller => problem(Code::Unauthenticated, ErrorReason::InvalidCaller),

@@ -31,7 +31,8 @@ impl UserService for Api {
 
     async fn find_user(&self, call: Request<FindUserRequest>) -> Reply<FindUserResponse> {
         let message = call.into_inner();
-        let (tenant_id, selector) = convert::selector(&message.tenant_id, message.user)?;
+        let unnamed = "must be named by user_id or account_name";
+        let (tenant_id, selector) = convert::selector(&message.tenant_id, message.user, unnamed)?;
         let user = self.store.find_user(&tenant_id, &selector).await?;
         let user = Some(convert::message(user.ok_or(Error::NotFound("user"))?));
         Ok(Response::new(FindUserResponse { user }))

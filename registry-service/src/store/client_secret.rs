@@ -24,6 +24,7 @@ use super::{
         client_secret::{Column, Entity},
         delivery as link,
     },
+    replaced,
 };
 use crate::{
     error::{Error, Result},
@@ -95,7 +96,8 @@ impl Store {
             .await
     }
 
-    /// Revokes a secret. If it is compromised, ends the client's access and refresh tokens too.
+    /// Revokes a secret. If it is compromised, ends the client's access and refresh tokens too. For a secret that has ended, only a
+    /// worse reason changes something.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::SecretInUse`]; [`StoreError::Altered`], after the revocation was recorded and published.
@@ -140,6 +142,9 @@ impl Store {
         if !revocation.changes(&secret, now)? {
             return Ok(secret);
         }
+        let before = secret.revoked.map(|(_, reason)| reason);
+        let before = before.as_ref().map(Reason::as_ref);
+        let event = replaced(event, "revocation_reason", &before, &Some(reason.as_ref()))?;
         credentials::end(&mut row, reason, now);
         row.save(&tx).await?;
         // An open link would hand over a secret that authenticates nothing; so would one that may be opened again.

@@ -350,9 +350,9 @@ pub(super) async fn lock(tx: &Transaction, secret_id: &SecretId) -> Result<Optio
     Ok(Entity::find_by_id(secret_id.as_str()).lock_one(tx).await?)
 }
 
-/// Marks a secret as revoked.
+/// Marks a secret as revoked. One that has ended keeps the time of its end, and gets the worse reason.
 pub(super) fn end(row: &mut Model, reason: Reason, now: UnixMillis) {
-    row.revoked_at = Some(now.as_millis());
+    row.revoked_at.get_or_insert(now.as_millis());
     row.revocation_reason = Some(reason.as_ref().to_owned());
 }
 

@@ -117,9 +117,9 @@ impl Store {
             .client(&client_id)
             .subject(id.as_str())
             .detail("secret_id", secret_id.as_str());
-        let is_needed = self.release(&*row).is_needed;
+        let needs_other = row.needs_release || self.second_operator;
         let (tx, event, releaser) = self
-            .require_other(tx, origin, (&row.creator, is_needed), event)
+            .require_other(tx, origin, (&row.creator, needs_other), event)
             .await?;
         let (code, mac, version) = self.new_code(id.as_str().as_bytes())?;
         let now = self.now().as_millis();
@@ -169,9 +169,9 @@ impl Store {
         let event = Event::new("user.release_enrolment")
             .tenant(tenant_id)
             .subject(user_id.as_str());
-        let is_needed = self.release(&*row).is_needed;
+        let needs_other = row.needs_release || self.second_operator;
         let (tx, event, releaser) = self
-            .require_other(tx, origin, (&row.creator, is_needed), event)
+            .require_other(tx, origin, (&row.creator, needs_other), event)
             .await?;
         let (code, mac, version) = self.new_code(&row.token_hash)?;
         if row.expires_at <= self.now().as_millis() {
@@ -215,13 +215,14 @@ impl Store {
         Ok(release.check(Some(key), link, code))
     }
 
-    /// Rejects whoever is not known to be another person than the creator of a link that needs a release. Adds to the event that no
-    /// second person was there. Returns who releases the link.
+    /// Rejects whoever is not known to be another person than the creator of a link that needs one. Without the setting a link that
+    /// was released before does not: the setting alone decides who may release. Adds to the event that no second person was
+    /// there. Returns who releases the link.
     async fn require_other(
         &self,
         tx: Transaction,
         origin: &Origin,
-        (creator, is_needed): (&str, bool),
+        (creator, needs_other): (&str, bool),
         event: Event,
     ) -> Result<(Transaction, Event, String)> {
         let acting = acting(&tx, origin).await?;
@@ -229,7 +230,7 @@ impl Store {
             true => event.detail("same_person", "created it"),
             false => note_second_person(&acting, creator, event),
         };
-        if is_needed && !acting.is_other_than(creator) {
+        if needs_other && !acting.is_other_than(creator) {
             let event = self.with_tenants(&tx, origin, event).await?;
             tx.rollback().await?;
             return Err(second_operator_required("the release", event));

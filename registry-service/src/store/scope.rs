@@ -64,7 +64,7 @@ impl Store {
         self.page(Entity::find(), Column::Name, Asc, page, scope).await
     }
 
-    /// Changes the fields given.
+    /// Changes the fields given. Changes and records nothing if they have these values already.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::EtagMismatch`].
@@ -81,13 +81,18 @@ impl Store {
         if update.etag.is_some_and(|etag| etag != row.etag) {
             return Err(Error::EtagMismatch("scope"));
         }
+        let description = update.description.filter(|new| *new != row.description);
+        let enabled = update.enabled.filter(|new| *new != row.enabled);
+        if description.is_none() && enabled.is_none() {
+            return scope(row.stored());
+        }
         let event = Event::new("scope.update").subject(name.as_str());
-        let event = replaced(event, "description", &row.description, &update.description)?;
-        let event = replaced(event, "enabled", &row.enabled, &update.enabled)?;
-        if let Some(description) = update.description {
+        let event = replaced(event, "description", &row.description, &description)?;
+        let event = replaced(event, "enabled", &row.enabled, &enabled)?;
+        if let Some(description) = description {
             row.description = description;
         }
-        if let Some(enabled) = update.enabled {
+        if let Some(enabled) = enabled {
             row.enabled = enabled;
         }
         row.set_next_version(self.now());
@@ -173,9 +178,12 @@ mod tests {
                 enabled: false,
                 updated_at: store.now(),
                 etag: 2,
-                ..created
+                ..created.clone()
             };
             assert_eq!(changed, expected, "{database:?}");
+            // An update without effect changes nothing, and is in no feed.
+            let again = store.update_scope(&origin(), &created.name, update.clone()).await;
+            assert_eq!(again.unwrap(), expected, "{database:?}");
             let unknown = ScopeName::parse("contacts.write").unwrap();
             let missing = store.update_scope(&origin(), &unknown, update).await;
             assert!(matches!(missing, Err(Error::NotFound("scope"))));

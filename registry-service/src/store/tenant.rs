@@ -73,7 +73,7 @@ impl Store {
         self.page(query, Column::TenantId, Asc, page, tenant).await
     }
 
-    /// Changes the fields given.
+    /// Changes the fields given. Changes and records nothing if they have these values already.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::EtagMismatch`].
@@ -89,13 +89,18 @@ impl Store {
         if update.etag.is_some_and(|etag| etag != row.etag) {
             return Err(Error::EtagMismatch("tenant"));
         }
+        let name = update.display_name.filter(|new| *new != row.display_name);
+        let url = update.cloud_api_url.filter(|new| *new != row.cloud_api_url);
+        if name.is_none() && url.is_none() {
+            return tenant(row.stored());
+        }
         let event = event("tenant.update", tenant_id);
-        let event = replaced(event, "display_name", &row.display_name, &update.display_name)?;
-        let event = replaced(event, "cloud_api_url", &row.cloud_api_url, &update.cloud_api_url)?;
-        if let Some(name) = update.display_name {
+        let event = replaced(event, "display_name", &row.display_name, &name)?;
+        let event = replaced(event, "cloud_api_url", &row.cloud_api_url, &url)?;
+        if let Some(name) = name {
             row.display_name = name;
         }
-        if let Some(url) = update.cloud_api_url {
+        if let Some(url) = url {
             row.cloud_api_url = url;
         }
         row.set_next_version(self.now());
@@ -129,6 +134,7 @@ impl Store {
             row => row?.ok_or(Error::NotFound("tenant"))?,
         };
         if row.state != to.as_ref() {
+            let event = replaced(event, "state", &row.state, &Some(to.as_ref()))?;
             row.state = to.as_ref().to_owned();
             row.set_next_version(self.now());
             let seq = self.publish(&tx, origin, event, change).await?;

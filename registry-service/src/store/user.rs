@@ -22,7 +22,7 @@ use sea_orm::{Order::Asc, QueryTrait, entity::prelude::*};
 use super::{
     Store, change, commit, corrupt, enrolment,
     entity::user::{Column, Entity, Model},
-    exists, tenant, with_reason,
+    exists, replaced, tenant, with_reason,
 };
 use crate::{
     error::{Error, Result},
@@ -165,6 +165,7 @@ impl Store {
             row => row?.ok_or(Error::NotFound("user"))?,
         };
         if row.state != to.as_ref() {
+            let event = replaced(event, "state", &row.state, &Some(to.as_ref()))?;
             row.state = to.as_ref().to_owned();
             row.updated_at = now.as_millis();
             if to == State::Deactivated {
@@ -212,6 +213,11 @@ impl Store {
             return Err(rejected("DEACTIVATED"));
         }
         let now = self.now();
+        let had = if row.password_hash.is_some() {
+            "set"
+        } else {
+            "none"
+        };
         row.password_hash = None;
         row.pepper_version = None;
         row.updated_at = now.as_millis();
@@ -221,6 +227,7 @@ impl Store {
             .await?;
         reservation.complete(&tx, user_id.as_str()).await?;
         let event = event("user.reset_password", tenant_id, user_id);
+        let event = replaced(event, "password", &had, &Some("none"))?;
         let change = changed(tenant_id, user_id);
         let seq = self.publish(&tx, &creation.origin, event, change).await?;
         row.sessions_ended_seq = seq;

@@ -1,6 +1,6 @@
 //! `etag`: an update from a version that is no longer the current one is rejected.
 
-use std::collections::BTreeSet;
+use std::{cell::Cell, collections::BTreeSet};
 
 use accord::{
     registry::v1::{
@@ -24,8 +24,8 @@ fn mask(path: &str) -> Option<FieldMask> {
     })
 }
 
-/// Asserts that `update` takes the current etag or none, and that each change gives a new one. `others` are the etags
-/// after changes by other methods.
+/// Asserts that `update` takes the current etag or none, and that each change gives a new one. Each call of `update` sets
+/// another value. `others` are the etags after changes by other methods.
 async fn assert_compared(
     resource: &str,
     first: String,
@@ -51,13 +51,15 @@ async fn a_stale_etag_is_rejected_and_an_empty_one_is_not_compared() {
     for database in databases() {
         let harness = Harness::start_on(database).await;
         let admin = || harness.operator(Role::Admin);
+        let calls = Cell::new(0);
+        let next = || calls.replace(calls.get() + 1);
 
         let tenants = || TenantServiceClient::new(admin());
         let tenant_id = "acme".to_owned();
         let update = async |etag: &str| {
             let tenant = pb::Tenant {
                 tenant_id: tenant_id.clone(),
-                display_name: "Acme".into(),
+                display_name: format!("Acme {}", next()),
                 etag: etag.into(),
                 ..Default::default()
             };
@@ -85,13 +87,13 @@ async fn a_stale_etag_is_rejected_and_an_empty_one_is_not_compared() {
         let update = async |etag: &str| {
             let scope = pb::Scope {
                 name: "contacts.read".into(),
-                enabled: true,
+                description: format!("Version {}", next()),
                 etag: etag.into(),
                 ..Default::default()
             };
             let request = pb::UpdateScopeRequest {
                 scope: Some(scope),
-                update_mask: mask("enabled"),
+                update_mask: mask("description"),
             };
             let answer = ScopeServiceClient::new(admin()).update_scope(request).await?;
             Ok(answer.into_inner().scope.unwrap().etag)
@@ -101,18 +103,19 @@ async fn a_stale_etag_is_rejected_and_an_empty_one_is_not_compared() {
 
         harness.tenant("globex").await;
         harness.scope("contacts.write").await;
+        calls.set(8);
         let clients = || ClientServiceClient::new(admin());
         let (created, _) = registered(&harness).await;
         let update = async |etag: &str| {
             let client = pb::Client {
                 client_id: created.client_id.clone(),
-                tenant_ids: created.tenant_ids.clone(),
+                allowed_networks: vec![format!("10.0.0.0/{}", next())],
                 etag: etag.into(),
                 ..Default::default()
             };
             let request = pb::UpdateClientRequest {
                 client: Some(client),
-                update_mask: mask("tenant_ids"),
+                update_mask: mask("allowed_networks"),
             };
             let answer = clients().update_client(request).await?;
             Ok(answer.into_inner().client.unwrap().etag)

@@ -141,7 +141,10 @@ async fn an_update_changes_the_fields_of_its_mask() {
         .scope
         .unwrap();
     assert_eq!(described.description, "Reads all contacts");
+    let again = admin(&harness).update_scope(update("contacts.read", &both)).await;
+    assert_eq!(ok(again).scope.unwrap(), described, "nothing changed");
     assert_eq!(list(&harness).await, [described]);
+    assert_eq!(harness.audit_events("scope.update").await.len(), 2);
     let unknown = admin(&harness)
         .update_scope(update("contacts.write", &both))
         .await;

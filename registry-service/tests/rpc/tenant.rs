@@ -169,7 +169,12 @@ async fn an_update_changes_the_fields_of_its_mask() {
         (renamed.display_name.as_str(), &renamed.cloud_api_url),
         ("Acme Ltd.", &created.cloud_api_url)
     );
+    let again = client(&harness)
+        .update_tenant(update("acme", &["display_name"]))
+        .await;
+    assert_eq!(ok(again).tenant.unwrap(), renamed, "nothing changed");
     assert_eq!(get(&harness, "acme").await, renamed);
+    assert_eq!(harness.audit_events("tenant.update").await.len(), 1);
     let unknown = client(&harness)
         .update_tenant(update("nowhere", &["display_name"]))
         .await;

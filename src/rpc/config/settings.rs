@@ -207,7 +207,7 @@ impl ServiceSettings {
         if self.audit_days > MAX_AUDIT_DAYS {
             problems.add("audit_days", &format!("must be 0 to {MAX_AUDIT_DAYS}"));
         }
-        if !self.audit_witness.is_empty()
+        if !["", "none"].contains(&self.audit_witness.as_str())
             && let Err(problem) = Witness::parse(&self.audit_witness)
         {
             problems.add("audit_witness", problem);

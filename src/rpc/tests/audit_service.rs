@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use futures_util::FutureExt;
 use prost_types::Timestamp;
+use tonic_types::StatusExt;
 
 use super::*;
 use crate::{clock::Clock, rpc::status::reason_of};
@@ -54,6 +55,38 @@ async fn one_verification_runs_beside_the_searches() {
     assert_eq!(reason_of(&status), Some(ErrorReason::ResourceExhausted));
     drop(under_way);
     assert!(verify().await.unwrap().intact);
+}
+
+#[tokio::test]
+async fn what_is_asked_of_the_wrong_service_or_too_early_is_told() {
+    let database = crate::testing::sqlite();
+    let purposes = [
+        audit::KEYRING_PURPOSE,
+        log::KEYRING_PURPOSE,
+        crate::store::rows::KEYRING_PURPOSE,
+    ];
+    let (db, keyring, _) =
+        crate::testing::migrated::<crate::store::fixture::Migrator>(&database.url, &purposes).await;
+    let api = AuditApi::new(db, keyring, Vec::new());
+    let bad = pb::GetConsistencyProofRequest {
+        first_size: 0,
+        second_size: -1,
+    };
+    let refused = api.get_consistency_proof(Request::new(bad)).await.map(drop);
+    crate::testing::calls::assert_violations(refused, &["first_size", "second_size"]);
+    let jti = "01kdvdna00000000000000000b".to_owned();
+    let traced = api.trace_token(Request::new(pb::TraceTokenRequest { jti })).await;
+    let traced = traced.unwrap_err();
+    assert_eq!(traced.code(), Code::Unimplemented);
+    assert_eq!(traced.message(), "TraceToken is served by token-service alone");
+    let early = api
+        .get_checkpoint(Request::new(pb::GetCheckpointRequest {}))
+        .await;
+    let early = early.unwrap_err();
+    assert_eq!(early.code(), Code::Unavailable);
+    assert!(early.message().contains("not sealed yet"), "{early:?}");
+    let retry = early.get_details_retry_info().unwrap().retry_delay;
+    assert_eq!(retry, Some(Duration::from_secs(60)));
 }
 
 #[test]

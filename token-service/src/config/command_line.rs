@@ -81,7 +81,7 @@ pub struct Flags {
     /// commas; http:// is for loopback
     #[arg(long, value_name = "URL")]
     pub registry_url: Option<String>,
-    /// File with this service's own workload token, mode 0600. Not needed with a client certificate
+    /// File with this service's own workload token, mode 0600. Not needed with a client certificate; with both, the token counts
     #[arg(long, value_name = "PATH")]
     pub registry_token_file: Option<String>,
     /// PEM file of the authorities that sign registry-service's certificates

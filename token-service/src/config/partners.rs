@@ -98,6 +98,13 @@ impl Settings {
                 Ok(url) => self.mtls_base_url = url,
                 Err(problem) => problems.add("mtls_base_url", problem),
             }
+            // RFC 6066 §3: the name of a server is no address.
+            let host = Url::parse(&self.mtls_base_url).ok();
+            let is_name = host.is_none_or(|url| url.domain().is_some());
+            if !is_name && self.certificate_header().is_none() {
+                let rule = "must have a DNS name, because partners' certificates are asked for by the name of the server";
+                problems.add("mtls_base_url", rule);
+            }
             let has_tls = self.service.tls_certificate != Path::new("");
             if !has_tls && self.certificate_header().is_none() {
                 problems.add("mtls_base_url", "needs --tls-certificate");
@@ -209,6 +216,12 @@ mod tests {
                 false,
                 false,
                 "--mtls-base-url needs --tls-certificate",
+            ),
+            (
+                ["", "", "https://192.0.2.1:8443"],
+                true,
+                true,
+                "--mtls-base-url must have a DNS name",
             ),
             (
                 ["", "", "http://mtls.example"],

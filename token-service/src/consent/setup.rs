@@ -46,12 +46,16 @@ pub struct ConsentChoices {
 }
 
 impl ConsentChoices {
-    /// Returns all choices, as the content that a repeated approval must match.
+    /// Returns all choices, as the content that a repeated approval must match. The order of scopes and networks means nothing.
     fn content(&self) -> Zeroizing<String> {
         let end = self.expires_at.map(|end| end.as_millis().to_string());
-        let networks = self.allowed_networks.to_texts();
-        let scopes = self.scopes.iter().map(|scope| scope.as_str());
-        let parts = scopes.chain(["", self.designated_account_name.as_str()]);
+        let mut networks = self.allowed_networks.to_texts();
+        networks.sort_unstable();
+        let mut scopes: Vec<_> = self.scopes.iter().map(|scope| scope.as_str()).collect();
+        scopes.sort_unstable();
+        let parts = scopes
+            .into_iter()
+            .chain(["", self.designated_account_name.as_str()]);
         let networks = networks.iter().flat_map(|network| ["network", network.as_str()]);
         let parts: Vec<_> = parts.chain(end.as_deref()).chain(networks).collect();
         Zeroizing::new(parts.join("\0"))

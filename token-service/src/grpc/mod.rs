@@ -1,10 +1,12 @@
 //! The gRPC services, one file each. A method converts its request, makes one call, and converts the result.
 
 use accord::{
-    rpc::auth::{Caller, CallerDirectory, Credential, Principal},
+    rpc::{
+        auth::{Caller, CallerDirectory, Credential, Principal},
+        codec::{self, Checked},
+    },
     store::Creation,
 };
-use prost::Message;
 use tonic::{Request, Status};
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -20,12 +22,16 @@ mod status;
 mod token;
 
 /// Describes a creating call: its origin, method and encoded content.
-fn creation<T: Message>(request: &Request<T>, method: &'static str, request_id: Option<Uuid>) -> Creation {
+fn creation<T: Checked + Clone>(
+    request: &Request<T>,
+    method: &'static str,
+    request_id: Option<Uuid>,
+) -> Creation {
     Creation {
         origin: Principal::of(request).origin(),
         method,
         request_id,
-        content: Zeroizing::new(request.get_ref().encode_to_vec()),
+        content: Zeroizing::new(codec::content(request.get_ref())),
     }
 }
 

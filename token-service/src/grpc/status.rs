@@ -23,7 +23,7 @@ fn problem(error: Error) -> Problem {
     let (message, reason) = (error.to_string(), error.reason());
     let plain = |code| Problem::new(code, reason, message.clone());
     match error {
-        Error::Invalid(violations) => violations.into(),
+        Error::Invalid(violations) => Problem::from(violations).with_reason(reason),
         Error::NotFound(resource) => Problem::not_found(resource),
         Error::RequestIdReused => plain(Code::AlreadyExists),
         Error::WrongState { resource, state } => plain(Code::FailedPrecondition)
@@ -71,8 +71,8 @@ fn problem(error: Error) -> Problem {
         Error::Unavailable
         | Error::RegistryUnavailable
         | Error::RegistryRejectsCredential
-        | Error::TooManyRevocations
-        | Error::NotYetSealed => Problem::unavailable(),
+        | Error::TooManyRevocations => Problem::unavailable(),
+        Error::NotYetSealed => Problem::not_sealed(),
         Error::Internal(error) => Problem::internal(&*error),
         Error::RegistryAnswer(_) | Error::Conflict | Error::Signing => Problem::internal(&error),
     }

@@ -1,15 +1,20 @@
 //! Parameters of OAuth 2.0 and of forms: `application/x-www-form-urlencoded`, in a query or a body.
 
+use std::time::Duration;
+
 use axum::{
     body::Bytes,
     extract::{FromRequest, Request, rejection::BytesRejection},
     http::{StatusCode, header},
 };
+use tokio::time::timeout;
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
 use super::error::HttpError;
 
+/// How long a client may take to send a body: less than a call may take.
+const BODY_TIME: Duration = Duration::from_secs(20);
 /// The most parameters of a request: a consent form with a hundred scopes.
 const MAX_PARAMETERS: usize = 120;
 
@@ -57,7 +62,7 @@ impl Form {
     /// Reads the body that holds a form.
     ///
     /// # Errors
-    /// 415 for another content type or a content coding; 413 for an oversized body.
+    /// 415 for another content type or a content coding; 413 for an oversized body; 408 for one that does not end in time.
     pub(super) async fn body(request: Request) -> Result<Bytes, HttpError> {
         let rule = if !is_form(&request) {
             Some("the content type must be application/x-www-form-urlencoded")
@@ -70,7 +75,16 @@ impl Form {
             let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             return Err(HttpError::new(status, "invalid_request", rule));
         }
-        Bytes::from_request(request, &()).await.map_err(unreadable)
+        let body = timeout(BODY_TIME, Bytes::from_request(request, &()));
+        let Ok(body) = body.await else {
+            let status = StatusCode::REQUEST_TIMEOUT;
+            return Err(HttpError::new(
+                status,
+                "invalid_request",
+                "the body did not come in time",
+            ));
+        };
+        body.map_err(unreadable)
     }
 
     /// The value of a parameter; the first, if it is repeated.
@@ -140,6 +154,17 @@ fn unreadable(rejection: BytesRejection) -> HttpError {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_end_is_rejected_in_time() {
+        let pieces = futures_util::stream::pending::<Result<Bytes, std::io::Error>>();
+        let request = Request::post("/acme/oauth2/token")
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(axum::body::Body::from_stream(pieces))
+            .unwrap();
+        let error = Form::body(request).await.unwrap_err();
+        assert_eq!((error.status.as_u16(), error.code), (408, "invalid_request"));
+    }
 
     #[test]
     fn parameters_are_decoded_and_repetitions_seen() {

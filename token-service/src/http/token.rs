@@ -21,6 +21,7 @@ use axum::{
 use headers_accept::Accept;
 use mediatype::{MediaType, names};
 use serde::Serialize;
+use tonic::Status;
 use zeroize::Zeroizing;
 
 use super::{
@@ -176,9 +177,19 @@ async fn requester(
     {
         return Err(HttpError::invalid_request(ONE_METHOD));
     }
-    let caller = http.authorizer.authorize_token(INTROSPECT, &token).await?;
+    let is_basic = workload_id.is_some();
+    // The challenge is for the scheme that was used (RFC 6749 §5.2).
+    let rejected = |status: Status| match HttpError::from(status) {
+        error if is_basic && error.status == StatusCode::UNAUTHORIZED => HttpError {
+            code: "invalid_client",
+            ..error
+        },
+        error => error,
+    };
+    let caller = http.authorizer.authorize_token(INTROSPECT, &token).await;
+    let caller = caller.map_err(rejected)?;
     if workload_id.is_some_and(|named| named != caller.id()) {
-        return Err(unauthenticated().into());
+        return Err(rejected(unauthenticated()));
     }
     Ok((Requester::Workload, caller.id().to_owned()))
 }

@@ -77,7 +77,7 @@ async fn push_for(oauth: &OAuth, authenticated: Authenticated, request: Request)
     let tenant = found(oauth.cache.tenant(&tenant_id).await)?;
     // The same for both: a client need not learn which tenants exist.
     let tenant = tenant.filter(|_| client.tenants.contains_key(&tenant_id));
-    let tenant = tenant.ok_or(Error::NotFound("tenant of this client"))?.value;
+    let tenant = tenant.ok_or(Error::NotFound("tenant"))?.value;
     let mut key = None;
     if let Some(proof) = &dpop_proof {
         let urls = endpoint_urls(oauth, &tenant, "par");

@@ -305,7 +305,9 @@ async fn a_scope_that_the_client_lost_does_not_come_back_to_a_consent() {
     world.change_client(|client| client.scopes.retain(|scope| scope.name == "contacts.read"));
     let left = world.refresh(&tokens.refresh_token).await.unwrap();
     assert_eq!(left.scope, "contacts.read");
+    assert_eq!(world.consent(&tokens.grant_id).await.scopes, ["contacts.read"]);
     world.add_client_scope("contacts.write");
+    assert_eq!(world.consent(&tokens.grant_id).await.scopes, ["contacts.read"]);
     let still = world.refresh(&left.refresh_token).await.unwrap();
     assert_eq!(still.scope, "contacts.read");
     for token in [&still.access_token, &still.refresh_token] {

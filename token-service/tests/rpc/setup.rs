@@ -202,12 +202,19 @@ async fn every_violation_of_a_start_is_reported_at_once() {
         "client_id",
         "redirect_uri",
         "scopes[0]",
-        "scopes[2]",
         "scopes[3]",
         "state",
         "code_challenge",
     ];
     assert_violations(start(&world, bad).await, &fields);
+    for name in ["", "a b", "é"] {
+        let malformed = pb::StartSetupRequest {
+            scopes: vec!["contacts.read".into(), name.into()],
+            ..world.request()
+        };
+        let refused = start(&world, malformed).await;
+        assert_rejected(refused, Code::InvalidArgument, "INVALID_SCOPE");
+    }
 
     let long = pb::StartSetupRequest {
         state: "s".repeat(4097),
@@ -271,6 +278,7 @@ async fn only_an_active_client_may_ask_an_active_tenant_of_its_own() {
 async fn a_repeated_start_returns_the_same_setup_after_later_changes() {
     let world = World::start().await;
     let request = pb::StartSetupRequest {
+        scopes: ["contacts.write", "contacts.read"].map(String::from).to_vec(),
         request_id: request_id(),
         ..world.request()
     };
@@ -280,6 +288,11 @@ async fn a_repeated_start_returns_the_same_setup_after_later_changes() {
     // What was answered is not asked for again.
     world.registry().set_unavailable(true);
     assert_eq!(start(&world, request.clone()).await.unwrap(), first);
+    // The order of scopes means nothing, nor does a repeated one.
+    let mut same = request.clone();
+    same.scopes.reverse();
+    same.scopes.extend_from_within(..1);
+    assert_eq!(start(&world, same).await.unwrap(), first);
     let other = pb::StartSetupRequest {
         state: "other".into(),
         ..request.clone()

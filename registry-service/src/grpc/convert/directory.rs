@@ -268,8 +268,8 @@ pub fn operator_action(event: EventRow) -> pb::OperatorAction {
 /// Reads a `ReportSecretUseRequest`.
 pub fn uses(request: pb::ReportSecretUseRequest) -> Result<Vec<SecretUse>> {
     let mut v = Violations::default();
-    if request.uses.len() > MAX_USES {
-        v.add("uses", format!("must have at most {MAX_USES} elements"));
+    if !(1..=MAX_USES).contains(&request.uses.len()) {
+        v.add("uses", format!("must have 1 to {MAX_USES} elements"));
         return Err(v);
     }
     let mut uses = Vec::with_capacity(request.uses.len());

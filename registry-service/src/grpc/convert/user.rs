@@ -36,8 +36,8 @@ pub fn register(request: &pb::RegisterUserRequest) -> Result<(NewUser, Option<Uu
     })
 }
 
-/// Reads a tenant's id and either the id or the account name of one of its users.
-pub fn selector(tenant_id: &str, user: Option<Given>) -> Result<(TenantId, Selector)> {
+/// Reads a tenant's id and either the id or the account name of one of its users. `unnamed` is the rule for a message with neither.
+pub fn selector(tenant_id: &str, user: Option<Given>, unnamed: &'static str) -> Result<(TenantId, Selector)> {
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(tenant_id));
     let selector = match user {
@@ -47,7 +47,7 @@ pub fn selector(tenant_id: &str, user: Option<Given>) -> Result<(TenantId, Selec
             v.check("account_name", name).map(Selector::AccountName)
         }
         None => {
-            v.add("user", "must be named by user_id or account_name");
+            v.add("user", unnamed);
             None
         }
     };

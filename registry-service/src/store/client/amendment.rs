@@ -20,7 +20,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotFound`] (request), [`Error::WrongState`], [`Error::Invalid`] for a request that names no client,
-    /// [`Error::SecondOperatorRequired`], [`Error::UnsuitableSigningKey`], [`Error::EtagMismatch`] if the client changed since the request was submitted.
+    /// [`Error::SecondOperatorRequired`], [`Error::UnsuitableSigningKey`], [`Error::AmendmentOutdated`].
     pub async fn amend_client(&self, origin: &Origin, request_id: &IntegrationRequestId) -> Result<Client> {
         let tx = self.db.write().await?;
         let request = integration_request::find(&tx, request_id).await?;
@@ -38,7 +38,7 @@ impl Store {
         self.mark_registered(&tx, request_id, client_id).await?;
         let before = client(row.stored())?;
         if before.etag != amends.etag {
-            return Err(Error::EtagMismatch("client"));
+            return Err(Error::AmendmentOutdated);
         }
         require_signing_key(&tx, request.content.security_profile).await?;
         let now = self.now();

@@ -64,7 +64,8 @@ impl Store {
     }
 
     /// Narrows a client: leaves out tenants, scopes, redirect URIs and keys of proofs, and narrows its networks. An update that
-    /// removes a tenant, a scope or a key of proofs ends the client's access tokens.
+    /// removes a tenant, a scope or a key of proofs ends the client's access tokens. Changes and records nothing if the client is
+    /// like that already.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Invalid`] for what the client does not have, [`Error::EtagMismatch`].
@@ -82,6 +83,9 @@ impl Store {
             return Err(Error::EtagMismatch("client"));
         }
         update.require_narrowing(&before, "client.")?;
+        let Some(update) = update.effective(&before) else {
+            return Ok(before);
+        };
         let event = event("client.update", client_id);
         let client = self.change(&tx, origin, event, row, update).await?;
         commit(tx, client).await
@@ -188,6 +192,7 @@ impl Store {
             row => row?.ok_or(Error::NotFound("client"))?,
         };
         if row.state != to.as_ref() {
+            let event = replaced(event, "state", &row.state, &Some(to.as_ref()))?;
             row.state = to.as_ref().to_owned();
             row.set_next_version(self.now());
             let seq = self.publish(&tx, origin, event, change).await?;

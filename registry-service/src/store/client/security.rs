@@ -26,7 +26,7 @@ impl Store {
     /// `version`, because no consent page shows keys.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Invalid`] for a key that the client does not have.
+    /// [`Error::NotFound`], [`Error::Invalid`] for a key that the client does not have, and without a key that it needs.
     pub async fn set_client_keys(
         &self,
         origin: &Origin,
@@ -43,6 +43,23 @@ impl Store {
             v.add(
                 "json_web_key_set",
                 "may hold only keys that the client has: AmendClient adds others",
+            );
+            return Err(Error::Invalid(v));
+        }
+        let before = client(row.stored())?;
+        let mut rules = Violations::default();
+        let authentication = &before.security.authentication;
+        authentication.check(
+            &mut rules,
+            keys,
+            &before.redirect_uris,
+            before.fapi_from.is_some(),
+        );
+        if !rules.is_empty() {
+            let mut v = Violations::default();
+            v.add(
+                "json_web_key_set",
+                "must keep keys that the client's token_endpoint_auth_method and profile need: AmendClient replaces them",
             );
             return Err(Error::Invalid(v));
         }

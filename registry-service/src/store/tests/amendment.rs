@@ -197,7 +197,7 @@ async fn an_amendment_is_about_the_client_as_it_was() {
         let suspended = suspending.await.unwrap();
         let stale = store.amend_client(&origin(), &first).await;
         assert!(
-            matches!(stale, Err(Error::EtagMismatch("client"))),
+            matches!(stale, Err(Error::AmendmentOutdated)),
             "{database:?}: {stale:?}"
         );
         let request = store.find_integration_request(&first).await.unwrap().unwrap();

@@ -274,7 +274,7 @@ async fn reported_uses_move_forward_to_now_at_most() {
 #[tokio::test]
 async fn a_compromise_ends_tokens_at_the_position_of_its_change() {
     for database in databases() {
-        let (store, _) = seeded(&database.url).await;
+        let (store, clock) = seeded(&database.url).await;
         let (client, _) = registered(&store, Method::Inline).await;
         let (other, _) = registered(&store, Method::Inline).await;
         let secret = secrets(&store, &client.client_id).await.remove(0);
@@ -300,7 +300,14 @@ async fn a_compromise_ends_tokens_at_the_position_of_its_change() {
         let found = store.find_client(&client.client_id).await.unwrap().unwrap();
         assert_eq!(found, client, "{database:?}");
         let compromised = revocation(&secret, Reason::Compromised);
+        let rotated_at = store.now();
+        clock.advance(Duration::from_secs(60));
         let ended = store.revoke_client_secret(&by, &compromised).await.unwrap();
+        assert_eq!(
+            ended.revoked,
+            Some((rotated_at, Reason::Compromised)),
+            "{database:?}"
+        );
         let position = store.position().await.unwrap();
         let found = store.find_client(&client.client_id).await.unwrap().unwrap();
         let expected = Client {

@@ -243,5 +243,12 @@ async fn what_ends_or_suspends_something_records_its_reason() {
             (1, "it leaked"),
             "{action}"
         );
+        let states = match action {
+            "client.suspend" | "tenant.suspend" => json!({"old": "active", "new": "suspended"}),
+            "user.deactivate" => json!({"old": "active", "new": "deactivated"}),
+            _ => continue,
+        };
+        let recorded: Value = serde_json::from_str(&events[0].detail["state"]).unwrap();
+        assert_eq!(recorded, states, "{action}");
     }
 }

@@ -11,6 +11,7 @@ use accord::{
     },
 };
 use tonic::Code;
+use tonic_types::StatusExt;
 
 use super::{
     HOUR, UNKNOWN, UNKNOWN_SECRET, add_secret, authenticate, new_secret, profile, registered, revoke,
@@ -33,6 +34,12 @@ async fn secrets_overlap_until_they_expire() {
     let (secret, second) = add_secret(&harness, call.clone()).await.unwrap();
     assert_eq!((secret.expire_time, secret.claimed), (Some(end), true));
     let replayed = add_secret(&harness, call.clone()).await.unwrap();
+    assert_eq!(replayed, (secret.clone(), second.clone()));
+    let spelled_out = pb::CreateClientSecretRequest {
+        delivery: pb::DeliveryMethod::Inline.into(),
+        ..call.clone()
+    };
+    let replayed = add_secret(&harness, spelled_out).await.unwrap();
     assert_eq!(replayed, (secret.clone(), second.clone()));
     let other = pb::CreateClientSecretRequest {
         expire_time: None,
@@ -72,8 +79,13 @@ async fn ten_secrets_live_at_once() {
     for _ in 2..10 {
         add_secret(&harness, new_secret(id)).await.unwrap();
     }
-    let refused = add_secret(&harness, new_secret(id)).await;
-    assert_rejected(refused, Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
+    let refused = add_secret(&harness, new_secret(id)).await.unwrap_err();
+    assert!(refused.message().ends_with("revoke one first"), "{refused:?}");
+    assert!(
+        refused.get_details_retry_info().is_none(),
+        "waiting does not help"
+    );
+    assert_rejected::<()>(Err(refused), Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
     assert_eq!(secrets(&harness, id).await.len(), 10);
     // Expired and revoked secrets don't count.
     harness.clock.advance(HOUR);
@@ -138,6 +150,7 @@ async fn a_compromised_secret_ends_tokens_and_a_rotated_one_does_not() {
     assert_rejected(revoked(&harness, unknown).await, Code::NotFound, "NOT_FOUND");
 
     let rotated = revoked(&harness, call(Reason::Rotated)).await.unwrap();
+    harness.clock.advance(HOUR);
     assert_eq!(rotated.revocation_reason(), Reason::Rotated);
     let seen = profile(&harness, id).await;
     assert_eq!((seen.tokens_ended_seq, seen.families_ended_seq), (0, 0));
@@ -145,6 +158,10 @@ async fn a_compromised_secret_ends_tokens_and_a_rotated_one_does_not() {
 
     let worse = revoked(&harness, call(Reason::Compromised)).await.unwrap();
     assert_eq!(worse.revocation_reason(), Reason::Compromised);
+    assert_eq!(worse.revoke_time, rotated.revoke_time, "the first one stays");
+    let event = harness.audit_events("client_secret.revoke").await.remove(0);
+    let recorded = r#"{"new":"compromised","old":"rotated"}"#;
+    assert_eq!(event.detail["revocation_reason"], recorded);
     let ended = profile(&harness, id).await;
     assert!(ended.tokens_ended_seq > seen.version);
     assert_eq!(ended.tokens_ended_seq, ended.families_ended_seq);

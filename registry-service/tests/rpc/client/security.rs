@@ -114,6 +114,19 @@ async fn a_client_with_a_key_gets_no_secret() {
 }
 
 #[tokio::test]
+async fn a_client_that_authenticates_by_its_keys_keeps_one() {
+    let harness = seeded().await;
+    let (registered, _) = registered_without_secret(&harness, by_key()).await;
+    let without = pb::SetClientKeysRequest {
+        client_id: registered.client_id.clone(),
+        json_web_key_set: String::new(),
+    };
+    let refused = client(&harness).set_client_keys(without).await;
+    assert_violations(refused, &["json_web_key_set"]);
+    assert_eq!(get(&harness, &registered.client_id).await, registered);
+}
+
+#[tokio::test]
 async fn token_service_learns_how_a_client_authenticates_and_what_limits_it() {
     let harness = seeded().await;
     let request = pb::SubmitIntegrationRequestRequest {

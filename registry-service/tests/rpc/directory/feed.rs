@@ -126,7 +126,7 @@ async fn the_feed_marks_changes_that_end_tokens() {
         };
         clients.update_client(request).await.unwrap();
     };
-    update(&["contacts.read"]).await;
+    update(&["contacts.write", "contacts.read"]).await;
     update(&["contacts.read"]).await;
     let secrets = client::secrets(&harness, &id).await;
     for reason in [
@@ -181,8 +181,8 @@ async fn the_feed_marks_changes_that_end_tokens() {
         pb::ChangeKind::Client,
     );
     let expected = [
-        (client, true),
         (client, false),
+        (client, true),
         (client, false),
         (client, true),
         (client, true),

@@ -3,7 +3,7 @@
 use accord::{
     clock::UnixMillis,
     text::{
-        id::{ClientId, GrantId, ScopeName, TenantId},
+        id::{ClientId, GrantId, TenantId},
         network::AllowedNetworks,
         page::{Page, PageRequest},
         validation::Violations,
@@ -109,7 +109,11 @@ pub fn message(consent: Consent) -> pb::Consent {
         tenant_id: grant.tenant_id.into(),
         client_id: grant.client_id.into(),
         client_display_name: grant.display.display_name,
-        scopes: grant.scopes.into_iter().map(ScopeName::into).collect(),
+        scopes: consent
+            .scopes
+            .into_iter()
+            .map(|scope| scope.name.into())
+            .collect(),
         designated_user_id: grant.designated_user_id.into(),
         designated_user_label: consent.designated_user_label,
         purpose: grant.display.purpose,

@@ -3,11 +3,15 @@
 
 use std::{fmt::Display, net::IpAddr};
 
-use accord::text::{id::ScopeName, network::AllowedNetworks, validation::Violations};
+use accord::text::{
+    id::ScopeName,
+    network::AllowedNetworks,
+    validation::{Violations, list_field},
+};
 
 pub use accord::text::validation::only_field;
 
-use crate::model::client::MAX_SCOPES;
+use crate::{error::SCOPES, model::client::MAX_SCOPES};
 
 pub mod consent;
 pub mod setup;
@@ -32,11 +36,14 @@ fn address(text: &str) -> Result<IpAddr, &'static str> {
     text.parse().map_err(|_| "must be an IP address, or empty")
 }
 
-/// Reads the scopes that a request names, all different.
+/// Reads the scopes that a request names, without duplicates, which RFC 6749 §3.3 does not forbid.
 fn scopes(v: &mut Violations, names: &[String]) -> Vec<ScopeName> {
-    let read = |v: &mut Violations, field: &str, name: &String| v.check(field, ScopeName::parse(name));
-    let scopes = v.distinct("scopes", names, 0..=MAX_SCOPES, read);
-    scopes.into_iter().map(|(_, name)| name).collect()
+    let mut scopes = Vec::new();
+    for (index, name) in v.bounded_list(SCOPES, names, 0..=MAX_SCOPES) {
+        let scope = v.check(&list_field(SCOPES, index), ScopeName::parse(name));
+        scopes.extend(scope.filter(|scope| !scopes.contains(scope)));
+    }
+    scopes
 }
 
 /// Reads networks in CIDR notation.

@@ -345,12 +345,12 @@ async fn consent_page(
 
 /// Compares the requested scopes with those of the current consent.
 fn changes(setup: &Setup, consent: &Consent) -> ScopeChanges {
-    let grant = &consent.grant;
+    let held: Vec<&ScopeName> = consent.scopes.iter().map(|scope| &scope.name).collect();
     let requested: Vec<&ScopeName> = setup.scopes.iter().map(|scope| &scope.name).collect();
-    let added = requested.iter().filter(|name| !grant.scopes.contains(name));
-    let dropped = grant.scopes.iter().filter(|name| !requested.contains(name));
+    let added = requested.iter().filter(|name| !held.contains(name));
+    let dropped = held.iter().filter(|name| !requested.contains(name));
     ScopeChanges {
-        granted_on: dates::day(grant.created_at),
+        granted_on: dates::day(consent.grant.created_at),
         added: added.map(ToString::to_string).collect(),
         dropped: dropped.map(ToString::to_string).collect(),
         designated_user: consent.designated_user_label.clone(),

@@ -97,6 +97,14 @@ impl GrantState {
         }
     }
 
+    /// Returns whether a grant in this state has not ended.
+    pub fn is_in_force(self) -> bool {
+        match self {
+            Self::Pending | Self::Active | Self::Suspended => true,
+            Self::Revoked | Self::Expired | Self::Superseded => false,
+        }
+    }
+
     /// Returns the error for a step that a consent in this state does not allow.
     pub fn wrong_state(self) -> Error {
         Error::WrongState {
@@ -238,8 +246,11 @@ pub struct Consent {
     pub state: GrantState,
     /// When it ended; `None` before.
     pub ended_at: Option<UnixMillis>,
-    /// The scopes granted; without description and reason where the client lost the scope.
+    /// The scopes that the grant holds now. Once it has ended: those that were granted, without description and reason where
+    /// the client lost the scope.
     pub scopes: Vec<ClientScope>,
+    /// The granted scopes that a grant in force no longer holds, because the client or the catalogue lost them since.
+    pub removed_scopes: Vec<ScopeName>,
     /// The label of the designated user; empty if the registry does not know the user.
     pub designated_user_label: String,
     /// The label of the Tenant Admin who granted it; empty if the registry does not know the user.
@@ -266,22 +277,26 @@ impl Consent {
     pub fn new(grant: Grant, parties: Parties<'_>, usage: UsageSummary, now: UnixMillis) -> Self {
         let others_active = parties.tenant.is_some_and(|tenant| tenant.active)
             && parties.designated_user.is_some_and(|user| user.active);
-        let scopes = grant.scopes.iter().map(|name| {
+        let state = grant.state_with(now, parties.client, others_active);
+        let (mut scopes, mut removed_scopes) = (Vec::new(), Vec::new());
+        for name in &grant.scopes {
             let mut known = parties.client.iter().flat_map(|client| &client.scopes);
-            let known = known
-                .find(|scope| scope.name == *name && grant.allows(scope))
-                .cloned();
-            known.unwrap_or_else(|| ClientScope {
-                name: name.clone(),
-                description: String::new(),
-                reason: String::new(),
-                added_seq: 0,
-            })
-        });
+            match known.find(|scope| scope.name == *name && grant.allows(scope)) {
+                Some(scope) => scopes.push(scope.clone()),
+                None if state.is_in_force() => removed_scopes.push(name.clone()),
+                None => scopes.push(ClientScope {
+                    name: name.clone(),
+                    description: String::new(),
+                    reason: String::new(),
+                    added_seq: 0,
+                }),
+            }
+        }
         let label = |user: Option<&User>| user.map(|user| user.label.clone()).unwrap_or_default();
         Self {
-            scopes: scopes.collect(),
-            state: grant.state_with(now, parties.client, others_active),
+            scopes,
+            removed_scopes,
+            state,
             ended_at: grant.ended_by(now),
             designated_user_label: label(parties.designated_user),
             granted_by_label: label(parties.granted_by),

@@ -30,14 +30,15 @@ impl Tenant {
 
 /// Returns whether two URLs are equal, byte for byte, except that an empty path is the same as `/` (RFC 3986 §6.2.3).
 pub fn is_same_url(one: &str, other: &str) -> bool {
-    /// Removes the slash of a path that has nothing else.
-    fn without_root(url: &str) -> &str {
-        let origin = url
-            .strip_suffix('/')
-            .filter(|origin| origin.matches('/').count() == 2);
-        origin.unwrap_or(url)
-    }
     without_root(one) == without_root(other)
+}
+
+/// Returns a URL without the slash of a path that has nothing else.
+pub fn without_root(url: &str) -> &str {
+    let origin = url
+        .strip_suffix('/')
+        .filter(|origin| origin.matches('/').count() == 2);
+    origin.unwrap_or(url)
 }
 
 #[cfg(test)]

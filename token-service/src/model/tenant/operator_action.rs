@@ -63,7 +63,7 @@ impl OperatorAction {
             text = format!("{text}, perhaps without a second person");
         }
         if self.is_refused {
-            text = format!("Tried, and was refused: {text}");
+            text = format!("Refused attempt: {text}");
         }
         text
     }
@@ -117,7 +117,7 @@ mod tests {
         );
         assert_eq!(
             action("client.suspend", &[], true),
-            "Tried, and was refused: Suspended an integration"
+            "Refused attempt: Suspended an integration"
         );
         let approved = OperatorAction {
             is_single_person: true,

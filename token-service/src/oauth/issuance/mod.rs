@@ -13,6 +13,7 @@ use accord::{
     text::{
         id::{ClientId, GrantId, ScopeName, TenantId, UserId},
         opaque::RefreshToken,
+        page::PageRequest,
     },
 };
 use zeroize::Zeroizing;
@@ -22,8 +23,9 @@ use crate::{
     completion::run_to_completion,
     error::{Error, Result, found},
     model::{
+        client::Client,
         family::Family,
-        grant::{Grant, GrantState, usage::Reuse},
+        grant::{Grant, GrantFilter, GrantState, usage::Reuse},
         tenant::Tenant,
         user::User,
         watermark::{AsOf, Watermark},
@@ -180,7 +182,7 @@ impl<'a> Issuance<'a> {
             None => watermark.registry(find_tenant(oauth, request).await?)?,
         };
         if !client.tenants.contains_key(&tenant.tenant_id) {
-            return Err(request.grant.no_grant_error());
+            return Err(Box::pin(no_grant(oauth, request, &client)).await);
         }
         let is_current = matches!(request.grant, GrantRequest::ClientCredentials);
         let current = entry.as_ref().filter(|_| is_current);
@@ -295,8 +297,9 @@ impl<'a> Issuance<'a> {
             Some(family) => cache.grant(tenant_id, &family.grant_id).await?,
             None => cache.current_grant(&self.client.client_id, tenant_id).await?,
         };
-        let found = self.watermark.own(found)?;
-        let grant = found.ok_or_else(|| self.request.grant.no_grant_error())?;
+        let Some(grant) = self.watermark.own(found)? else {
+            return Err(no_grant(self.oauth, self.request, &self.client).await);
+        };
         self.grant_id = Some(grant.grant_id.clone());
         let user = self.user(&grant.designated_user_id).await?;
         if let Some(user) = &user {
@@ -310,6 +313,29 @@ impl<'a> Issuance<'a> {
 async fn find_tenant(oauth: &OAuth, request: &Request) -> Result<AsOf<Arc<Cached<Tenant>>>> {
     let tenant = found(oauth.cache.tenant(&request.tenant_id).await)?;
     tenant.ok_or_else(|| request.grant.no_grant_error())
+}
+
+/// Returns the error without a usable grant, with the state of the client's newest grant if it has one at the tenant.
+async fn no_grant(oauth: &OAuth, request: &Request, client: &Client) -> Error {
+    let error = request.grant.no_grant_error();
+    if !matches!(error, Error::ConsentRequired(None)) {
+        return error;
+    }
+    let filter = GrantFilter {
+        client_id: Some(client.client_id.clone()),
+        state: None,
+    };
+    let page = PageRequest::first(1);
+    match oauth.store.list_grants(&request.tenant_id, &filter, &page).await {
+        Ok(grants) => {
+            let newest = grants.into_parts().0.into_iter().next();
+            let state = newest.map(|grant| grant.state_with(oauth.store.now(), Some(client), true));
+            // Another replica may have made it active meanwhile.
+            let state = state.filter(|state| !state.yields_tokens());
+            Error::ConsentRequired(state.map(GrantState::contract_name))
+        }
+        Err(error) => error,
+    }
 }
 
 /// Returns the origin of audit events that a client causes.

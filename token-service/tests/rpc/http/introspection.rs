@@ -84,10 +84,9 @@ async fn only_what_the_permission_table_admits_may_introspect() {
         (&workload_id, ""),
     ] {
         let answer = introspect(&world, &token, |request| request.basic_of(id, secret)).await;
-        assert_eq!(
-            (answer.status, answer.text("error").as_str()),
-            (401, "invalid_token")
-        );
+        super::assert_error(&answer, 401, "invalid_client");
+        let challenge = answer.header("www-authenticate").unwrap_or_default();
+        assert!(challenge.starts_with("Basic "), "{challenge}");
     }
     // An id that is encoded is no workload's, because the gateway could not recognise it.
     let encoded = format!("%77{}:{workload}", &workload_id[1..]);

@@ -177,7 +177,7 @@ async fn a_rejected_approval_names_every_violation() {
     let bad = pb::ApproveSetupRequest {
         setup_id: "x".into(),
         admin_session: session.clone(),
-        scopes: ["a", "a"].map(String::from).to_vec(),
+        scopes: ["a", "a b"].map(String::from).to_vec(),
         designated_account_name: String::new(),
         expire_time: Some(world.clock().now().to_timestamp()),
         ..Default::default()

@@ -126,6 +126,8 @@ async fn a_push_is_rejected_with_all_violations_or_for_its_client() {
         change(&mut request);
         world.tokens().push_authorization_request(request).await
     };
+    let malformed = refused_with(|request| request.scopes = vec!["a b".into()]).await;
+    assert_rejected(malformed, Code::InvalidArgument, "INVALID_SCOPE");
     let unregistered = refused_with(|request| request.redirect_uri.push('/')).await;
     assert_violations(unregistered, &["redirect_uri"]);
     let refused = refused_with(|request| request.client_authentication = None).await;

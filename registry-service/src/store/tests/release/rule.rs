@@ -23,7 +23,23 @@ async fn without_the_setting_a_link_opens_alone_until_it_is_released() {
             .release_delivery(&scene.same_person, &link.delivery_id)
             .await;
         is_invalid(scene.claim(&link, None).await);
-        scene.claim(&link, Some(&code.unwrap().code)).await.unwrap();
+        // A repeated call returns another code, and ends the first.
+        let again = scene
+            .store
+            .release_delivery(&scene.same_person, &link.delivery_id)
+            .await;
+        is_invalid(scene.claim(&link, Some(&code.unwrap().code)).await);
+        scene.claim(&link, Some(&again.unwrap().code)).await.unwrap();
+        let (user, token) = scene.admin("eve").await;
+        let release = async || {
+            let release = scene
+                .store
+                .release_enrolment(&scene.same_person, &user.tenant_id, &user.user_id);
+            release.await.unwrap().code
+        };
+        let (first, second) = (release().await, release().await);
+        is_invalid(scene.enrol(&token, Some(&first), PASSWORD).await);
+        scene.enrol(&token, Some(&second), PASSWORD).await.unwrap();
         let (_, token) = scene.admin("ada").await;
         scene.enrol(&token, None, PASSWORD).await.unwrap();
         assert_eq!(

@@ -71,6 +71,23 @@ async fn the_list_is_of_this_tenant_and_comes_in_pages() {
 }
 
 #[tokio::test]
+async fn a_scope_that_the_client_lost_is_shown_apart() {
+    let world = World::start().await;
+    let grant_id = world.active_grant().await;
+    world.change_client(|client| client.scopes.retain(|scope| scope.name == "contacts.read"));
+    let mut browser = Browser::new(&world);
+    let list = browser.at_integrations().await;
+    assert!(!list.body.contains("contacts.write"), "{}", list.body);
+    let page = browser.get(&format!("/acme/integrations/{grant_id}")).await;
+    let removed = r#"Removed since: <code translate="no">contacts.write</code>"#;
+    assert!(page.body.contains(removed), "{}", page.body);
+    world.revoke_consent(&grant_id).await;
+    let page = browser.get(&format!("/acme/integrations/{grant_id}")).await;
+    assert!(!page.body.contains("Removed since"), "{}", page.body);
+    assert!(page.body.contains("contacts.write"), "what it was allowed to do");
+}
+
+#[tokio::test]
 async fn an_integration_shows_client_scopes_user_and_dates() {
     let world = World::start().await;
     let code = world.code().await;

@@ -119,6 +119,7 @@ fn integration(text: &str) -> Integration {
             reason: text.to_owned(),
             added_seq: 0,
         }],
+        removed_scopes: vec![ScopeName::parse("<script>y</script>").unwrap()],
         designated_user_label: text.to_owned(),
         granted_by_label: text.to_owned(),
         usage: UsageSummary::default(),
