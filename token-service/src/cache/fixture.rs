@@ -51,11 +51,12 @@ pub const SCOPE: &str = "contacts.read";
 /// The one tag key.
 const TAG_KEY: [u8; 32] = [7; 32];
 
-/// How often secrets were checked, and clients read.
+/// How often secrets were checked, clients read, and callers looked up.
 #[derive(Debug, Default)]
 pub struct Checks {
     pub profiles: usize,
     pub profile_calls: usize,
+    pub callers: usize,
     pub all: usize,
     /// The most at the same time.
     pub at_once: usize,
@@ -259,7 +260,8 @@ impl DirectoryService for FakeRegistry {
         &self,
         _: Request<pb::AuthenticateCallerRequest>,
     ) -> Result<Response<pb::AuthenticateCallerResponse>, Status> {
-        Err(Status::unimplemented(""))
+        self.checks.lock().unwrap().callers += 1;
+        Err(Problem::new(Code::Unauthenticated, ErrorReason::InvalidCaller, "").into())
     }
 
     async fn resolve_user(

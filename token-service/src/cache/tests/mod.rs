@@ -15,6 +15,7 @@ use crate::{
 };
 
 mod affected;
+mod callers;
 mod changes;
 mod edited;
 mod epochs;
