@@ -20,13 +20,13 @@ where
         let mut edited = original.clone();
         edited.try_set(column, another(original.get(column))).unwrap();
         replace::<E>(db, &original, &edited).await;
-        let read = E::find().read_all(db.read()).await;
+        let read = E::look_up().read_all(db.read()).await;
         if !matches!(read, Err(StoreError::Altered(_))) {
             unnoticed.push(format!("{}.{}", E::default().table_name(), column.as_str()));
         }
         replace::<E>(db, &edited, &original).await;
     }
-    E::find().read_all(db.read()).await.unwrap();
+    E::look_up().read_all(db.read()).await.unwrap();
     unnoticed
 }
 

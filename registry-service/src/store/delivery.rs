@@ -58,9 +58,9 @@ impl Store {
         };
         // Serializes calls for one client, so that each sees the links that the calls before it created.
         lock_client(&tx, client_id).await?;
-        let earlier = Entity::find()
-            .filter(Column::ClientId.eq(client_id.as_str()))
-            .filter(unopened())
+        let earlier = Entity::look_up()
+            .equal(Column::ClientId, client_id.as_str())
+            .filter(unopened(), is_unopened)
             .order_by_asc(Column::DeliveryId)
             .lock_authentic(&tx)
             .await?;
@@ -97,8 +97,8 @@ impl Store {
         let claimed_by = request_id.map(|id| use_mac(claim_token, id));
         let tx = self.db.write().await?;
         let now = self.now().as_millis();
-        let has_token = Column::ClaimHash.eq(claim_token.digest().to_vec());
-        let row = Entity::find().filter(has_token).lock_one(&tx).await?;
+        let row = Entity::look_up().equal(Column::ClaimHash, claim_token.digest().to_vec());
+        let row = row.lock_one(&tx).await?;
         let mut row = row.ok_or(Error::LinkInvalid)?;
         let release = self.release(&*row);
         let link = row.delivery_id.as_bytes();
@@ -195,18 +195,21 @@ impl Store {
     pub async fn expire_deliveries(&self) -> Result<usize> {
         let tx = self.db.write().await?;
         let now = self.now();
-        let opened = Entity::find()
-            .filter(Column::ClaimedAt.lte(now.minus(REPEAT_WINDOW).as_millis()))
-            .filter(Column::Nonce.is_not_null())
+        let before = now.minus(REPEAT_WINDOW).as_millis();
+        let is_opened = move |row: &Model| row.claimed_at.is_some_and(|at| at <= before);
+        let opened = Entity::look_up()
+            .filter(Column::ClaimedAt.lte(before), is_opened)
+            .not_null(Column::Nonce)
             .order_by_asc(Column::DeliveryId)
             .lock_authentic(&tx)
             .await?;
         for row in opened {
             forget_nonce(&tx, &row.delivery_id).await?;
         }
-        let expired = Entity::find()
-            .filter(unopened())
-            .filter(Column::ExpiresAt.lte(now.as_millis()))
+        let millis = now.as_millis();
+        let expired = Entity::look_up()
+            .filter(unopened(), is_unopened)
+            .filter(Column::ExpiresAt.lte(millis), move |row| row.expires_at <= millis)
             .order_by_asc(Column::DeliveryId)
             .lock_authentic(&tx)
             .await?;

@@ -16,7 +16,7 @@ use accord::{
         idempotency::{self, Derivation, Outcome},
         keyring::SharedKeyring,
         log,
-        rows::{self, Authentic, Protected, ProtectedRows, RowTable},
+        rows::{self, Authentic, Lookup, Protected, RowTable},
     },
     text::{
         id::{EventId, TenantId},
@@ -224,7 +224,7 @@ impl Store {
     /// Reads one page of a list, ordered by `key`, a text column without duplicates.
     async fn page<E: Protected, T>(
         &self,
-        query: Select<E>,
+        query: Lookup<E>,
         key: E::Column,
         order: Order,
         request: &PageRequest,
@@ -234,7 +234,7 @@ impl Store {
             Order::Desc => key.lt(after),
             _ => key.gt(after),
         });
-        let query = query.apply_if(after, QueryFilter::filter);
+        let query = query.apply_if(after, Lookup::behind);
         let query = query.order_by(key, order).limit(request.fetch());
         let rows = query.read_all(self.db.read()).await?;
         let page = request.finish(rows, |row| match row.get(key) {

@@ -102,8 +102,13 @@ impl Store {
         let any = of.iter().fold(Condition::any(), |any, (kind, id)| {
             any.add(Column::Kind.eq(kind.as_ref()).and(Column::Id.eq(*id)))
         });
-        let last = Entity::find()
-            .filter(any)
+        let of: Vec<_> = of
+            .iter()
+            .map(|(kind, id)| (kind.as_ref().to_owned(), (*id).to_owned()))
+            .collect();
+        let is_one = move |row: &Model| of.iter().any(|(kind, id)| *kind == row.kind && *id == row.id);
+        let last = Entity::look_up()
+            .filter(any, is_one)
             .order_by_desc(Column::Seq)
             .read_one(self.db.read())
             .await?;
@@ -112,9 +117,9 @@ impl Store {
 
     /// Reads the revocations at the positions after `after`, up to `through`, by their positions.
     pub async fn revocations_between(&self, after: i64, through: i64) -> Result<BTreeMap<i64, Change>> {
-        let rows = Entity::find()
-            .filter(Column::Seq.gt(after))
-            .filter(Column::Seq.lte(through))
+        let rows = Entity::look_up()
+            .filter(Column::Seq.gt(after), move |row| row.seq > after)
+            .filter(Column::Seq.lte(through), move |row| row.seq <= through)
             .read_all(self.db.read())
             .await?;
         Ok(rows.iter().map(|row| (row.seq, change_of(row))).collect())

@@ -68,7 +68,7 @@ impl Store {
         reference: &OpaqueToken,
     ) -> Result<Option<PushedRequest>> {
         let key = (tenant_id.to_string(), reference.digest().to_vec());
-        let row = Entity::find_by_id(key).read_one(self.db.read()).await?;
+        let row = Entity::look_up_by_id(key).read_one(self.db.read()).await?;
         Ok(row.as_ref().map(pushed_request).transpose()?)
     }
 }

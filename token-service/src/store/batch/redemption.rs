@@ -21,7 +21,7 @@ use accord::{
         rows::{self, ProtectedRows},
     },
 };
-use sea_orm::{ConnectionTrait, DatabaseBackend, EntityTrait, QueryResult};
+use sea_orm::{ConnectionTrait, DatabaseBackend, QueryResult};
 use serde_json::{Value, json};
 
 use super::{
@@ -216,7 +216,7 @@ impl Redemptions {
     async fn was_committed(&self, redemption: &Redemption) -> bool {
         let find = async {
             let tx = self.db.write().await?;
-            let code = code::Entity::find_by_id(redemption.code.digest.to_vec());
+            let code = code::Entity::look_up_by_id(redemption.code.digest.to_vec());
             let code = code.lock_one(&tx).await?;
             tx.commit().await?;
             Ok::<_, StoreError>(code.and_then(|code| code.family_id.clone()))
@@ -387,8 +387,13 @@ static FIND_CODES: LazyLock<JsonRows> = LazyLock::new(|| {
 async fn used_before(tx: &Transaction, rejected: &[Candidate<'_>]) -> Result<HashSet<String>, StoreError> {
     let mut used = HashSet::new();
     for row in FIND_CODES.query(tx, &rows_of(rejected), []).await? {
-        if rows::checked::<code::Entity>(tx, &row)?.used_at.is_some() {
-            used.insert(column(&row, "redemption")?);
+        let redemption: String = column(&row, "redemption")?;
+        let mut of = rejected.iter().map(|candidate| candidate.redemption);
+        let presented = of.find(|of| of.key() == redemption);
+        let is_presented = |row: &code::Model| presented.is_some_and(|of| row.code_hash == of.code.digest);
+        let code = rows::checked::<code::Entity>(tx, &row, is_presented)?;
+        if code.used_at.is_some() {
+            used.insert(redemption);
         }
     }
     Ok(used)

@@ -8,7 +8,6 @@ use accord::{
     },
     text::id::{GrantId, TenantId},
 };
-use sea_orm::EntityTrait;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::super::{
@@ -32,7 +31,7 @@ impl Store {
     /// Reads what a receipt says of a grant beside the grant itself.
     pub async fn grant_history(&self, tenant_id: &TenantId, grant_id: &GrantId) -> Result<GrantHistory> {
         let key = (tenant_id.to_string(), grant_id.to_string());
-        let row = Entity::find_by_id(key).read_one(self.db.read()).await?;
+        let row = Entity::look_up_by_id(key).read_one(self.db.read()).await?;
         let row = row.ok_or(corrupt(TABLE))?.into_row();
         Ok(GrantHistory {
             scopes: Deserialize::deserialize(row.scopes).map_err(|_| corrupt(TABLE))?,
@@ -84,7 +83,7 @@ pub(in crate::store) async fn add_network_change(
 
 async fn lock(tx: &Transaction, grant: &Grant) -> Result<Locked<Entity>> {
     let key = (grant.tenant_id.to_string(), grant.grant_id.to_string());
-    let row = Entity::find_by_id(key).lock_one(tx).await?;
+    let row = Entity::look_up_by_id(key).lock_one(tx).await?;
     row.ok_or(corrupt(TABLE))
 }
 

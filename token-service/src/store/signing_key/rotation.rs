@@ -15,7 +15,6 @@ use accord::{
         rows::ProtectedRows,
     },
 };
-use sea_orm::EntityTrait;
 
 use super::{changed, find, in_state, new_key, only, signing_key, step};
 use crate::{
@@ -127,7 +126,7 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`]; [`StoreError::Altered`], after the revocation was recorded and published.
     pub async fn revoke_signing_key(&self, origin: &Origin, kid: &str, reason: &str) -> Result<SigningKey> {
-        let state = match Entity::find_by_id(kid).read_one(self.db.read()).await {
+        let state = match Entity::look_up_by_id(kid).read_one(self.db.read()).await {
             Err(error @ StoreError::Altered(table)) => {
                 self.revoke_altered(origin, kid, reason, table).await?;
                 return Err(error.into());
@@ -142,7 +141,7 @@ impl Store {
         };
         let tx = self.db.write().await?;
         let now = self.now();
-        let row = Entity::find_by_id(kid).lock_one(&tx).await?;
+        let row = Entity::look_up_by_id(kid).lock_one(&tx).await?;
         let row = row.ok_or(Error::NotFound("signing_key"))?;
         let key = signing_key(&row)?;
         if key.state == State::Revoked {
@@ -231,7 +230,7 @@ impl Store {
 /// # Errors
 /// [`Error::Unavailable`] if it is no longer in that state.
 async fn move_on(tx: &Transaction, key: &SigningKey, to: State, now: UnixMillis) -> Result<()> {
-    let row = Entity::find_by_id(&key.kid).lock_one(tx).await?;
+    let row = Entity::look_up_by_id(&key.kid).lock_one(tx).await?;
     let row = row.filter(|row| row.state == key.state.as_ref());
     step(tx, row.ok_or(StoreError::Busy)?, to, now).await?;
     Ok(())
