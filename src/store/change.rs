@@ -12,6 +12,7 @@ use super::{
     Database, Keyed, StoreError, Transaction,
     removal::delete_where,
     rows::{self, Authentic, Locked, Protected, ProtectedRows},
+    written::all_written,
 };
 use crate::{
     clock::UnixMillis,
@@ -176,9 +177,8 @@ pub async fn publish(tx: &Transaction, changes: &[Change], now: UnixMillis) -> R
             rows::protect::<entry::Entity>(&key, &mut row)?;
             rows.push(row.into_active_model().reset_all());
         }
-        entry::Entity::insert_many(rows)
-            .exec_without_returning(tx)
-            .await?;
+        let insert = entry::Entity::insert_many(rows);
+        all_written("changes", insert.exec_without_returning(tx).await?, changes.len())?;
     }
     Ok(last)
 }

@@ -17,6 +17,7 @@ pub mod origin;
 pub mod removal;
 pub mod rows;
 mod tables;
+pub mod written;
 
 pub use database::{
     Database,

@@ -23,6 +23,7 @@ use crate::{
     store::{
         Database, Keyed, StoreError, change,
         log::{Lease, Log, Seal},
+        written::all_written,
     },
     tlog::{Hash, event_leaf, group_leaf},
 };
@@ -205,17 +206,16 @@ impl Unsealed<'_> {
                 number: Set(entry.number),
             });
         for _ in entries.chunks(ROWS_PER_INSERT) {
-            let rows = rows.by_ref().take(ROWS_PER_INSERT);
-            leaf::Entity::insert_many(rows)
-                .exec_without_returning(&tx)
-                .await?;
+            let rows: Vec<_> = rows.by_ref().take(ROWS_PER_INSERT).collect();
+            let count = rows.len();
+            let insert = leaf::Entity::insert_many(rows);
+            all_written("audit_leaves", insert.exec_without_returning(&tx).await?, count)?;
         }
         for (writer, number) in sealed.into_iter().filter(|(source, _)| *source != OWN) {
-            writer::Entity::update_many()
+            let update = writer::Entity::update_many()
                 .col_expr(writer::Column::Sealed, Expr::value(number))
-                .filter(writer::Column::Writer.eq(writer))
-                .exec(&tx)
-                .await?;
+                .filter(writer::Column::Writer.eq(writer));
+            all_written("audit_writers", update.exec(&tx).await?.rows_affected, 1)?;
         }
         rollup.write(&tx, changes).await?;
         tx.commit().await?;

@@ -18,7 +18,7 @@ use self::{
     mac::check,
     version::{compare, primary_key, with_versions},
 };
-use super::{Keyed, Pool, StoreError, Transaction, audit::RowVersion};
+use super::{Keyed, Pool, StoreError, Transaction, audit::RowVersion, written::all_written};
 
 mod batches;
 mod lookup;
@@ -352,7 +352,8 @@ fn locked<E: Protected>(stored: Authentic<E>) -> Locked<E> {
 pub async fn insert<E: Protected>(tx: &Transaction, mut row: E::Model) -> Result<Authentic<E>, StoreError> {
     protect::<E>(&current(tx)?, &mut row)?;
     let new = row.clone().into_active_model().reset_all();
-    Box::pin(E::insert(new).exec_without_returning(tx)).await?;
+    let written = Box::pin(E::insert(new).exec_without_returning(tx)).await?;
+    all_written(E::default().table_name(), written, 1)?;
     record::<E>(tx, None, &row)?;
     Ok(Authentic(row))
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     keys::DataKey,
-    store::{Keyed, StoreError, Transaction, audit::RowVersion},
+    store::{Keyed, StoreError, Transaction, audit::RowVersion, written::all_written},
 };
 
 mod row {
@@ -195,7 +195,8 @@ pub(in crate::store) async fn write(
             .update_columns([Column::EventNumber, Column::RowDigest, Column::Mac])
             .to_owned();
         let insert = Entity::insert_many(versions).on_conflict(replace);
-        Box::pin(insert.exec_without_returning(tx)).await?;
+        let written = Box::pin(insert.exec_without_returning(tx)).await?;
+        all_written(Entity.table_name(), written, rows.len())?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use accord::{
         change,
         removal::delete_where,
         rows::{self, Authentic, ProtectedRows},
+        written::all_written,
     },
     text::id::TenantId,
 };
@@ -92,8 +93,9 @@ pub(super) async fn publish(
         Ok(row.into_active_model().reset_all())
     });
     let rows = rows.collect::<Result<Vec<_>, StoreError>>()?;
-    Entity::insert_many(rows).exec_without_returning(tx).await?;
-    Ok(())
+    let count = rows.len();
+    let insert = Entity::insert_many(rows);
+    all_written("revocations", insert.exec_without_returning(tx).await?, count)
 }
 
 impl Store {

@@ -8,6 +8,7 @@ use accord::{
         audit::{self, Event, Origin},
         batch::group_commit::Work,
         rows::{self, Authentic, ProtectedRows},
+        written::all_written,
     },
     text::{
         id::{ClientId, SetupId, TenantId, join_scopes},
@@ -102,7 +103,8 @@ impl Work for PushedRequests {
             rows::protect::<Entity>(&key, &mut row)?;
             rows.push(row.into_active_model().reset_all());
         }
-        Entity::insert_many(rows).exec_without_returning(&tx).await?;
+        let written = Entity::insert_many(rows).exec_without_returning(&tx).await?;
+        all_written("pushed_requests", written, items.len())?;
         for Push { origin, event, .. } in items {
             audit::record(&tx, &*self.clock, &*self.random, origin, event.clone()).await;
         }

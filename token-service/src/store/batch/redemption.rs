@@ -19,6 +19,7 @@ use accord::{
             json_rows::{Column, JsonRows},
         },
         rows::{self, ProtectedRows},
+        written::all_written,
     },
 };
 use sea_orm::{ConnectionTrait, DatabaseBackend, QueryResult};
@@ -150,7 +151,8 @@ impl Redemptions {
                 _ => Err(StoreError::Conflict),
             };
         }
-        INSERT_FAMILIES.execute(&tx, &redeemed_rows, []).await?;
+        let begun = INSERT_FAMILIES.execute(&tx, &redeemed_rows, []).await?;
+        all_written("families", begun.rows_affected(), redeemed.len())?;
         let first = redeemed.first().map(|candidate| candidate.redemption);
         let mut outcomes = HashMap::new();
         let mut issued = Vec::with_capacity(redeemed.len());
