@@ -158,6 +158,8 @@ impl Store {
             row.revoked_at = Some(self.now().as_millis());
             row.save(&tx).await?;
             self.publish(&tx, origin, event, change).await?;
+        } else {
+            self.publish_again(&tx, change).await?;
         }
         commit(tx, caller(row.stored())?).await
     }

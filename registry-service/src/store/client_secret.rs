@@ -139,7 +139,8 @@ impl Store {
         let secret = client_secret(row.stored())?;
         let now = self.now();
         if !revocation.changes(&secret, now)? {
-            return Ok(secret);
+            self.publish_again(&tx, change).await?;
+            return commit(tx, secret).await;
         }
         credentials::end(&mut row, reason, now);
         row.save(&tx).await?;

@@ -199,6 +199,13 @@ impl Store {
         Ok(Box::pin(change::publish(tx, &[change], self.now())).await?)
     }
 
+    /// Publishes the change of an end that was recorded before. Somebody may have put back the row from before it for a moment, in which
+    /// memory has read it.
+    async fn publish_again(&self, tx: &Transaction, change: Change) -> Result<()> {
+        Box::pin(change::publish(tx, &[change], self.now())).await?;
+        Ok(())
+    }
+
     /// Records and publishes the end of something whose row was altered, so that nobody goes on with what memory holds. The row
     /// stays, and every read rejects it. Returns the error.
     async fn end_altered(

@@ -136,6 +136,8 @@ impl Store {
                 row.tokens_ended_seq = seq;
             }
             row.save(&tx).await?;
+        } else if to == State::Suspended {
+            self.publish_again(&tx, change).await?;
         }
         commit(tx, tenant(row.stored())?).await
     }

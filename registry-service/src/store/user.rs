@@ -189,6 +189,8 @@ impl Store {
                 row.sessions_ended_seq = seq;
             }
             row.save(&tx).await?;
+        } else if to == State::Deactivated {
+            self.publish_again(&tx, change).await?;
         }
         commit(tx, user(row.stored())?).await
     }

@@ -196,6 +196,8 @@ impl Store {
                 row.tokens_ended_seq = seq;
             }
             row.save(&tx).await?;
+        } else if to == State::Suspended {
+            self.publish_again(&tx, change).await?;
         }
         commit(tx, client(row.stored())?).await
     }

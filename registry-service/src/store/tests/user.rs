@@ -242,7 +242,7 @@ async fn tokens_and_sessions_end_at_the_position_of_a_change() {
         assert_eq!((second, ended(&deactivated)), (first + 1, (second, second)));
         assert_eq!(deactivated.updated_at, store.now(), "{database:?}");
 
-        // A repeated deactivation changes nothing. After a reactivation, tokens and sessions stay ended.
+        // A repeated deactivation changes nothing, and is published again. After a reactivation, tokens and sessions stay ended.
         clock.advance(Duration::from_secs(1));
         let again = store
             .set_user_state(&by, tenant, id, State::Deactivated, "a test")

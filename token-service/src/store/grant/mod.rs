@@ -118,7 +118,12 @@ impl Store {
         let before = grant(&row)?;
         match before.state_at(now, true) {
             GrantState::Pending | GrantState::Active => {}
-            GrantState::Revoked => return Ok(before),
+            // Somebody may have put back the row from before for a moment, in which memory has read it.
+            GrantState::Revoked => {
+                end_access_tokens(&tx, tenant_id, grant_id, now).await?;
+                tx.commit().await?;
+                return Ok(before);
+            }
             state => return Err(state.wrong_state()),
         }
         row.state = StoredState::Revoked.as_ref().to_owned();

@@ -144,7 +144,11 @@ impl Store {
         let row = Entity::look_up_by_id(kid).lock_one(&tx).await?;
         let row = row.ok_or(Error::NotFound("signing_key"))?;
         let key = signing_key(&row)?;
+        let revocation = || Revocation::new(RevocationKind::Kid, kid, None, now);
         if key.state == State::Revoked {
+            // Somebody may have put back the row from before for a moment, in which memory has read it.
+            revocation::publish(&tx, vec![changed(kid)], vec![revocation()], now).await?;
+            tx.commit().await?;
             return Ok(key);
         }
         let revoked = signing_key(&step(&tx, row, State::Revoked, now).await?)?;
@@ -160,8 +164,7 @@ impl Store {
             .subject(kid)
             .detail("reason", reason);
         self.audit(&tx, origin, event).await;
-        let revocation = Revocation::new(RevocationKind::Kid, kid, None, now);
-        revocation::publish(&tx, vec![changed(kid)], vec![revocation], now).await?;
+        revocation::publish(&tx, vec![changed(kid)], vec![revocation()], now).await?;
         tx.commit().await?;
         Ok(revoked)
     }
