@@ -255,6 +255,7 @@ impl Found {
     async fn events(&mut self, conn: &impl Keyed, keyring: &Keyring, after: i64) -> Result<(), SealError> {
         // Before the rows: they reach it, or one of them is gone.
         let (counted, lost) = match change::last_event_number(conn).await {
+            Ok(counted) if counted < after => (after, Some(StoreError::Altered("change_counter"))),
             Ok(counted) => (counted, None),
             // Somebody has edited the counter. What it has counted before is sealed all the same.
             Err(error @ (StoreError::Altered(_) | StoreError::Corrupt(_))) => (after, Some(error)),

@@ -272,6 +272,19 @@ impl Transaction {
         self.events.lock().await.push(record);
     }
 
+    /// Adds to the last event that somebody had put rows into a table. They are gone.
+    pub(in crate::store) async fn note_altered(&self, table: &'static str) {
+        tracing::error!(
+            table,
+            "rows that somebody without the keys had put beyond the counter were removed"
+        );
+        let mut events = self.events.lock().await;
+        if let Some(mut last) = events.pop() {
+            last.event = last.event.detail("altered", table);
+            events.push(last);
+        }
+    }
+
     /// Notes a row that was written, for the events of the transaction.
     pub(in crate::store) fn wrote(&self, version: RowVersion) {
         let mut rows = self.rows();

@@ -11,7 +11,8 @@ use std::ops::{Deref, DerefMut};
 use futures_util::future::BoxFuture;
 use sea_orm::{
     Condition, FromQueryResult, IntoActiveModel, Iterable, QueryOrder, QueryResult, QuerySelect,
-    entity::prelude::*, sea_query::Expr,
+    entity::prelude::*,
+    sea_query::{Expr, ExprTrait},
 };
 
 use self::{
@@ -343,6 +344,29 @@ fn locked<E: Protected>(stored: Authentic<E>) -> Locked<E> {
         row: stored.0.clone(),
         stored,
     }
+}
+
+/// Makes room for rows that get the numbers after `counted`, up to `last`. The counter is locked, so that nobody with the keys has
+/// written a row there: one that somebody else has put there goes, and the last event says so.
+///
+/// # Errors
+/// [`StoreError::Altered`] if a holder of the keys has written it: then it is the counter that somebody has put back.
+pub async fn remove_beyond<E: Protected>(
+    tx: &Transaction,
+    number: E::Column,
+    (counted, last): (i64, i64),
+) -> Result<(), StoreError> {
+    let is_beyond = number.gt(counted).and(number.lte(last));
+    let found = Box::pin(E::find().filter(is_beyond.clone()).all(tx)).await?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    if found.iter().any(|row| check::<E>(tx, row).is_ok()) {
+        return Err(StoreError::Altered("change_counter"));
+    }
+    Box::pin(E::delete_many().filter(is_beyond).exec(tx)).await?;
+    tx.note_altered(E::default().table_name()).await;
+    Ok(())
 }
 
 /// Inserts a row with its MAC. What the row has in the column of the MAC does not matter.

@@ -78,6 +78,7 @@ pub(super) async fn publish(
     }
     let last = change::publish(tx, &changes, now).await?;
     let first = last + 1 - revocations.len() as i64;
+    rows::remove_beyond::<Entity>(tx, Column::Seq, (first - 1, last)).await?;
     let key = rows::current(tx)?;
     let rows = (first..).zip(revocations).map(|(seq, revocation)| {
         let mut row = Model {
