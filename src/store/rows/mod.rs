@@ -17,6 +17,7 @@ use sea_orm::{
 
 use self::{
     mac::check,
+    named::is_event_subject,
     version::{compare, primary_key, with_versions},
 };
 use super::{Keyed, Pool, StoreError, Transaction, audit::RowVersion, written::all_written};
@@ -24,6 +25,7 @@ use super::{Keyed, Pool, StoreError, Transaction, audit::RowVersion, written::al
 mod batches;
 mod lookup;
 mod mac;
+mod named;
 pub mod version;
 
 pub use batches::{CHANGED_AT_ONCE, change_in_batches};
@@ -227,8 +229,8 @@ impl<E: Protected> Locked<E> {
 /// Locks the row with a key until the transaction ends, to end what it stands for.
 ///
 /// # Errors
-/// [`StoreError::Altered`], also for a row that somebody has removed: what it stands for may go on in memory, so that its end
-/// is published all the same.
+/// [`StoreError::Altered`], also for a row that somebody has removed, with or without its version: what it stands for may go on in
+/// memory, so that its end is published all the same. Without its version, an event that is still there names it.
 pub async fn lock_to_end<E: Protected>(
     tx: &Transaction,
     key: &[&str],
@@ -237,7 +239,9 @@ pub async fn lock_to_end<E: Protected>(
     let row = key_columns.fold(E::look_up(), |row, (column, value)| row.equal(column, *value));
     match row.lock_one(tx).await? {
         Some(row) => Ok(Some(row)),
-        None if version::is_known::<E>(tx, key).await? => Err(StoreError::Altered(E::default().table_name())),
+        None if version::is_known::<E>(tx, key).await? || is_event_subject(tx, key).await? => {
+            Err(StoreError::Altered(E::default().table_name()))
+        }
         None => Ok(None),
     }
 }

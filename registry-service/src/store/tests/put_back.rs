@@ -169,7 +169,8 @@ async fn what_was_altered_or_removed_can_be_ended() {
             "UPDATE users SET label = 'x'",
             "UPDATE callers SET name = name || 'x'",
             secrets,
-            // And the rest of the way.
+            // And the rest of the way, with their versions: events still name them.
+            "DELETE FROM row_versions",
             "DELETE FROM client_secrets",
             "DELETE FROM clients",
             "DELETE FROM users",
@@ -177,6 +178,9 @@ async fn what_was_altered_or_removed_can_be_ended() {
         ];
         for edit in edits {
             db.execute_unprepared(edit).await.unwrap();
+            if edit.ends_with("row_versions") {
+                continue;
+            }
             let first = store.position().await.unwrap().seq;
             let (by, why) = (&origin(), "altered");
             let ended = if edit == secrets || edit.ends_with("FROM client_secrets") {
