@@ -163,10 +163,10 @@ struct Unsealed<'a> {
 }
 
 impl Unsealed<'_> {
-    async fn commit(
+    async fn commit<R: Rollup>(
         self,
         db: &Database,
-        rollup: &impl Rollup,
+        rollup: &R,
         now: UnixMillis,
     ) -> Result<Option<Log>, SealError> {
         let Self {
@@ -177,7 +177,15 @@ impl Unsealed<'_> {
             entries,
         } = self;
         let uses = token_uses(&entries)?;
-        let changes = rollup.prepare(db, uses).await?;
+        let changes = match rollup.prepare(db, uses).await {
+            Ok(changes) => changes,
+            Err(error) if error.is_temporary() => return Err(error.into()),
+            // No sum is worth the record: these tokens stay uncounted.
+            Err(error) => {
+                tracing::error!(%error, "the use of tokens can't be summed up");
+                R::Changes::default()
+            }
+        };
         let mut sealed = BTreeMap::new();
         for entry in &entries {
             sealed.insert(entry.source.as_str(), entry.number);
