@@ -17,7 +17,6 @@ pub mod origin;
 pub mod removal;
 pub mod rows;
 mod tables;
-pub mod written;
 
 pub use database::{
     Database,

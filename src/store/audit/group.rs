@@ -20,7 +20,7 @@ use crate::{
     keys::DataKey,
     keys::Keyring,
     random::SharedRandom,
-    store::{Database, Keyed, StoreError, Transaction, removal::delete_where, written::all_written},
+    store::{Database, Keyed, StoreError, Transaction, removal::delete_where, rows::all_written},
     text::id::{EventId, ulid_at},
     tlog::GroupTree,
 };

@@ -10,8 +10,11 @@
 
 use sea_orm::{ActiveValue::Set, QuerySelect, entity::prelude::*};
 
-use self::counter::{check_sealed, remove_beyond, sealed_number};
-use super::{Keyed, StoreError, Transaction, change, rows::version, written::all_written};
+use self::check::{check_sealed, remove_beyond, sealed_number};
+use super::{
+    Keyed, StoreError, Transaction, change,
+    rows::{all_written, version},
+};
 use crate::{
     clock::Clock,
     random::Random,
@@ -19,7 +22,6 @@ use crate::{
 };
 
 mod check;
-mod counter;
 mod event;
 mod extent;
 pub(in crate::store) mod group;
@@ -35,7 +37,7 @@ mod rollup;
 mod seal;
 mod verify;
 
-pub use counter::check_counter;
+pub use check::check_counter;
 pub use event::{
     Actor, ActorKind, CallerAddress, Event, GrantType, ISSUE, IssuedToken, Origin, Outcome, Record,
     RowVersion, next_id,

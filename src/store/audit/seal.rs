@@ -23,7 +23,7 @@ use crate::{
     store::{
         Database, Keyed, StoreError, change,
         log::{Lease, Log, Seal},
-        written::all_written,
+        rows::all_written,
     },
     tlog::{Hash, event_leaf, group_leaf},
 };

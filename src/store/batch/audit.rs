@@ -10,7 +10,7 @@ use crate::store::{
     Database, Keyed, StoreError,
     audit::{GroupWriter, Record, group::Entity},
     database::connection::Connection,
-    written::all_written,
+    rows::all_written,
 };
 
 /// Commits something, which changes nothing that anybody reads.

@@ -20,17 +20,19 @@ use self::{
     named::is_event_subject,
     version::{compare, primary_key, with_versions},
 };
-use super::{Keyed, Pool, StoreError, Transaction, audit::RowVersion, written::all_written};
+use super::{Keyed, Pool, StoreError, Transaction, audit::RowVersion};
 
 mod batches;
 mod lookup;
 mod mac;
 mod named;
 pub mod version;
+mod written;
 
 pub use batches::{CHANGED_AT_ONCE, change_in_batches};
 pub use lookup::{Lookup, ProtectedRows};
 pub use mac::{KEYRING_PURPOSE, current, protect};
+pub use written::all_written;
 
 /// A table whose rows carry a MAC, in a column of bytes: the version of its form, that of the data key (4 bytes), and HMAC-SHA-256 over
 /// the table's name and each column's name and value.

@@ -12,12 +12,12 @@ use sea_orm::{
 };
 
 use super::{
-    Protected,
+    Protected, all_written,
     mac::{check, current, protect, recorded},
 };
 use crate::{
     keys::DataKey,
-    store::{Keyed, StoreError, Transaction, audit::RowVersion, written::all_written},
+    store::{Keyed, StoreError, Transaction, audit::RowVersion},
 };
 
 mod row {

@@ -222,7 +222,10 @@ async fn a_version_is_not_written_by_a_transaction_that_rolls_back() {
         insert::<holder::Entity>(&tx, holder(3)).await.unwrap();
         // Without an event.
         assert!(matches!(tx.commit().await, Err(StoreError::Corrupt(_))), "{db:?}");
-        assert!(by_number(3).read_one(db.read()).await.unwrap().is_none(), "{db:?}");
+        assert!(
+            by_number(3).read_one(db.read()).await.unwrap().is_none(),
+            "{db:?}"
+        );
     }
 }
 

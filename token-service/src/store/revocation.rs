@@ -10,7 +10,7 @@ use accord::{
         change,
         removal::delete_where,
         rows::{self, Authentic, ProtectedRows},
-        written::all_written,
+        rows::all_written,
     },
     text::id::TenantId,
 };

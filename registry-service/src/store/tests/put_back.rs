@@ -274,8 +274,9 @@ async fn a_repeated_end_is_published_again_and_recorded_once() {
             store.set_tenant_state(by, &tenant_id, to, why).await.unwrap();
             let revoking = store.revoke_caller(by, CallerType::Operator, &eve, why);
             revoking.await.unwrap();
-            let events = audit::list(store.db.read(), &audit::Filter::default(), &page());
-            let events = events.await.unwrap().into_parts().0.len();
+            let (all, first) = (audit::Filter::default(), page());
+            let events = audit::list(store.db.read(), &all, &first).await.unwrap();
+            let events = events.into_parts().0.len();
             let seq = store.position().await.unwrap().seq;
             assert_eq!(seq, last.0 + 5, "{database:?}: {round}");
             if round > 0 {

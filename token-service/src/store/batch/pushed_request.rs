@@ -8,7 +8,7 @@ use accord::{
         audit::{self, Event, Origin},
         batch::group_commit::Work,
         rows::{self, Authentic, ProtectedRows},
-        written::all_written,
+        rows::all_written,
     },
     text::{
         id::{ClientId, SetupId, TenantId, join_scopes},

@@ -19,7 +19,7 @@ use accord::{
             json_rows::{Column, JsonRows},
         },
         rows::{self, ProtectedRows},
-        written::all_written,
+        rows::all_written,
     },
 };
 use sea_orm::{ConnectionTrait, DatabaseBackend, QueryResult};

@@ -1,6 +1,6 @@
 //! Whether statements have written what they had to.
 
-use super::StoreError;
+use crate::store::StoreError;
 
 /// Checks that a statement has written as many rows as it had to. The database may leave out rows without an error, by a trigger or a
 /// rule that somebody has made.
