@@ -5,7 +5,10 @@ use std::time::Duration;
 use accord::{
     metrics::FEED_POSITION,
     position::Position,
-    store::change::{self, FeedPage},
+    store::{
+        audit,
+        change::{self, FeedPage},
+    },
     text::page::MAX_SIZE,
 };
 use metrics::gauge;
@@ -42,6 +45,7 @@ pub async fn changes(store: &Store, after: Option<Position>, limit: u64) -> Resu
     // After a failover, an old primary would answer with out-of-date rows.
     store.db.check_current().await?;
     let conn = store.db.read();
+    audit::check_counter(conn).await?;
     let feed = change::read(conn, after.as_ref(), limit).await?;
     gauge!(FEED_POSITION, "feed" => "registry").set(feed.position.seq as f64);
     let recent_seq = if after.is_none() || feed.reset {

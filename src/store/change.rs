@@ -11,6 +11,7 @@ use sea_orm::{IntoActiveModel, QueryOrder, QuerySelect, entity::prelude::*};
 use super::{
     Database, Keyed, StoreError, Transaction,
     removal::delete_where,
+    rows::all_written,
     rows::{self, Authentic, Locked, Protected, ProtectedRows},
 };
 use crate::{
@@ -138,12 +139,12 @@ fn position_of(row: &counter::Model) -> Result<Position, StoreError> {
 }
 
 async fn read_counter(conn: &impl Keyed) -> Result<Option<Authentic<counter::Entity>>, StoreError> {
-    counter::Entity::find_by_id(COUNTER).read_one(conn).await
+    counter::Entity::look_up_by_id(COUNTER).read_one(conn).await
 }
 
 /// Locks the counter until the transaction ends.
 async fn lock_counter(tx: &Transaction) -> Result<Locked<counter::Entity>, StoreError> {
-    let row = counter::Entity::find_by_id(COUNTER).lock_one(tx).await?;
+    let row = counter::Entity::look_up_by_id(COUNTER).lock_one(tx).await?;
     row.ok_or(MISSING_COUNTER)
 }
 
@@ -159,6 +160,7 @@ pub async fn publish(tx: &Transaction, changes: &[Change], now: UnixMillis) -> R
     counter.save(tx).await?;
     let last = counter.seq;
 
+    rows::remove_beyond::<entry::Entity>(tx, entry::Column::Seq, (last - count, last)).await?;
     let key = rows::current(tx)?;
     let mut seq = last - count;
     for changes in changes.chunks(ROWS_PER_INSERT) {
@@ -176,9 +178,8 @@ pub async fn publish(tx: &Transaction, changes: &[Change], now: UnixMillis) -> R
             rows::protect::<entry::Entity>(&key, &mut row)?;
             rows.push(row.into_active_model().reset_all());
         }
-        entry::Entity::insert_many(rows)
-            .exec_without_returning(tx)
-            .await?;
+        let insert = entry::Entity::insert_many(rows);
+        all_written("changes", insert.exec_without_returning(tx).await?, changes.len())?;
     }
     Ok(last)
 }
@@ -228,10 +229,9 @@ impl CountedLogs {
 
 /// Returns what was counted of the logs of the audit record. Checks the MAC if there are keys to check it with.
 pub(super) async fn counted_logs(conn: &impl Keyed) -> Result<CountedLogs, StoreError> {
-    let counter = counter::Entity::find_by_id(COUNTER);
     let row = match conn.keys() {
-        Some(_) => counter.read_one(conn).await?.map(Authentic::into_row),
-        None => counter.one(conn).await?,
+        Some(_) => read_counter(conn).await?.map(Authentic::into_row),
+        None => counter::Entity::find_by_id(COUNTER).one(conn).await?,
     };
     let row = row.ok_or(MISSING_COUNTER)?;
     Ok(CountedLogs {
@@ -245,8 +245,8 @@ pub(super) async fn counted_logs(conn: &impl Keyed) -> Result<CountedLogs, Store
 /// # Errors
 /// [`StoreError::Altered`] for a change that somebody without the keys has edited.
 pub async fn list_after(conn: &impl Keyed, after: i64, limit: u64) -> Result<Vec<ChangeRow>, StoreError> {
-    let rows = entry::Entity::find()
-        .filter(entry::Column::Seq.gt(after))
+    let rows = entry::Entity::look_up()
+        .filter(entry::Column::Seq.gt(after), move |row| row.seq > after)
         .order_by_asc(entry::Column::Seq)
         .limit(limit)
         .read_all(conn)
@@ -330,8 +330,11 @@ pub async fn delete_before(db: &Database, since: UnixMillis) -> Result<u64, Stor
 ///
 /// Returns 0, too, if somebody without the keys has edited that change: the earliest position is right for all that follows.
 pub async fn seq_before(conn: &impl Keyed, since: UnixMillis) -> Result<i64, StoreError> {
-    let last_before = entry::Entity::find()
-        .filter(entry::Column::ChangedAt.lt(since.as_millis()))
+    let since = since.as_millis();
+    let last_before = entry::Entity::look_up()
+        .filter(entry::Column::ChangedAt.lt(since), move |row| {
+            row.changed_at < since
+        })
         .order_by_desc(entry::Column::Seq)
         .read_one(conn)
         .await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sea_orm_migration::{DbErr, MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
 
-use super::{Database, audit, change, create_tables, rows};
+use super::{Database, audit, change, create_tables, log, rows};
 use crate::{
     keys::{DataKey, Keyring},
     testing::{TestDatabase, databases, test_random},
@@ -51,7 +51,11 @@ pub(crate) async fn migrated() -> Vec<(TestDatabase, Database)> {
 
 /// Returns a keyring whose keys make the MACs of events and rows.
 pub(crate) fn event_keys() -> Arc<Keyring> {
-    let purposes = [audit::KEYRING_PURPOSE, rows::KEYRING_PURPOSE];
+    let purposes = [
+        audit::KEYRING_PURPOSE,
+        rows::KEYRING_PURPOSE,
+        log::KEYRING_PURPOSE,
+    ];
     let mut keyring = Keyring::new(&purposes);
     for (purpose, byte) in purposes.into_iter().zip(7..) {
         keyring.insert(purpose, DataKey::new(1, &[byte; 32]).unwrap(), true);

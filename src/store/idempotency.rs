@@ -272,7 +272,7 @@ async fn replay(
     repeats: impl Fn(&DataKey, &row::Model) -> bool,
 ) -> Result<Option<CreationOutcome>, StoreError> {
     // Locks the row, so that `delete_expired` does not change it before this transaction ends.
-    let find = row::Entity::find_by_id(request_key.to_vec());
+    let find = row::Entity::look_up_by_id(request_key.to_vec());
     let Some(row) = find.lock_one(tx).await? else {
         return Ok(None);
     };

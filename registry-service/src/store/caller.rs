@@ -6,7 +6,7 @@ use accord::{
         Creation, Database, Keyed, StoreError,
         audit::{ActorKind, Event, Origin},
         idempotency::{CreationOutcome, Derivation},
-        rows::{self, Authentic, ProtectedRows},
+        rows::{self, Authentic, Lookup, ProtectedRows},
     },
     text::{
         caller::{Caller, Credential, Role},
@@ -52,7 +52,7 @@ impl Store {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
             CreationOutcome::Replay { resource_id, secrets } => {
-                let row = Entity::find_by_id(resource_id).read_one(&tx).await?;
+                let row = Entity::look_up_by_id(resource_id).read_one(&tx).await?;
                 let row = row.ok_or(corrupt("idempotency"))?;
                 let id = row.caller_id.clone();
                 let replay = (caller(row)?, token(&secrets));
@@ -72,8 +72,8 @@ impl Store {
         };
         let certificate_name = new.certificate_name.map(|name| name.as_str().to_owned());
         if let Some(name) = &certificate_name {
-            let same = Entity::find().filter(Column::CertificateName.eq(name));
-            let taken = same.filter(Column::RevokedAt.is_null()).read_one(&tx).await?;
+            let same = Entity::look_up().equal(Column::CertificateName, name.as_str());
+            let taken = same.null(Column::RevokedAt).read_one(&tx).await?;
             if taken.is_some() {
                 return Err(Error::AlreadyExists(CERTIFICATE_NAME));
             }
@@ -117,7 +117,7 @@ impl Store {
         caller_type: CallerType,
         page: &PageRequest,
     ) -> Result<Page<CallerRecord>> {
-        let query = Entity::find().filter(Column::CallerType.eq(caller_type.name()));
+        let query = Entity::look_up().equal(Column::CallerType, caller_type.name());
         self.page(query, Column::CallerId, Asc, page, caller).await
     }
 
@@ -152,15 +152,17 @@ impl Store {
             row.revoked_at = Some(self.now().as_millis());
             row.save(&tx).await?;
             self.publish(&tx, origin, event, change).await?;
+        } else {
+            self.publish_again(&tx, change).await?;
         }
         commit(tx, caller(row.stored())?).await
     }
 
     /// Revokes the live callers of these names, such as those of an earlier start.
     pub async fn revoke_callers_named(&self, origin: &Origin, names: &[&str]) -> Result<()> {
-        let rows = Entity::find()
-            .filter(Column::Name.is_in(names.iter().copied()))
-            .filter(Column::RevokedAt.is_null())
+        let rows = Entity::look_up()
+            .one_of(Column::Name, names.iter().copied())
+            .null(Column::RevokedAt)
             .read_all(self.db.read())
             .await?;
         for row in rows {
@@ -180,7 +182,7 @@ impl Store {
         let Some(query) = with_credential(credential) else {
             return Ok(None);
         };
-        let query = query.filter(Column::RevokedAt.is_null());
+        let query = query.null(Column::RevokedAt);
         let mut rows = query.limit(2).read_all(self.db.read()).await?;
         if rows.len() > 1 {
             return Err(Error::AmbiguousCertificate);
@@ -193,7 +195,7 @@ impl Store {
         let Some(query) = with_credential(credential) else {
             return Ok(None);
         };
-        let query = query.filter(Column::RevokedAt.is_not_null());
+        let query = query.not_null(Column::RevokedAt);
         let row = query.order_by_desc(Column::RevokedAt).read_one(self.db.read());
         let record = row.await?.map(caller).transpose()?;
         Ok(record.map(|record| record.caller))
@@ -201,8 +203,8 @@ impl Store {
 }
 
 /// Selects the callers with this credential; `None` for one that no caller has.
-fn with_credential(credential: Credential<'_>) -> Option<Select<Entity>> {
-    let query = Entity::find();
+fn with_credential(credential: Credential<'_>) -> Option<Lookup<Entity>> {
+    let query = Entity::look_up();
     match credential {
         Credential::Token(token) => {
             let caller_type = match token.kind() {
@@ -210,13 +212,13 @@ fn with_credential(credential: Credential<'_>) -> Option<Select<Entity>> {
                 TokenKind::Workload => CallerType::Workload,
                 _ => return None,
             };
-            let query = query.filter(Column::CallerType.eq(caller_type.name()));
-            Some(query.filter(Column::TokenHash.eq(token.digest().to_vec())))
+            let query = query.equal(Column::CallerType, caller_type.name());
+            Some(query.equal(Column::TokenHash, token.digest().to_vec()))
         }
         Credential::Certificate([]) => None,
         Credential::Certificate(names) => {
             let names = names.iter().map(String::as_str);
-            Some(query.filter(Column::CertificateName.is_in(names)))
+            Some(query.one_of(Column::CertificateName, names))
         }
     }
 }
@@ -250,7 +252,7 @@ pub(super) fn note_second_person(acting: &ActingOperator, first: &str, event: Ev
 
 /// Returns the operator with this id, also a revoked one.
 pub(super) async fn operator(conn: &impl Keyed, id: &str) -> Result<Option<ActingOperator>> {
-    let row = Entity::find_by_id(id).read_one(conn).await?;
+    let row = Entity::look_up_by_id(id).read_one(conn).await?;
     let record = row.map(caller).transpose()?;
     Ok(record.map(|record| ActingOperator {
         is_admin: match &record.caller {

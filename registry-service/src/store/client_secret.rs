@@ -91,7 +91,7 @@ impl Store {
         if client::find(self.db.read(), client_id).await?.is_none() {
             return Err(Error::NotFound("client"));
         }
-        let query = Entity::find().filter(Column::ClientId.eq(client_id.as_str()));
+        let query = Entity::look_up().equal(Column::ClientId, client_id.as_str());
         self.page(query, Column::SecretId, Desc, page, client_secret)
             .await
     }
@@ -124,9 +124,9 @@ impl Store {
             client => Ok(client?.ok_or(Error::NotFound("client"))?),
         };
         // Locks the link before the secret, as the transactions that open or end links do.
-        let links = link::Entity::find()
-            .filter(link::Column::ClientId.eq(client_id.as_str()))
-            .filter(link::Column::SecretId.eq(secret_id.as_str()))
+        let links = link::Entity::look_up()
+            .equal(link::Column::ClientId, client_id.as_str())
+            .equal(link::Column::SecretId, secret_id.as_str())
             .order_by_asc(link::Column::DeliveryId)
             .lock_authentic(&tx)
             .await?;
@@ -140,7 +140,8 @@ impl Store {
         let secret = client_secret(row.stored())?;
         let now = self.now();
         if !revocation.changes(&secret, now)? {
-            return Ok(secret);
+            self.publish_again(&tx, change).await?;
+            return commit(tx, secret).await;
         }
         let before = secret.revoked.map(|(_, reason)| reason);
         let before = before.as_ref().map(Reason::as_ref);
@@ -192,8 +193,9 @@ impl Store {
 }
 
 async fn find(conn: &impl Keyed, client_id: &ClientId, secret_id: &SecretId) -> Result<Option<ClientSecret>> {
-    let row = Entity::find_by_id(secret_id.as_str()).filter(Column::ClientId.eq(client_id.as_str()));
-    row.read_one(conn).await?.map(client_secret).transpose()
+    let row = Entity::look_up_by_id(secret_id.as_str()).read_one(conn).await?;
+    let row = row.filter(|row| row.client_id == client_id.as_str());
+    row.map(client_secret).transpose()
 }
 
 fn client_secret(row: Authentic<Entity>) -> Result<ClientSecret> {

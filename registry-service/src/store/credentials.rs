@@ -162,8 +162,8 @@ impl Store {
         let (client_id, now) = (&new.client_id, self.now());
         let client = client::client(lock_client(tx, client_id).await?.stored())?;
         require_secrets(&client)?;
-        let live = unended_secrets(client_id, now).count(tx).await?;
-        if live >= MAX_LIVE {
+        let live = unended_secrets(client_id, now).read_all(tx).await?;
+        if live.len() as u64 >= MAX_LIVE {
             return Err(Error::TooMany {
                 what: "secrets of this client that have not ended",
                 limit: MAX_LIVE,
@@ -249,7 +249,7 @@ impl Store {
             let bundle = self.bundle(conn, &client, &issued.secret_id, &bits);
             return Ok(Handover::Bundle(bundle.await?));
         };
-        let row = link::Entity::find_by_id(delivery_id.as_str())
+        let row = link::Entity::look_up_by_id(delivery_id.as_str())
             .read_one(conn)
             .await?;
         let row = row.ok_or(corrupt("deliveries"))?;
@@ -268,7 +268,7 @@ impl Store {
         secret_id: &SecretId,
         bits: &[u8; 32],
     ) -> Result<Bundle> {
-        let row = Entity::find_by_id(secret_id.as_str()).read_one(conn).await?;
+        let row = Entity::look_up_by_id(secret_id.as_str()).read_one(conn).await?;
         let row = row.ok_or(corrupt("client_secrets"))?;
         let version = row.tag_key_version;
         let tag_key = secret_tag::require(&self.keyring.loaded(), version)?;
@@ -323,7 +323,7 @@ pub(super) async fn end_unclaimed(tx: &Transaction, secret_id: &SecretId, now: U
 
 /// Ends all secrets of a client, whose row is locked, and the links to them. Returns how many secrets it ended.
 pub(super) async fn end_all(tx: &Transaction, client_id: &ClientId, now: UnixMillis) -> Result<usize> {
-    let links = link::Entity::find().filter(link::Column::ClientId.eq(client_id.as_str()));
+    let links = link::Entity::look_up().equal(link::Column::ClientId, client_id.as_str());
     let links = links
         .order_by_asc(link::Column::DeliveryId)
         .lock_authentic(tx)
@@ -347,7 +347,7 @@ pub(super) async fn end_all(tx: &Transaction, client_id: &ClientId, now: UnixMil
 
 /// Reads a secret's row, and locks it until the transaction ends.
 pub(super) async fn lock(tx: &Transaction, secret_id: &SecretId) -> Result<Option<Locked<Entity>>> {
-    Ok(Entity::find_by_id(secret_id.as_str()).lock_one(tx).await?)
+    Ok(Entity::look_up_by_id(secret_id.as_str()).lock_one(tx).await?)
 }
 
 /// Marks a secret as revoked. One that has ended keeps the time of its end, and gets the worse reason.

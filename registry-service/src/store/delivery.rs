@@ -58,9 +58,9 @@ impl Store {
         };
         // Serializes calls for one client, so that each sees the links that the calls before it created.
         lock_client(&tx, client_id).await?;
-        let earlier = Entity::find()
-            .filter(Column::ClientId.eq(client_id.as_str()))
-            .filter(unopened())
+        let earlier = Entity::look_up()
+            .equal(Column::ClientId, client_id.as_str())
+            .filter(unopened(), is_unopened)
             .order_by_asc(Column::DeliveryId)
             .lock_authentic(&tx)
             .await?;
@@ -95,7 +95,7 @@ impl Store {
         code: Option<&ReleaseCode>,
     ) -> Result<Bundle> {
         let claimed_by = request_id.map(|id| use_mac(claim_token, id));
-        let by_token = || Entity::find().filter(Column::ClaimHash.eq(claim_token.digest().to_vec()));
+        let by_token = || Entity::look_up().equal(Column::ClaimHash, claim_token.digest().to_vec());
         // Rejects a guessed token without a write transaction: anybody may send one, and SQLite has a single writer.
         if by_token().read_one(self.db.read()).await?.is_none() {
             return Err(Error::LinkInvalid);
@@ -198,27 +198,37 @@ impl Store {
     /// opened links whose [`REPEAT_WINDOW`] is over.
     pub async fn expire_deliveries(&self) -> Result<usize> {
         let now = self.now();
-        let opened = || {
-            let is_over = Column::ClaimedAt.lte(now.minus(REPEAT_WINDOW).as_millis());
-            let opened = Entity::find().filter(is_over).filter(Column::Nonce.is_not_null());
-            opened.order_by_asc(Column::DeliveryId)
-        };
-        for batch in self.in_batches(opened()).await? {
+        let before = now.minus(REPEAT_WINDOW).as_millis();
+        let is_over = || Column::ClaimedAt.lte(before);
+        for ids in self
+            .in_batches(is_over().and(Column::Nonce.is_not_null()))
+            .await?
+        {
             let tx = self.db.write().await?;
-            for row in opened().filter(batch).lock_authentic(&tx).await? {
+            let opened = Entity::look_up()
+                .one_of(Column::DeliveryId, ids)
+                .filter(is_over(), move |row| {
+                    row.claimed_at.is_some_and(|at| at <= before)
+                })
+                .not_null(Column::Nonce)
+                .order_by_asc(Column::DeliveryId);
+            for row in opened.lock_authentic(&tx).await? {
                 forget_nonce(&tx, &row.delivery_id).await?;
             }
             tx.commit().await?;
         }
-        let expired = || {
-            let expired = Entity::find().filter(Column::ExpiresAt.lte(now.as_millis()));
-            expired.filter(unopened()).order_by_asc(Column::DeliveryId)
-        };
+        let millis = now.as_millis();
+        let is_due = || Column::ExpiresAt.lte(millis);
         let (origin, mut ended) = (Origin::system("registry-service"), 0);
-        for batch in self.in_batches(expired()).await? {
+        for ids in self.in_batches(unopened().add(is_due())).await? {
             let tx = self.db.write().await?;
             let mut changes = Vec::new();
-            for row in expired().filter(batch).lock_authentic(&tx).await? {
+            let expired = Entity::look_up()
+                .one_of(Column::DeliveryId, ids)
+                .filter(unopened(), is_unopened)
+                .filter(is_due(), move |row| row.expires_at <= millis)
+                .order_by_asc(Column::DeliveryId);
+            for row in expired.lock_authentic(&tx).await? {
                 let (client_id, _) = ids(&row)?;
                 if self.end_unopened(&tx, &origin, row).await? {
                     changes.push(changed(&client_id));
@@ -231,12 +241,15 @@ impl Store {
         Ok(ended)
     }
 
-    /// Returns conditions that name the links of a query, [`CHANGED_AT_ONCE`] in each: other writers wait for a transaction.
-    async fn in_batches(&self, links: Select<Entity>) -> Result<Vec<SimpleExpr>> {
-        let ids = links.select_only().column(Column::DeliveryId);
-        let ids: Vec<String> = ids.into_tuple().all(self.db.read()).await?;
-        let batches = ids.chunks(CHANGED_AT_ONCE as usize);
-        Ok(batches.map(|ids| Column::DeliveryId.is_in(ids)).collect())
+    /// Returns the ids of the links that match, [`CHANGED_AT_ONCE`] in each batch: other writers wait for a transaction.
+    async fn in_batches(&self, condition: impl IntoCondition) -> Result<Vec<Vec<String>>> {
+        let ids = Entity::find()
+            .filter(condition)
+            .select_only()
+            .column(Column::DeliveryId);
+        let ids = ids.order_by_asc(Column::DeliveryId).into_tuple();
+        let ids: Vec<String> = ids.all(self.db.read()).await?;
+        Ok(ids.chunks(CHANGED_AT_ONCE as usize).map(<[_]>::to_vec).collect())
     }
 
     /// Ends a link, and its secret. Returns whether it did: it does nothing if the link was opened or has ended.

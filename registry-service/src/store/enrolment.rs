@@ -55,7 +55,7 @@ pub struct EnrollingUser {
 impl Store {
     /// Finds an enrolment, open or not.
     pub async fn find_enrolment(&self, token: &OpaqueToken) -> Result<Option<Enrolment>> {
-        let row = Entity::find_by_id(token.digest().to_vec());
+        let row = Entity::look_up_by_id(token.digest().to_vec());
         let row = row.read_one(self.db.read()).await?;
         row.map(|row| self.enrolment(row)).transpose()
     }
@@ -63,7 +63,7 @@ impl Store {
     /// Finds the Tenant Admin that an enrolment is for.
     pub async fn find_enrolling_user(&self, enrolment: &Enrolment) -> Result<EnrollingUser> {
         let key = (enrolment.tenant_id.to_string(), enrolment.user_id.to_string());
-        let user = user::Entity::find_by_id(key).read_one(self.db.read()).await?;
+        let user = user::Entity::look_up_by_id(key).read_one(self.db.read()).await?;
         let user = user.ok_or(corrupt("enrolments"))?.into_row();
         let tenant = tenant::find(self.db.read(), &enrolment.tenant_id).await?;
         Ok(EnrollingUser {
@@ -88,12 +88,12 @@ impl Store {
     ) -> Result<TenantId> {
         let tx = self.db.write().await?;
         let now = self.now().as_millis();
-        let by_token = || Entity::find_by_id(token.digest().to_vec());
+        let by_token = || Entity::look_up_by_id(token.digest().to_vec());
         let row = by_token().read_one(&tx).await?.ok_or(Error::LinkInvalid)?;
         // Locks the user's row first, as a reset and a deactivation do: in the other order the transactions
         // would wait for each other.
         let key = (row.tenant_id.clone(), row.user_id.clone());
-        let user = user::Entity::find_by_id(key).lock_one(&tx).await?;
+        let user = user::Entity::look_up_by_id(key).lock_one(&tx).await?;
         let mut user = user.ok_or(corrupt("enrolments"))?;
         let mut row = by_token().lock_one(&tx).await?.ok_or(Error::LinkInvalid)?;
         if user.state != State::Active.as_ref() || !is_unused(&row) || row.expires_at <= now {
@@ -127,7 +127,9 @@ impl Store {
         self.keyring.get().await?;
         let tx = self.db.write().await?;
         let now = self.now();
-        let row = Entity::find_by_id(token.digest().to_vec()).lock_one(&tx).await?;
+        let row = Entity::look_up_by_id(token.digest().to_vec())
+            .lock_one(&tx)
+            .await?;
         let mut row = row.ok_or(Error::LinkInvalid)?;
         let release = self.release(&*row);
         let is_ended = row.used_at.is_none() && row.ended_at.is_some();
@@ -223,10 +225,10 @@ pub(super) async fn end_all(
     user_id: &UserId,
     now: UnixMillis,
 ) -> Result<()> {
-    let open = Entity::find()
-        .filter(Column::TenantId.eq(tenant_id.as_str()))
-        .filter(Column::UserId.eq(user_id.as_str()))
-        .filter(unused());
+    let open = Entity::look_up()
+        .equal(Column::TenantId, tenant_id.as_str())
+        .equal(Column::UserId, user_id.as_str())
+        .filter(unused(), is_unused);
     for mut row in open.order_by_asc(Column::TokenHash).lock_authentic(tx).await? {
         row.ended_at = Some(now.as_millis());
         row.save(tx).await?;
@@ -234,7 +236,7 @@ pub(super) async fn end_all(
     Ok(())
 }
 
-fn is_unused(row: &Model) -> bool {
+pub(super) fn is_unused(row: &Model) -> bool {
     row.used_at.is_none() && row.ended_at.is_none()
 }
 

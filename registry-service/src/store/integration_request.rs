@@ -52,7 +52,7 @@ impl Store {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
             CreationOutcome::Replay { resource_id, .. } => {
-                let row = Entity::find_by_id(resource_id).read_one(&tx).await?;
+                let row = Entity::look_up_by_id(resource_id).read_one(&tx).await?;
                 return integration_request(row.ok_or(corrupt("idempotency"))?);
             }
             CreationOutcome::New(reservation) => reservation,
@@ -108,8 +108,8 @@ impl Store {
         state: Option<State>,
         page: &PageRequest,
     ) -> Result<Page<IntegrationRequest>> {
-        let state = state.map(|state| Column::State.eq(state.as_ref()));
-        let query = Entity::find().apply_if(state, QueryFilter::filter);
+        let query = Entity::look_up();
+        let query = query.apply_if(state, |query, state| query.equal(Column::State, state.as_ref()));
         let key = Column::IntegrationRequestId;
         self.page(query, key, Desc, page, integration_request).await
     }
@@ -117,12 +117,13 @@ impl Store {
     /// Returns which requests a client was registered from and amended by, and the operators behind them.
     pub async fn find_client_origin(&self, client: &Client) -> Result<ClientOrigin> {
         let conn = self.db.read();
-        let first = client.integration_request_id.as_str();
-        let registration = Entity::find_by_id(first).read_one(conn).await?;
-        let amendments = Entity::find()
-            .filter(Column::ClientId.eq(client.client_id.as_str()))
-            .filter(Column::State.eq(State::Registered.as_ref()))
-            .filter(Column::IntegrationRequestId.ne(first))
+        let first = client.integration_request_id.to_string();
+        let registration = Entity::look_up_by_id(first.as_str()).read_one(conn).await?;
+        let is_other = Column::IntegrationRequestId.ne(first.as_str());
+        let amendments = Entity::look_up()
+            .equal(Column::ClientId, client.client_id.as_str())
+            .equal(Column::State, State::Registered.as_ref())
+            .filter(is_other, move |row| row.integration_request_id != first)
             .order_by_desc(Column::UpdatedAt)
             .order_by_desc(Column::IntegrationRequestId)
             .limit(MAX_AMENDMENTS);
@@ -252,7 +253,7 @@ fn may_approve(approver: &ActingOperator, row: &Model) -> bool {
 /// # Errors
 /// [`Error::NotFound`], [`Error::WrongState`].
 async fn lock_for(tx: &Transaction, id: &IntegrationRequestId, step: Transition) -> Result<Locked<Entity>> {
-    let row = Entity::find_by_id(id.as_str()).lock_one(tx).await?;
+    let row = Entity::look_up_by_id(id.as_str()).lock_one(tx).await?;
     let row = row.ok_or(Error::NotFound("integration_request"))?;
     step.check(integration_request(row.stored())?.state)?;
     Ok(row)
@@ -273,7 +274,7 @@ pub(super) async fn check_references(
 ) -> Result<()> {
     let (tenants, scopes) = (&references.tenants, &references.scopes);
     let ids = tenants.iter().map(|(_, id)| id.as_str());
-    let known = tenant::Entity::find().filter(tenant::Column::TenantId.is_in(ids));
+    let known = tenant::Entity::look_up().one_of(tenant::Column::TenantId, ids);
     let known = known.read_all(conn).await?;
     for (index, id) in tenants {
         if !known.iter().any(|row| row.tenant_id == id.as_str()) {
@@ -282,7 +283,7 @@ pub(super) async fn check_references(
         }
     }
     let names = scopes.iter().map(|(_, name)| name.as_str());
-    let known = scope::Entity::find().filter(scope::Column::Name.is_in(names));
+    let known = scope::Entity::look_up().one_of(scope::Column::Name, names);
     let known = known.read_all(conn).await?;
     for (index, name) in scopes {
         let problem = match known.iter().find(|row| row.name == name.as_str()) {
@@ -297,7 +298,7 @@ pub(super) async fn check_references(
 }
 
 pub(super) async fn find(conn: &impl Keyed, id: &IntegrationRequestId) -> Result<Option<IntegrationRequest>> {
-    let row = Entity::find_by_id(id.as_str()).read_one(conn).await?;
+    let row = Entity::look_up_by_id(id.as_str()).read_one(conn).await?;
     row.map(integration_request).transpose()
 }
 

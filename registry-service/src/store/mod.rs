@@ -16,7 +16,7 @@ use accord::{
         idempotency::{self, CreationOutcome, Derivation},
         keyring::SharedKeyring,
         log,
-        rows::{self, Authentic, Protected, ProtectedRows, RowTable},
+        rows::{self, Authentic, Lookup, Protected, RowTable},
     },
     text::{
         id::{EventId, TenantId},
@@ -200,6 +200,13 @@ impl Store {
         Ok(Box::pin(change::publish(tx, &[change], self.now())).await?)
     }
 
+    /// Publishes the change of an end that was recorded before. Somebody may have put back the row from before it for a moment, in which
+    /// memory has read it.
+    async fn publish_again(&self, tx: &Transaction, change: Change) -> Result<()> {
+        Box::pin(change::publish(tx, &[change], self.now())).await?;
+        Ok(())
+    }
+
     /// Records and publishes the end of something whose row was altered, so that nobody goes on with what memory holds. The row
     /// stays, and every read rejects it. Returns the error.
     async fn end_altered(
@@ -225,7 +232,7 @@ impl Store {
     /// Reads one page of a list, ordered by `key`, a text column without duplicates.
     async fn page<E: Protected, T>(
         &self,
-        query: Select<E>,
+        query: Lookup<E>,
         key: E::Column,
         order: Order,
         request: &PageRequest,
@@ -235,7 +242,7 @@ impl Store {
             Order::Desc => key.lt(after),
             _ => key.gt(after),
         });
-        let query = query.apply_if(after, QueryFilter::filter);
+        let query = query.apply_if(after, Lookup::behind);
         let query = query.order_by(key, order).limit(request.fetch());
         let rows = query.read_all(self.db.read()).await?;
         let page = request.finish(rows, |row| match row.get(key) {

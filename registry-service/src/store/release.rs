@@ -15,7 +15,6 @@ use accord::{
         release_code::ReleaseCode,
     },
 };
-use sea_orm::entity::prelude::*;
 
 use super::{
     Store,
@@ -23,7 +22,7 @@ use super::{
     client, commit, corrupt,
     credentials::is_unopened,
     delivery,
-    enrolment::unused,
+    enrolment::{is_unused, unused},
     entity::{delivery as link, enrolment, user},
     integration_request, second_operator_required,
 };
@@ -110,7 +109,7 @@ impl Store {
     pub async fn release_delivery(&self, origin: &Origin, id: &DeliveryId) -> Result<Released<Recipient>> {
         self.keyring.get().await?;
         let tx = self.db.write().await?;
-        let row = link::Entity::find_by_id(id.as_str()).lock_one(&tx).await?;
+        let row = link::Entity::look_up_by_id(id.as_str()).lock_one(&tx).await?;
         let mut row = row.ok_or(Error::NotFound("delivery"))?;
         let (client_id, secret_id) = delivery::ids(&row)?;
         let event = Event::new("delivery.release")
@@ -156,13 +155,13 @@ impl Store {
         self.keyring.get().await?;
         let tx = self.db.write().await?;
         let key = (tenant_id.to_string(), user_id.to_string());
-        let user = user::Entity::find_by_id(key).read_one(&tx).await?;
+        let user = user::Entity::look_up_by_id(key).read_one(&tx).await?;
         let user = user.ok_or(Error::NotFound("user"))?.into_row();
         // A new link ends the ones before it.
-        let open = Entity::find()
-            .filter(Column::TenantId.eq(tenant_id.as_str()))
-            .filter(Column::UserId.eq(user_id.as_str()))
-            .filter(unused())
+        let open = Entity::look_up()
+            .equal(Column::TenantId, tenant_id.as_str())
+            .equal(Column::UserId, user_id.as_str())
+            .filter(unused(), is_unused)
             .lock_one(&tx)
             .await?;
         let mut row = open.ok_or_else(|| not_open("enrolment", user.password_hash.is_some()))?;

@@ -13,7 +13,7 @@ use accord::{
         page::{Page, PageRequest},
     },
 };
-use sea_orm::{Order::Asc, entity::prelude::*};
+use sea_orm::Order::Asc;
 
 use super::{
     Store, change, commit, corrupt,
@@ -61,7 +61,7 @@ impl Store {
 
     /// Lists the catalogue by name.
     pub async fn list_scopes(&self, page: &PageRequest) -> Result<Page<Scope>> {
-        self.page(Entity::find(), Column::Name, Asc, page, scope).await
+        self.page(Entity::look_up(), Column::Name, Asc, page, scope).await
     }
 
     /// Changes the fields given. Changes and records nothing if they have these values already.
@@ -76,7 +76,7 @@ impl Store {
     ) -> Result<Scope> {
         let tx = self.db.write().await?;
         // Locks before it reads, so that the event holds the value that this update replaces.
-        let row = Entity::find_by_id(name.as_str()).lock_one(&tx).await?;
+        let row = Entity::look_up_by_id(name.as_str()).lock_one(&tx).await?;
         let mut row = row.ok_or(Error::NotFound("scope"))?;
         if update.etag.is_some_and(|etag| etag != row.etag) {
             return Err(Error::EtagMismatch("scope"));
@@ -104,7 +104,7 @@ impl Store {
 }
 
 async fn find(conn: &impl Keyed, name: &ScopeName) -> Result<Option<Scope>> {
-    let row = Entity::find_by_id(name.as_str()).read_one(conn).await?;
+    let row = Entity::look_up_by_id(name.as_str()).read_one(conn).await?;
     row.map(scope).transpose()
 }
 

@@ -14,7 +14,7 @@ use accord::{
         page::{Page, PageRequest},
     },
 };
-use sea_orm::{Order::Asc, QueryTrait, entity::prelude::*};
+use sea_orm::{Order::Asc, QueryTrait};
 
 use super::{
     Store, change, commit, corrupt,
@@ -68,8 +68,8 @@ impl Store {
 
     /// Lists tenants by id.
     pub async fn list_tenants(&self, state: Option<State>, page: &PageRequest) -> Result<Page<Tenant>> {
-        let state = state.map(|state| Column::State.eq(state.as_ref()));
-        let query = Entity::find().apply_if(state, QueryFilter::filter);
+        let query = Entity::look_up();
+        let query = query.apply_if(state, |query, state| query.equal(Column::State, state.as_ref()));
         self.page(query, Column::TenantId, Asc, page, tenant).await
     }
 
@@ -142,19 +142,21 @@ impl Store {
                 row.tokens_ended_seq = seq;
             }
             row.save(&tx).await?;
+        } else if to == State::Suspended {
+            self.publish_again(&tx, change).await?;
         }
         commit(tx, tenant(row.stored())?).await
     }
 }
 
 pub(super) async fn find(conn: &impl Keyed, tenant_id: &TenantId) -> Result<Option<Tenant>> {
-    let row = Entity::find_by_id(tenant_id.as_str()).read_one(conn).await?;
+    let row = Entity::look_up_by_id(tenant_id.as_str()).read_one(conn).await?;
     row.map(tenant).transpose()
 }
 
 /// Reads a tenant, and locks its row until the transaction ends.
 pub(super) async fn lock(tx: &Transaction, tenant_id: &TenantId) -> Result<Option<Locked<Entity>>> {
-    Ok(Entity::find_by_id(tenant_id.as_str()).lock_one(tx).await?)
+    Ok(Entity::look_up_by_id(tenant_id.as_str()).lock_one(tx).await?)
 }
 
 fn event(action: &'static str, tenant_id: &TenantId) -> Event {

@@ -17,7 +17,7 @@ use accord::{
         page::{Page, PageRequest},
     },
 };
-use sea_orm::{Order::Asc, QueryTrait, entity::prelude::*};
+use sea_orm::{Order::Asc, QueryTrait};
 
 use super::{
     Store, change, commit, corrupt, enrolment,
@@ -130,9 +130,8 @@ impl Store {
         if self.find_tenant(tenant_id).await?.is_none() {
             return Err(Error::NotFound("tenant"));
         }
-        let state = state.map(|state| Column::State.eq(state.as_ref()));
-        let query = Entity::find().filter(Column::TenantId.eq(tenant_id.as_str()));
-        let query = query.apply_if(state, QueryFilter::filter);
+        let query = Entity::look_up().equal(Column::TenantId, tenant_id.as_str());
+        let query = query.apply_if(state, |query, state| query.equal(Column::State, state.as_ref()));
         self.page(query, Column::UserId, Asc, page, user).await
     }
 
@@ -177,6 +176,8 @@ impl Store {
                 row.sessions_ended_seq = seq;
             }
             row.save(&tx).await?;
+        } else if to == State::Deactivated {
+            self.publish_again(&tx, change).await?;
         }
         commit(tx, user(row.stored())?).await
     }
@@ -238,7 +239,7 @@ impl Store {
 
 async fn find(conn: &impl Keyed, tenant_id: &TenantId, user_id: &UserId) -> Result<Option<User>> {
     let key = (tenant_id.to_string(), user_id.to_string());
-    let row = Entity::find_by_id(key).read_one(conn).await?;
+    let row = Entity::look_up_by_id(key).read_one(conn).await?;
     row.map(user).transpose()
 }
 
@@ -261,7 +262,7 @@ async fn find_by_name(
 /// Reads a user's row, and locks it until the transaction ends.
 async fn lock(tx: &Transaction, tenant_id: &TenantId, user_id: &UserId) -> Result<Option<Locked<Entity>>> {
     let key = (tenant_id.to_string(), user_id.to_string());
-    Ok(Entity::find_by_id(key).lock_one(tx).await?)
+    Ok(Entity::look_up_by_id(key).lock_one(tx).await?)
 }
 
 fn event(action: &'static str, tenant_id: &TenantId, user_id: &UserId) -> Event {

@@ -13,6 +13,7 @@ use crate::{
     store::{
         Database, StoreError,
         audit::{self, Origin},
+        batch::schema::foreign_objects,
         change, is_epoch_unfinished,
         keyring::{self, SharedKeyring},
         mark_epoch_finished, mark_epoch_unfinished, origin, rows,
@@ -133,6 +134,9 @@ async fn open_with_masters<M: MigratorTrait>(
 ) -> anyhow::Result<(Database, MasterKeys)> {
     let db = connect_existing(database_url).await?;
     require_migrated::<M>(&db).await?;
+    if let Some(object) = foreign_objects(db.read()).await?.first() {
+        bail!("no migration has created the {object} in the database: somebody has edited its schema");
+    }
     let masters = MasterKeys::open(masters).await.context("the master key")?;
     // The table that no other service has.
     let service = M::migration_table_name().to_string();

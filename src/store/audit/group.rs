@@ -20,7 +20,7 @@ use crate::{
     keys::DataKey,
     keys::Keyring,
     random::SharedRandom,
-    store::{Database, Keyed, StoreError, Transaction, removal::delete_where},
+    store::{Database, Keyed, StoreError, Transaction, removal::delete_where, rows::all_written},
     text::id::{EventId, ulid_at},
     tlog::GroupTree,
 };
@@ -150,9 +150,11 @@ impl GroupWriter {
                 writer: row.writer.clone(),
                 sealed: Set(0),
             };
-            writer::Entity::insert(writer).exec_without_returning(tx).await?;
+            let written = writer::Entity::insert(writer).exec_without_returning(tx).await?;
+            all_written("audit_writers", written, 1)?;
         }
-        Entity::insert(row).exec_without_returning(tx).await?;
+        let written = Entity::insert(row).exec_without_returning(tx).await?;
+        all_written("audit_groups", written, 1)?;
         Ok(Some(appended))
     }
 }

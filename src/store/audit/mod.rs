@@ -10,7 +10,11 @@
 
 use sea_orm::{ActiveValue::Set, QuerySelect, entity::prelude::*};
 
-use super::{Keyed, StoreError, Transaction, change, rows::version};
+use self::check::{check_sealed, remove_beyond, sealed_number};
+use super::{
+    Keyed, StoreError, Transaction, change,
+    rows::{all_written, version},
+};
 use crate::{
     clock::Clock,
     random::Random,
@@ -34,6 +38,7 @@ mod rollup;
 mod seal;
 mod verify;
 
+pub use check::check_counter;
 pub use event::{
     Actor, ActorKind, CallerAddress, Event, GrantType, ISSUE, IssuedToken, Origin, Outcome, Record,
     RowVersion, next_id,
@@ -111,7 +116,7 @@ impl Transaction {
     /// committed.
     pub async fn commit(self) -> Result<(), StoreError> {
         let events = self.take_events().await?;
-        Box::pin(insert(&self, &events)).await?;
+        Box::pin(insert(&self, events)).await?;
         self.commit_written().await
     }
 }
@@ -122,12 +127,17 @@ pub(in crate::store) async fn is_begun(conn: &impl ConnectionTrait) -> Result<bo
 }
 
 /// Inserts events, each into a row of its own. All other writers of such events wait from here to the commit.
-async fn insert(tx: &Transaction, records: &[Record]) -> Result<(), StoreError> {
-    if records.is_empty() {
+async fn insert(tx: &Transaction, mut records: Vec<Record>) -> Result<(), StoreError> {
+    let Some(mut last) = records.pop() else {
         return Ok(());
-    }
+    };
     let key = protection::current(tx.keys().as_deref())?;
-    let first = change::next_event_numbers(tx, records.len()).await?;
+    let first = change::next_event_numbers(tx, records.len() + 1).await?;
+    check_sealed(sealed_number(tx).await?, first - 1)?;
+    if remove_beyond(tx, first, records.len()).await? {
+        last.event = last.event.detail("altered", "audit_events");
+    }
+    records.push(last);
     let encoded = records.iter().map(|record| (record, record::encode(record)));
     let rows = (first..)
         .zip(encoded)
@@ -144,11 +154,16 @@ async fn insert(tx: &Transaction, records: &[Record]) -> Result<(), StoreError> 
             mac: Set(protection::of_event(&key, number, &encoded).to_vec()),
             record: Set(encoded),
         });
-    row::Entity::insert_many(rows).exec_without_returning(tx).await?;
-    for (number, record) in (first..).zip(records) {
+    let insert = row::Entity::insert_many(rows);
+    all_written(
+        "audit_events",
+        insert.exec_without_returning(tx).await?,
+        records.len(),
+    )?;
+    for (number, record) in (first..).zip(&records) {
         version::write(tx, number, &record.rows).await?;
     }
-    list::actions::insert(tx, records).await
+    list::actions::insert(tx, &records).await
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::store::{
     Database, Keyed, StoreError,
     audit::{GroupWriter, Record, group::Entity},
     database::connection::Connection,
+    rows::all_written,
 };
 
 /// Commits something, which changes nothing that anybody reads.
@@ -61,8 +62,9 @@ impl RecordEvents {
 
     async fn insert(&self, statement: &Statement) -> Result<(), StoreError> {
         let mut conn = self.db.writer().take_out().await?;
-        let Err(error) = execute(&mut conn, statement).await else {
-            return Ok(());
+        let error = match execute(&mut conn, statement).await {
+            Ok(written) => return all_written("audit_groups", written, 1),
+            Err(error) => error,
         };
         if !conn.is_lost() {
             return Err(error.into());
@@ -76,13 +78,13 @@ impl RecordEvents {
                 conn.execute_text(LATER_COMMIT).await?;
                 Ok(())
             }
-            result => result,
+            written => all_written("audit_groups", written?, 1),
         }
     }
 }
 
-async fn execute(conn: &mut Connection, statement: &Statement) -> Result<(), SqlxError> {
-    conn.execute(statement).await.map(drop)
+async fn execute(conn: &mut Connection, statement: &Statement) -> Result<u64, SqlxError> {
+    Ok(conn.execute(statement).await?.rows_affected())
 }
 
 #[cfg(test)]

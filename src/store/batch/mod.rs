@@ -3,3 +3,4 @@
 pub mod audit;
 pub mod group_commit;
 pub mod json_rows;
+pub mod schema;

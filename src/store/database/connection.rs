@@ -39,7 +39,8 @@ const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Begins a transaction. A session's own settings may be those of another user of a pooler.
 const BEGIN_POSTGRES: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0; \
-    SET LOCAL lock_timeout = '3s'; SET LOCAL idle_in_transaction_session_timeout = '2s'";
+    SET LOCAL lock_timeout = '3s'; SET LOCAL idle_in_transaction_session_timeout = '2s'; \
+    SELECT pg_catalog.set_config('search_path', pg_catalog.format('%I, pg_temp', pg_catalog.current_schema()), true)";
 /// Takes the write lock first: of two transactions that read before they write, one would fail.
 const BEGIN_SQLITE: &str = "BEGIN IMMEDIATE";
 
@@ -275,6 +276,19 @@ impl Transaction {
     /// Records an event, which the commit writes.
     pub async fn record(&self, record: Record) {
         self.events.lock().await.push(record);
+    }
+
+    /// Adds to the last event that somebody had put rows into a table. They are gone.
+    pub(in crate::store) async fn note_altered(&self, table: &'static str) {
+        tracing::error!(
+            table,
+            "rows that somebody without the keys had put beyond the counter were removed"
+        );
+        let mut events = self.events.lock().await;
+        if let Some(mut last) = events.pop() {
+            last.event = last.event.detail("altered", table);
+            events.push(last);
+        }
     }
 
     /// Notes a row that was written, for the events of the transaction.

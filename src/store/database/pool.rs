@@ -53,10 +53,12 @@ const SUSPICION_PERIOD: Duration = Duration::from_millis(100);
 /// for a client that has gone. It ends a transaction whose client hangs before others give up its locks, such as the one
 /// of the change counter. Behind a pooler they are lost; see docs/OPERATIONS.md.
 ///
+/// Names one schema, so that a search path of the role adds no operators and functions, and puts none before those of the server.
+///
 /// Sets `statement_timeout` to 0: a limit would end a COMMIT that waits for a synchronous standby, and PostgreSQL then
 /// reports success for what a failover can lose.
-const SESSION: &str =
-    "SET statement_timeout = 0; SET lock_timeout = '3s'; SET idle_in_transaction_session_timeout = '2s'";
+const SESSION: &str = "SET statement_timeout = 0; SET lock_timeout = '3s'; SET idle_in_transaction_session_timeout = '2s'; \
+    SELECT pg_catalog.set_config('search_path', pg_catalog.format('%I, pg_temp', pg_catalog.current_schema()), false)";
 
 /// A pool of connections to one database. Clones share it.
 #[derive(Clone)]

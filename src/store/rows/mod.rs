@@ -1,8 +1,8 @@
 //! Rows that confer authority, such as clients, secrets and grants: each carries a MAC, so that whoever can write the database
 //! but holds no key can mint nothing ([decision 74](../../docs/decisions/0074-macs-over-rows.md)).
 //!
-//! A row is read in one of two ways. [`ProtectedRows::read_one`] and its likes return [`Authentic`] rows, whose MACs were
-//! checked. [`ProtectedRows::lock_one`] and its likes return [`Locked`] rows, which may be changed and saved: nobody else changes
+//! A row is read in one of two ways. [`Lookup::read_one`] and its likes return [`Authentic`] rows, whose MACs were
+//! checked. [`Lookup::lock_one`] and its likes return [`Locked`] rows, which may be changed and saved: nobody else changes
 //! them until the transaction ends. What converts rows to the types of a service takes a [`Checked`] one, so that a read
 //! without a check does not compile.
 
@@ -11,21 +11,28 @@ use std::ops::{Deref, DerefMut};
 use futures_util::future::BoxFuture;
 use sea_orm::{
     Condition, FromQueryResult, IntoActiveModel, Iterable, QueryOrder, QueryResult, QuerySelect,
-    entity::prelude::*, sea_query::Expr,
+    entity::prelude::*,
+    sea_query::{Expr, ExprTrait},
 };
 
 use self::{
     mac::{check, columns, row_digest},
+    named::is_event_subject,
     version::{compare, primary_key, with_versions},
 };
 use super::{Keyed, Pool, StoreError, Transaction, audit::RowVersion};
 
 mod batches;
+mod lookup;
 mod mac;
+mod named;
 pub mod version;
+mod written;
 
 pub use batches::{CHANGED_AT_ONCE, change_in_batches};
+pub use lookup::{Lookup, ProtectedRows};
 pub use mac::{KEYRING_PURPOSE, current, protect};
+pub use written::all_written;
 
 /// A table whose rows carry a MAC, in a column of bytes: the version of its form, that of the data key (4 bytes), and HMAC-SHA-256 over
 /// the table's name and each column's name and value.
@@ -226,98 +233,22 @@ impl<E: Protected> Locked<E> {
     }
 }
 
-/// Reads of a table whose rows carry MACs.
-///
-/// # Errors
-/// [`StoreError::Altered`] for a row with a wrong MAC, and for an older version of a row.
-pub trait ProtectedRows<E: Protected>: Sized {
-    /// Reads at most one row.
-    fn read_one(
-        self,
-        conn: &impl Keyed,
-    ) -> impl Future<Output = Result<Option<Authentic<E>>, StoreError>> + Send;
-
-    /// Reads all rows.
-    fn read_all(
-        self,
-        conn: &impl Keyed,
-    ) -> impl Future<Output = Result<Vec<Authentic<E>>, StoreError>> + Send;
-
-    /// Reads at most one row, and locks it until the transaction ends.
-    fn lock_one(self, tx: &Transaction)
-    -> impl Future<Output = Result<Option<Locked<E>>, StoreError>> + Send;
-
-    /// Reads all rows, and locks them until the transaction ends. Order them by their key, so that transactions don't wait for
-    /// each other in a circle.
-    fn lock_all(self, tx: &Transaction) -> impl Future<Output = Result<Vec<Locked<E>>, StoreError>> + Send;
-
-    /// Does the same, to end what the rows stand for. Leaves out altered ones, which nothing accepts: one that somebody has put
-    /// there must not keep the others from ending.
-    fn lock_authentic(
-        self,
-        tx: &Transaction,
-    ) -> impl Future<Output = Result<Vec<Locked<E>>, StoreError>> + Send;
-}
-
-impl<E: Protected> ProtectedRows<E> for Select<E> {
-    async fn read_one(self, conn: &impl Keyed) -> Result<Option<Authentic<E>>, StoreError> {
-        // Boxed, as the others here: the futures of queries are large, and those of calls hold many.
-        if !E::RECORDED {
-            let row = Box::pin(self.one(conn)).await?;
-            return row.map(|row| authentic(conn, row, None)).transpose();
-        }
-        let query = with_versions(self, conn.get_database_backend());
-        let row = Box::pin(query.one(conn)).await?;
-        row.map(|(row, version)| authentic(conn, row, version.as_ref()))
-            .transpose()
-    }
-
-    async fn read_all(self, conn: &impl Keyed) -> Result<Vec<Authentic<E>>, StoreError> {
-        if !E::RECORDED {
-            let rows = Box::pin(self.all(conn)).await?.into_iter();
-            return rows.map(|row| authentic(conn, row, None)).collect();
-        }
-        let query = with_versions(self, conn.get_database_backend());
-        let rows = Box::pin(query.all(conn)).await?.into_iter();
-        rows.map(|(row, version)| authentic(conn, row, version.as_ref()))
-            .collect()
-    }
-
-    async fn lock_one(self, tx: &Transaction) -> Result<Option<Locked<E>>, StoreError> {
-        let row = Box::pin(self.lock_exclusive().one(tx)).await?;
-        let mut rows = check_locked(tx, row.into_iter().collect()).await?;
-        Ok(rows.pop().map(locked))
-    }
-
-    async fn lock_all(self, tx: &Transaction) -> Result<Vec<Locked<E>>, StoreError> {
-        let rows = Box::pin(self.lock_exclusive().all(tx)).await?;
-        let rows = check_locked(tx, rows).await?;
-        Ok(rows.into_iter().map(locked).collect())
-    }
-
-    async fn lock_authentic(self, tx: &Transaction) -> Result<Vec<Locked<E>>, StoreError> {
-        let rows = Box::pin(self.lock_exclusive().all(tx)).await?;
-        let rows = authentic_of_locked(tx, rows).await?;
-        Ok(rows.into_iter().map(locked).collect())
-    }
-}
-
 /// Locks the row with a key until the transaction ends, to end what it stands for.
 ///
 /// # Errors
-/// [`StoreError::Altered`], also for a row that somebody has removed: what it stands for may go on in memory, so that its end
-/// is published all the same.
+/// [`StoreError::Altered`], also for a row that somebody has removed, with or without its version: what it stands for may go on in
+/// memory, so that its end is published all the same. Without its version, an event that is still there names it.
 pub async fn lock_to_end<E: Protected>(
     tx: &Transaction,
     key: &[&str],
 ) -> Result<Option<Locked<E>>, StoreError> {
-    let mut find = E::find();
-    for (column, value) in primary_key::<E>().zip(key) {
-        find = find.filter(column.eq(*value));
-    }
-    match find.lock_one(tx).await? {
+    let key_columns = primary_key::<E>().zip(key);
+    let row = key_columns.fold(E::look_up(), |row, (column, value)| row.equal(column, *value));
+    match row.lock_one(tx).await? {
         Some(row) => Ok(Some(row)),
-        None if version::is_known::<E>(tx, key).await? => Err(StoreError::Altered(E::default().table_name())),
+        None if version::is_known::<E>(tx, key).await? || is_event_subject(tx, key).await? => {
+            Err(StoreError::Altered(E::default().table_name()))
+        }
         None => Ok(None),
     }
 }
@@ -334,39 +265,62 @@ fn authentic<E: Protected>(
     Ok(Authentic(row))
 }
 
-/// Checks a row that a hand-written statement has read. For a [recorded](Protected::RECORDED) table the statement selects the
+/// Checks a row that a hand-written statement has read, and that it `is_match`: one that the statement asks for. For a [recorded](Protected::RECORDED) table the statement selects the
 /// version too: [`Dialect::versioned`](super::batch::json_rows::Dialect::versioned).
 ///
 /// # Errors
 /// [`StoreError::Altered`], [`StoreError::Key`] for a version of the key that this replica does not have.
-pub fn checked<E: Protected>(conn: &impl Keyed, row: &QueryResult) -> Result<Authentic<E>, StoreError> {
+pub fn checked<E: Protected>(
+    conn: &impl Keyed,
+    row: &QueryResult,
+    is_match: impl FnOnce(&E::Model) -> bool,
+) -> Result<Authentic<E>, StoreError> {
     let version = match E::RECORDED {
         true => version::Model::from_query_result_optional(row, version::PREFIX)?,
         false => None,
     };
     let row = E::Model::from_query_result(row, "")?;
-    authentic(conn, row, version.as_ref())
+    matching(is_match, authentic(conn, row, version.as_ref())?)
 }
 
-/// Checks rows that a hand-written statement has locked in this transaction.
+fn matching<E: Protected>(
+    is_match: impl FnOnce(&E::Model) -> bool,
+    row: Authentic<E>,
+) -> Result<Authentic<E>, StoreError> {
+    match is_match(&row) {
+        true => Ok(row),
+        false => Err(StoreError::Altered(E::default().table_name())),
+    }
+}
+
+/// Checks rows that a hand-written statement has locked in this transaction, and that each `is_match`.
 ///
 /// # Errors
 /// [`StoreError::Altered`], [`StoreError::Key`] for a version of the key that this replica does not have.
 pub async fn check_locked<E: Protected>(
     tx: &Transaction,
     rows: Vec<E::Model>,
+    is_match: impl Fn(&E::Model) -> bool,
 ) -> Result<Vec<Authentic<E>>, StoreError> {
-    let rows = check_each_locked(tx, rows).await?;
-    rows.into_iter().collect()
+    let rows = check_each_locked(tx, rows).await?.into_iter();
+    rows.map(|row| matching(&is_match, row?)).collect()
 }
 
 /// Does the same, but leaves out altered rows, and logs how many there are.
 pub async fn authentic_of_locked<E: Protected>(
     tx: &Transaction,
     rows: Vec<E::Model>,
+    is_match: impl Fn(&E::Model) -> bool,
+) -> Result<Vec<Authentic<E>>, StoreError> {
+    let rows = check_each_locked(tx, rows).await?.into_iter();
+    leave_out_altered(rows.map(|row| matching(&is_match, row?)).collect())
+}
+
+fn leave_out_altered<E: Protected>(
+    rows: Vec<Result<Authentic<E>, StoreError>>,
 ) -> Result<Vec<Authentic<E>>, StoreError> {
     let (mut authentic, mut altered) = (Vec::new(), 0);
-    for row in check_each_locked(tx, rows).await? {
+    for row in rows {
         match row {
             Ok(row) => authentic.push(row),
             Err(StoreError::Altered(_)) => altered += 1,
@@ -404,6 +358,29 @@ fn locked<E: Protected>(stored: Authentic<E>) -> Locked<E> {
     }
 }
 
+/// Makes room for rows that get the numbers after `counted`, up to `last`. The counter is locked, so that nobody with the keys has
+/// written a row there: one that somebody else has put there goes, and the last event says so.
+///
+/// # Errors
+/// [`StoreError::Altered`] if a holder of the keys has written it: then it is the counter that somebody has put back.
+pub async fn remove_beyond<E: Protected>(
+    tx: &Transaction,
+    number: E::Column,
+    (counted, last): (i64, i64),
+) -> Result<(), StoreError> {
+    let is_beyond = number.gt(counted).and(number.lte(last));
+    let found = Box::pin(E::find().filter(is_beyond.clone()).all(tx)).await?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    if found.iter().any(|row| check::<E>(tx, row).is_ok()) {
+        return Err(StoreError::Altered("change_counter"));
+    }
+    Box::pin(E::delete_many().filter(is_beyond).exec(tx)).await?;
+    tx.note_altered(E::default().table_name()).await;
+    Ok(())
+}
+
 /// Inserts a row with its MAC. What the row has in the column of the MAC does not matter.
 ///
 /// # Errors
@@ -411,7 +388,8 @@ fn locked<E: Protected>(stored: Authentic<E>) -> Locked<E> {
 pub async fn insert<E: Protected>(tx: &Transaction, mut row: E::Model) -> Result<Authentic<E>, StoreError> {
     protect::<E>(&current(tx)?, &mut row)?;
     let new = row.clone().into_active_model().reset_all();
-    Box::pin(E::insert(new).exec_without_returning(tx)).await?;
+    let written = Box::pin(E::insert(new).exec_without_returning(tx)).await?;
+    all_written(E::default().table_name(), written, 1)?;
     note_version::<E>(tx, None, &row)?;
     Ok(Authentic(row))
 }

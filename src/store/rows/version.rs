@@ -12,7 +12,7 @@ use sea_orm::{
 };
 
 use super::{
-    Protected,
+    Protected, all_written,
     mac::{self, columns, current, protect, row_digest},
 };
 use crate::{
@@ -201,7 +201,8 @@ pub(in crate::store) async fn write(
             .update_columns([Column::EventNumber, Column::RowDigest, Column::Mac])
             .to_owned();
         let insert = Entity::insert_many(versions).on_conflict(replace);
-        Box::pin(insert.exec_without_returning(tx)).await?;
+        let written = Box::pin(insert.exec_without_returning(tx)).await?;
+        all_written(Entity.table_name(), written, rows.len())?;
     }
     Ok(())
 }

@@ -8,7 +8,11 @@ use super::*;
 use crate::{
     random::SeededRandom,
     store::fixture::migrated,
-    testing::{TEST_START, test_random},
+    testing::{
+        TEST_START,
+        edited_rows::{drop_inserts, replace},
+        test_random,
+    },
 };
 
 fn change(id: &str) -> Change {
@@ -335,5 +339,47 @@ async fn the_last_position_before_a_time_does_not_rest_on_an_edited_change() {
         let edit = "UPDATE changes SET changed_at = 0 WHERE seq = 2";
         db.read().execute_unprepared(edit).await.unwrap();
         assert_eq!(seq_before(db.read(), later).await.unwrap(), 0, "{place:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_is_not_written_is_not_published() {
+    for (place, db) in migrated().await {
+        drop_inserts(&db, "changes").await;
+        let tx = db.write().await.unwrap();
+        let published = publish(&tx, &[change("a")], TEST_START).await;
+        assert!(
+            matches!(published, Err(StoreError::Altered("changes"))),
+            "{place:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_forged_change_at_the_next_number_is_replaced() {
+    for (place, db) in migrated().await {
+        let publish_one = async |id| {
+            let tx = db.write().await.unwrap();
+            let last = publish(&tx, &[change(id)], TEST_START).await?;
+            tx.commit().await.unwrap();
+            Ok::<_, StoreError>(last)
+        };
+        publish_one("a").await.unwrap();
+        let old = counter::Entity::find().one(db.read()).await.unwrap().unwrap();
+        let forge = "INSERT INTO changes (seq, kind, id, changed_at, mac)
+            SELECT seq + 1, kind, 'x', changed_at, mac FROM changes";
+        db.read().execute_unprepared(forge).await.unwrap();
+        assert_eq!(publish_one("b").await.unwrap(), 2, "{place:?}");
+        let changes = list_after(db.read(), 0, 10).await.unwrap();
+        let ids: Vec<_> = changes.iter().map(|change| change.id.as_str()).collect();
+        assert_eq!(ids, ["a", "b"], "{place:?}");
+        // What a holder of the keys has written is never replaced: it is the counter that was put back.
+        let new = counter::Entity::find().one(db.read()).await.unwrap().unwrap();
+        replace::<counter::Entity>(&db, &new, &old).await;
+        let published = publish_one("c").await;
+        assert!(
+            matches!(published, Err(StoreError::Altered("change_counter"))),
+            "{place:?}"
+        );
     }
 }

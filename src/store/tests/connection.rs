@@ -244,3 +244,27 @@ async fn no_connection_can_be_opened_for_whatever_reason_is_unavailable() {
         "{reason}"
     );
 }
+
+/// Whoever owns the database lets each text be equal to every other one, for the sessions of its role.
+const OWN_OPERATOR: &str = "CREATE SCHEMA own;
+    CREATE FUNCTION own.always(text, text) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+    CREATE OPERATOR own.= (LEFTARG = text, RIGHTARG = text, FUNCTION = own.always);
+    DO $$ BEGIN EXECUTE format('ALTER ROLE %I IN DATABASE %I SET search_path = public, own, pg_catalog',
+        current_user, current_database()); END $$";
+
+#[tokio::test]
+async fn a_search_path_of_the_role_adds_no_schema() {
+    let Some((place, db)) = migrated_postgres().await else {
+        return;
+    };
+    execute_on(&place.url, OWN_OPERATOR);
+    db.close().await;
+    let db = place.connect().await;
+    let compare =
+        || Statement::from_string(DatabaseBackend::Postgres, "SELECT 'a'::text = 'b'::text AS equal");
+    let is_equal = |row: Option<QueryResult>| row.unwrap().try_get::<bool>("", "equal").unwrap();
+    assert!(!is_equal(db.read().query_one_raw(compare()).await.unwrap()));
+    let tx = db.write().await.unwrap();
+    assert!(!is_equal(tx.query_one_raw(compare()).await.unwrap()));
+    tx.rollback().await.unwrap();
+}

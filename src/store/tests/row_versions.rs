@@ -16,7 +16,7 @@ use crate::{
         Database,
         audit::{self, Event, Origin},
         create_table, fixture,
-        rows::{self, ProtectedRows, check_locked, insert},
+        rows::{self, Lookup, ProtectedRows, check_locked, insert},
     },
     testing::{
         edited_rows::{put_back, remove, replace, version_of},
@@ -58,13 +58,13 @@ fn holder(number: u8) -> holder::Model {
     }
 }
 
-fn by_number(number: u8) -> Select<holder::Entity> {
+fn by_number(number: u8) -> Lookup<holder::Entity> {
     let row = holder(number);
-    holder::Entity::find_by_id((row.tenant_id, row.hash))
+    holder::Entity::look_up_by_id((row.tenant_id, row.hash))
 }
 
-fn all() -> Select<holder::Entity> {
-    holder::Entity::find().order_by_asc(holder::Column::Hash)
+fn all() -> Lookup<holder::Entity> {
+    holder::Entity::look_up().order_by_asc(holder::Column::Hash)
 }
 
 async fn change(tx: &Transaction) {
@@ -107,7 +107,9 @@ async fn changed_once(db: &Database) -> (holder::Model, Model) {
 }
 
 async fn stored(db: &Database, number: u8) -> holder::Model {
-    by_number(number).one(db.read()).await.unwrap().unwrap()
+    let row = holder(number);
+    let row = holder::Entity::find_by_id((row.tenant_id, row.hash));
+    row.one(db.read()).await.unwrap().unwrap()
 }
 
 /// Reads row 0 in each way, and requires that none accepts it.
@@ -220,7 +222,10 @@ async fn a_version_is_not_written_by_a_transaction_that_rolls_back() {
         insert::<holder::Entity>(&tx, holder(3)).await.unwrap();
         // Without an event.
         assert!(matches!(tx.commit().await, Err(StoreError::Corrupt(_))), "{db:?}");
-        assert!(by_number(3).one(db.read()).await.unwrap().is_none(), "{db:?}");
+        assert!(
+            by_number(3).read_one(db.read()).await.unwrap().is_none(),
+            "{db:?}"
+        );
     }
 }
 
@@ -272,6 +277,12 @@ async fn a_thousand_changes_beside_reads_give_no_false_alarm() {
         tasks.join_all().await;
         let tx = db.write().await.unwrap();
         let rows = holder::Entity::find().all(&tx).await.unwrap();
-        assert_eq!(check_locked::<holder::Entity>(&tx, rows).await.unwrap().len(), 2);
+        assert_eq!(
+            check_locked::<holder::Entity>(&tx, rows, |_| true)
+                .await
+                .unwrap()
+                .len(),
+            2
+        );
     }
 }

@@ -76,8 +76,8 @@ async fn edit(db: &Database, statement: &str) {
     db.read().execute_unprepared(statement).await.unwrap();
 }
 
-fn by_name(name: &str) -> Select<Entity> {
-    Entity::find().filter(Column::Name.eq(name))
+fn by_name(name: &str) -> Lookup<Entity> {
+    Entity::look_up().equal(Column::Name, name)
 }
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn a_row_is_read_changed_and_read_again() {
         row.save(&tx).await.unwrap();
         let saved = row.stored();
         tx.commit().await.unwrap();
-        let rows = Entity::find().read_all(db.read()).await.unwrap();
+        let rows = Entity::look_up().read_all(db.read()).await.unwrap();
         assert_eq!(rows.len(), 1, "{place:?}");
         assert_eq!(*rows[0], *saved, "{place:?}");
         assert_eq!((saved.is_open, saved.version), (false, Some(-3)), "{place:?}");
@@ -116,7 +116,7 @@ async fn no_column_can_be_edited_but_those_of_use() {
         }
         tx.commit().await.unwrap();
         edit(&db, "UPDATE keepers SET used_at = 7").await;
-        let untouched = Entity::find().read_all(db.read()).await.unwrap();
+        let untouched = Entity::look_up().read_all(db.read()).await.unwrap();
         assert_eq!(untouched.len(), 3, "{place:?}");
         let is_open = match db.backend() {
             sea_orm::DatabaseBackend::Sqlite => "0",
@@ -139,13 +139,13 @@ async fn no_column_can_be_edited_but_those_of_use() {
             let edit_one =
                 format!("UPDATE keepers SET {column} = {value} WHERE tenant_id = 'acme' AND name = 'one'");
             edit(&db, &edit_one).await;
-            let read = Entity::find().read_all(db.read()).await;
+            let read = Entity::look_up().read_all(db.read()).await;
             assert!(
                 matches!(read, Err(StoreError::Altered("keepers"))),
                 "{place:?}: {column} = {value}"
             );
             let tx = db.write().await.unwrap();
-            let locked = Entity::find().lock_all(&tx).await;
+            let locked = Entity::look_up().lock_all(&tx).await;
             assert!(
                 matches!(locked, Err(StoreError::Altered("keepers"))),
                 "{place:?}: {column}"
@@ -165,7 +165,7 @@ async fn no_column_can_be_edited_but_those_of_use() {
                 .exec_without_returning(db.read())
                 .await
                 .unwrap();
-            Entity::find().read_all(db.read()).await.unwrap();
+            Entity::look_up().read_all(db.read()).await.unwrap();
         }
     }
 }
@@ -211,7 +211,8 @@ async fn a_row_that_another_transaction_has_changed_is_not_saved() {
         let tx = db.write().await.unwrap();
         insert::<Entity>(&tx, keeper("acme", "one")).await.unwrap();
         // As if it had been read without a lock.
-        let row = by_name("one").one(&tx).await.unwrap().unwrap();
+        let row = Entity::find().filter(Column::Name.eq("one"));
+        let row = row.one(&tx).await.unwrap().unwrap();
         let mut stale = locked(authentic::<Entity>(&tx, row, None).unwrap());
         let mut row = by_name("one").lock_one(&tx).await.unwrap().unwrap();
         row.version = Some(1);
@@ -220,6 +221,63 @@ async fn a_row_that_another_transaction_has_changed_is_not_saved() {
         assert!(
             matches!(stale.save(&tx).await, Err(StoreError::Busy)),
             "{place:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_was_not_asked_for_is_rejected_although_it_is_authentic() {
+    for (place, db) in fixture::migrated().await {
+        table(&db).await;
+        let tx = db.write().await.unwrap();
+        for name in ["one", "two"] {
+            insert::<Entity>(&tx, keeper("acme", name)).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        // The database takes the condition for one that every row fulfils.
+        let named = || Entity::look_up().filter(Column::TenantId.eq("acme"), |row| row.name == "one");
+        let is_rejected = |error: Option<StoreError>| {
+            assert!(
+                matches!(error, Some(StoreError::Altered("keepers"))),
+                "{place:?}: {error:?}"
+            );
+        };
+        is_rejected(named().read_all(db.read()).await.err());
+        is_rejected(
+            named()
+                .order_by_desc(Column::Name)
+                .read_one(db.read())
+                .await
+                .err(),
+        );
+        let tx = db.write().await.unwrap();
+        is_rejected(named().lock_all(&tx).await.err());
+        is_rejected(named().order_by_desc(Column::Name).lock_one(&tx).await.err());
+        let left = named().lock_authentic(&tx).await.unwrap();
+        assert_eq!(left.len(), 1, "{place:?}");
+        assert_eq!(left[0].name, "one", "{place:?}");
+        let found = Entity::find().all(&tx).await.unwrap();
+        is_rejected(
+            check_locked::<Entity>(&tx, found, |row| row.name == "one")
+                .await
+                .err(),
+        );
+        tx.rollback().await.unwrap();
+        let all = || Entity::look_up().equal(Column::TenantId, "acme");
+        let version = keeper("acme", "one").version;
+        let count = async |lookup: Lookup<Entity>| lookup.read_all(db.read()).await.unwrap().len();
+        assert_eq!(
+            count(all().one_of(Column::Name, ["one", "two", "three"])).await,
+            2
+        );
+        assert_eq!(count(all().equal(Column::Name, "one")).await, 1);
+        assert_eq!(
+            count(all().null(Column::Version)).await,
+            2 * usize::from(version.is_none())
+        );
+        assert_eq!(
+            count(all().not_null(Column::Version)).await,
+            2 * usize::from(version.is_some())
         );
     }
 }

@@ -126,6 +126,11 @@ impl<S> ChangeFollower<S> {
         self.is_unusable.load(Relaxed)
     }
 
+    /// Returns whether a position is behind the one that has been applied, in its epoch.
+    fn went_back(&self, position: &Position) -> bool {
+        self.progress_is(|Progress { position: at, .. }| at.epoch == position.epoch && position.seq < at.seq)
+    }
+
     fn complete_at(&self) -> Option<Instant> {
         self.applied.load().as_ref()?.complete_at
     }
@@ -186,6 +191,17 @@ impl<S: ChangeSource> ChangeFollower<S> {
             let after = after.filter(|_| !self.revocations.lock().may_catch_up());
             let after = after.as_ref().map(|applied| &applied.position);
             let changes = self.source.changes_after(after).await?;
+            if self.went_back(&changes.position) {
+                // Somebody has put back the counter, or a server has lost what it had committed. Nobody knows what else.
+                if !self.is_unusable.swap(true, Relaxed) {
+                    tracing::error!(
+                        feed = S::NAME,
+                        "the change feed went back behind what it has answered"
+                    );
+                }
+                facts.clear();
+                return Err(S::unavailable());
+            }
             if changes.reset || after.is_none() {
                 if has_restarted {
                     // Somebody may have edited or removed a change, and what it ended too.
@@ -223,7 +239,7 @@ impl<S: ChangeSource> ChangeFollower<S> {
         self.publish(changes.position, complete_at);
     }
 
-    /// Clears memory, because the feed has a new epoch, went back or was never followed, or because the index has room
+    /// Clears memory, because the feed has a new epoch, lacks a change or was never followed, or because the index has room
     /// for revocations that it left out. Continues before the first revocation that may still matter.
     pub(super) fn restart(&self, facts: &Facts, changes: Changes) {
         let _applying = facts.applying.lock();

@@ -6,14 +6,13 @@ use accord::{
     store::{
         Transaction,
         audit::{Event, Origin},
-        rows::{self, Checked, Locked, ProtectedRows},
+        rows::{self, Checked, Locked, Lookup, ProtectedRows},
     },
     text::{
         id::{SetupId, TenantId, UserId},
         opaque::{OpaqueToken, TokenKind},
     },
 };
-use sea_orm::entity::prelude::*;
 
 use super::{
     Store, corrupt,
@@ -122,8 +121,8 @@ async fn touch(tx: &Transaction, digest: &[u8; 32], now: UnixMillis) -> Result<b
     Ok(true)
 }
 
-fn by_digest(digest: &[u8; 32]) -> Select<Entity> {
-    Entity::find_by_id(digest.to_vec())
+fn by_digest(digest: &[u8; 32]) -> Lookup<Entity> {
+    Entity::look_up_by_id(digest.to_vec())
 }
 
 fn session(row: &impl Checked<Entity>) -> Result<AdminSession> {

@@ -9,11 +9,11 @@ use accord::{
     store::{
         StoreError, Transaction,
         audit::{Event, Origin},
-        rows::{Authentic, Locked, ProtectedRows},
+        rows::{Authentic, Locked, Lookup, ProtectedRows},
     },
     text::id::{ClientId, FamilyId, GrantId, TenantId},
 };
-use sea_orm::{QueryOrder, entity::prelude::*};
+use sea_orm::QueryOrder;
 
 use super::{
     Store, Stored,
@@ -66,7 +66,7 @@ impl Store {
         family_id: &str,
     ) -> Result<Option<(UnixMillis, Reuse)>> {
         let key = (tenant_id.to_string(), family_id.to_owned());
-        let row = Entity::find_by_id(key).read_one(self.db.read()).await?;
+        let row = Entity::look_up_by_id(key).read_one(self.db.read()).await?;
         let reuse = row.and_then(|row| {
             let reuse = row.end_reason.as_deref()?.parse().ok()?;
             Some((UnixMillis::from_millis(row.ended_at?), reuse))
@@ -105,10 +105,10 @@ pub(super) async fn end_of_grant(
     grant_id: &GrantId,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    let live = Entity::find()
-        .filter(Column::TenantId.eq(tenant_id.as_str()))
-        .filter(Column::GrantId.eq(grant_id.as_str()))
-        .filter(Column::EndedAt.is_null())
+    let live = Entity::look_up()
+        .equal(Column::TenantId, tenant_id.as_str())
+        .equal(Column::GrantId, grant_id.as_str())
+        .null(Column::EndedAt)
         .order_by_asc(Column::FamilyId);
     for row in live.lock_authentic(tx).await? {
         end(tx, row, "grant_ended", now).await?;
@@ -127,8 +127,8 @@ async fn end(
     row.save(tx).await
 }
 
-fn by_id(tenant_id: &TenantId, family_id: &FamilyId) -> Select<Entity> {
-    Entity::find_by_id((tenant_id.to_string(), family_id.to_string()))
+fn by_id(tenant_id: &TenantId, family_id: &FamilyId) -> Lookup<Entity> {
+    Entity::look_up_by_id((tenant_id.to_string(), family_id.to_string()))
 }
 
 /// Returns the row of a family that begins, without its MAC.

@@ -19,7 +19,6 @@ use accord::{
     },
     text::opaque::OpaqueToken,
 };
-use sea_orm::EntityTrait;
 use tokio::{
     runtime::Handle,
     task::JoinHandle,
@@ -160,7 +159,7 @@ impl Reopenings {
 
 /// Locks the row of a code that began this family.
 async fn lock(tx: &Transaction, code: &Code, family: &Family) -> Result<Option<Locked<Entity>>, StoreError> {
-    let row = Entity::find_by_id(code.digest.to_vec()).lock_one(tx).await?;
+    let row = Entity::look_up_by_id(code.digest.to_vec()).lock_one(tx).await?;
     Ok(row.filter(|row| row.family_id.as_deref() == Some(family.family_id.as_str())))
 }
 

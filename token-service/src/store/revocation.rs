@@ -9,6 +9,7 @@ use accord::{
         audit::{Event, Origin},
         change,
         removal::delete_where,
+        rows::all_written,
         rows::{self, Authentic, ProtectedRows},
     },
     text::id::TenantId,
@@ -77,6 +78,7 @@ pub(super) async fn publish(
     }
     let last = change::publish(tx, &changes, now).await?;
     let first = last + 1 - revocations.len() as i64;
+    rows::remove_beyond::<Entity>(tx, Column::Seq, (first - 1, last)).await?;
     let key = rows::current(tx)?;
     let rows = (first..).zip(revocations).map(|(seq, revocation)| {
         let mut row = Model {
@@ -92,8 +94,9 @@ pub(super) async fn publish(
         Ok(row.into_active_model().reset_all())
     });
     let rows = rows.collect::<Result<Vec<_>, StoreError>>()?;
-    Entity::insert_many(rows).exec_without_returning(tx).await?;
-    Ok(())
+    let count = rows.len();
+    let insert = Entity::insert_many(rows);
+    all_written("revocations", insert.exec_without_returning(tx).await?, count)
 }
 
 impl Store {
@@ -102,8 +105,13 @@ impl Store {
         let any = of.iter().fold(Condition::any(), |any, (kind, id)| {
             any.add(Column::Kind.eq(kind.as_ref()).and(Column::Id.eq(*id)))
         });
-        let last = Entity::find()
-            .filter(any)
+        let of: Vec<_> = of
+            .iter()
+            .map(|(kind, id)| (kind.as_ref().to_owned(), (*id).to_owned()))
+            .collect();
+        let is_one = move |row: &Model| of.iter().any(|(kind, id)| *kind == row.kind && *id == row.id);
+        let last = Entity::look_up()
+            .filter(any, is_one)
             .order_by_desc(Column::Seq)
             .read_one(self.db.read())
             .await?;
@@ -112,9 +120,9 @@ impl Store {
 
     /// Reads the revocations at the positions after `after`, up to `through`, by their positions.
     pub async fn revocations_between(&self, after: i64, through: i64) -> Result<BTreeMap<i64, Change>> {
-        let rows = Entity::find()
-            .filter(Column::Seq.gt(after))
-            .filter(Column::Seq.lte(through))
+        let rows = Entity::look_up()
+            .filter(Column::Seq.gt(after), move |row| row.seq > after)
+            .filter(Column::Seq.lte(through), move |row| row.seq <= through)
             .read_all(self.db.read())
             .await?;
         Ok(rows.iter().map(|row| (row.seq, change_of(row))).collect())

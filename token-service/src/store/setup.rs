@@ -263,17 +263,19 @@ impl Store {
     ) -> Result<(Grant, OpaqueToken)> {
         let now = self.now();
         require_open(&tx, by, now).await?;
-        let token = code_of(secrets);
+        let (token, millis) = (code_of(secrets), now.as_millis());
         // A code that was redeemed must not reach the partner again: its second use would end the grant's tokens.
-        let usable = code::Entity::find_by_id(token.digest().to_vec())
-            .filter(code::Column::UsedAt.is_null())
-            .filter(code::Column::ExpiresAt.gt(now.as_millis()));
+        let usable = code::Entity::look_up_by_id(token.digest().to_vec())
+            .null(code::Column::UsedAt)
+            .filter(code::Column::ExpiresAt.gt(millis), move |row| {
+                row.expires_at > millis
+            });
         let row = match usable.read_one(&tx).await? {
             Some(code) => {
                 let code = code.into_row();
-                let grant = grant_row::Entity::find_by_id((code.tenant_id, code.grant_id));
-                let pending = grant_row::Column::State.eq(StoredState::Pending.as_ref());
-                grant.filter(pending).read_one(&tx).await?
+                let grant = grant_row::Entity::look_up_by_id((code.tenant_id, code.grant_id));
+                let grant = grant.equal(grant_row::Column::State, StoredState::Pending.as_ref());
+                grant.read_one(&tx).await?
             }
             None => None,
         };
@@ -355,7 +357,9 @@ fn code_of(secrets: &Derivation) -> OpaqueToken {
 
 /// Decides a pending setup. Rejects any other with its state.
 async fn decide(tx: &Transaction, decided: &Setup, decision: Decision, now: UnixMillis) -> Result<()> {
-    let row = Entity::find_by_id(decided.setup_id.as_str()).lock_one(tx).await?;
+    let row = Entity::look_up_by_id(decided.setup_id.as_str())
+        .lock_one(tx)
+        .await?;
     let row = row.filter(|row| row.tenant_id == decided.tenant_id.as_str());
     let mut row = row.ok_or(Error::NotFound("setup"))?;
     setup(&row)?.require_pending(now)?;
@@ -369,7 +373,7 @@ async fn replayed(conn: &impl Keyed, setup_id: &str) -> Result<Setup> {
 }
 
 async fn find(conn: &impl Keyed, setup_id: &str) -> Result<Option<Setup>> {
-    let row = Entity::find_by_id(setup_id).read_one(conn).await?;
+    let row = Entity::look_up_by_id(setup_id).read_one(conn).await?;
     row.as_ref().map(setup).transpose()
 }
 

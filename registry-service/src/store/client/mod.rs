@@ -6,7 +6,7 @@ use accord::{
         Keyed, StoreError, Transaction,
         audit::{Event, Origin},
         change::Change,
-        rows::{self, Authentic, Locked, ProtectedRows},
+        rows::{self, Authentic, Locked, Lookup, ProtectedRows},
     },
     text::{
         id::{ClientId, IntegrationRequestId, TenantId},
@@ -50,7 +50,6 @@ impl Store {
         state: Option<State>,
         page: &PageRequest,
     ) -> Result<Page<Client>> {
-        let state = state.map(|state| Column::State.eq(state.as_ref()));
         let tenant = tenant_id.map(|tenant_id| {
             let clients = client_tenant::Entity::find()
                 .select_only()
@@ -58,8 +57,10 @@ impl Store {
                 .filter(client_tenant::Column::TenantId.eq(tenant_id.as_str()));
             Column::ClientId.in_subquery(clients.into_query())
         });
-        let query = Entity::find().apply_if(state, QueryFilter::filter);
-        let query = query.apply_if(tenant, QueryFilter::filter);
+        let query = Entity::look_up();
+        let query = query.apply_if(state, |query, state| query.equal(Column::State, state.as_ref()));
+        // No MAC covers the rows that find the clients of a tenant. A client has the tenants of its own row.
+        let query = query.apply_if(tenant, |query, tenant| query.filter(tenant, |_| true));
         self.page(query, Column::ClientId, Desc, page, client).await
     }
 
@@ -200,6 +201,8 @@ impl Store {
                 row.tokens_ended_seq = seq;
             }
             row.save(&tx).await?;
+        } else if to == State::Suspended {
+            self.publish_again(&tx, change).await?;
         }
         commit(tx, client(row.stored())?).await
     }
@@ -211,23 +214,25 @@ impl Store {
 /// # Errors
 /// [`Error::NotFound`].
 pub(super) async fn lock_client(tx: &Transaction, client_id: &ClientId) -> Result<Locked<Entity>> {
-    let row = Entity::find_by_id(client_id.as_str()).lock_one(tx).await?;
+    let row = Entity::look_up_by_id(client_id.as_str()).lock_one(tx).await?;
     row.ok_or(Error::NotFound("client"))
 }
 
 pub(super) async fn find(conn: &impl Keyed, client_id: &ClientId) -> Result<Option<Client>> {
-    let row = Entity::find_by_id(client_id.as_str()).read_one(conn).await?;
+    let row = Entity::look_up_by_id(client_id.as_str()).read_one(conn).await?;
     row.map(client).transpose()
 }
 
 /// Selects the secrets of a client that are neither revoked nor expired.
-pub(super) fn unended_secrets(client_id: &ClientId, now: UnixMillis) -> Select<client_secret::Entity> {
+pub(super) fn unended_secrets(client_id: &ClientId, now: UnixMillis) -> Lookup<client_secret::Entity> {
     use client_secret::{Column, Entity};
-    let expires_at = Column::ExpiresAt;
-    Entity::find()
-        .filter(Column::ClientId.eq(client_id.as_str()))
-        .filter(Column::RevokedAt.is_null())
-        .filter(expires_at.is_null().or(expires_at.gt(now.as_millis())))
+    let (expires_at, now) = (Column::ExpiresAt, now.as_millis());
+    Entity::look_up()
+        .equal(Column::ClientId, client_id.as_str())
+        .null(Column::RevokedAt)
+        .filter(expires_at.is_null().or(expires_at.gt(now)), move |row| {
+            row.expires_at.is_none_or(|at| at > now)
+        })
 }
 
 pub(super) fn event(action: &'static str, client_id: &ClientId) -> Event {

@@ -82,7 +82,7 @@ async fn require_no_fapi_client(conn: &impl Keyed, algorithms: &str) -> Result<(
     if !includes_rs256(algorithms) {
         return Ok(());
     }
-    let follows = client::Entity::find().filter(client::Column::FapiFrom.is_not_null());
+    let follows = client::Entity::look_up().not_null(client::Column::FapiFrom);
     match follows.limit(1).read_one(conn).await? {
         None => Ok(()),
         Some(row) => Err(Error::ProfileForbidsRs256(row.into_row().client_id)),

@@ -17,6 +17,7 @@ use accord::{
         page::PageRequest,
     },
 };
+use sea_orm::entity::prelude::*;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 

@@ -96,10 +96,10 @@ pub async fn operator_actions(
     // An event that the index names and that is gone is a fault, which a verification names. The list goes on behind it.
     loop {
         let wanted = limit.saturating_sub(found.len() as u64);
-        let entries = entry::Entity::find()
-            .filter(entry::Column::TenantId.eq(tenant_id.as_str()))
+        let entries = entry::Entity::look_up()
+            .equal(entry::Column::TenantId, tenant_id.as_str())
             .apply_if(before.as_ref(), |entries, before| {
-                entries.filter(entry::Column::EventId.lt(before.as_str()))
+                entries.behind(entry::Column::EventId.lt(before.as_str()))
             })
             .order_by_desc(entry::Column::EventId)
             .limit(wanted)

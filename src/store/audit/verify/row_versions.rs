@@ -14,6 +14,7 @@ use crate::{
     audit::v1 as pb,
     store::{
         Keyed, Pool, StoreError,
+        batch::schema::foreign_objects,
         rows::{RowTable, StoredRow},
     },
 };
@@ -98,6 +99,8 @@ pub struct RowReport {
 /// the version alone. Call it after [`verify_all`](super::verify_all), which checks the events themselves, with the events that
 /// nothing is taken from.
 ///
+/// Names objects of the schema that no migration creates, too: see [`foreign_objects`].
+///
 /// With the keys of the database at hand, checks the MACs of every row, its version and the events too.
 ///
 /// # Errors
@@ -127,6 +130,12 @@ pub async fn check_rows(
         unsettled: found.unsettled,
         unproven: if has_keys { 0 } else { found.unproven },
     };
+    for object in foreign_objects(conn).await? {
+        report.faults.push(Fault {
+            event_id: String::new(),
+            what: format!("no migration has created the {object}"),
+        });
+    }
     for difference in found.rows.iter().take(MOST_FAULTS) {
         let event = row::Entity::find_by_id(difference.number).one(conn).await?;
         report.faults.push(Fault {

@@ -14,7 +14,7 @@ use crate::{
         batch::group_commit::GroupCommit,
         fixture::migrated,
     },
-    testing::test_clock,
+    testing::{edited_rows::drop_inserts, test_clock},
     text::page::PageRequest,
 };
 
@@ -151,6 +151,22 @@ async fn a_group_that_is_dropped_midway_does_not_affect_later_ones() {
             if written > 0 {
                 break;
             }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_group_that_is_not_written_lets_no_token_leave() {
+    for (place, db) in migrated().await {
+        let recording = recording(&db);
+        recording.run(&[record(0)]).await.unwrap();
+        drop_inserts(&db, "audit_groups").await;
+        for _ in 0..2 {
+            let written = recording.run(&[record(1)]).await;
+            assert!(
+                matches!(written, Err(StoreError::Altered("audit_groups"))),
+                "{place:?}"
+            );
         }
     }
 }

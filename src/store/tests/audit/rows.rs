@@ -9,7 +9,7 @@ use crate::{
     clock::UnixMillis,
     random::SystemRandom,
     store::{Database, Pool, fixture::migrated},
-    testing::{TEST_START, test_clock},
+    testing::{TEST_START, edited_rows::drop_inserts, test_clock},
     text::page::PageRequest,
 };
 
@@ -34,7 +34,7 @@ async fn record_all(db: &Database, clock: &dyn Clock, origin: &Origin, events: V
     let record = |event| Record::new(clock, &SystemRandom, origin.clone(), event);
     let records: Vec<_> = events.into_iter().map(record).collect();
     let tx = db.write().await.unwrap();
-    insert(&tx, &records).await.unwrap();
+    insert(&tx, records.clone()).await.unwrap();
     tx.commit().await.unwrap();
     records.into_iter().map(|record| record.event_id).collect()
 }
@@ -317,4 +317,36 @@ fn stored_names_stay_the_same() {
     }
     assert_eq!("success".parse(), Ok(Outcome::Success));
     assert!("Success".parse::<Outcome>().is_err());
+}
+
+#[tokio::test]
+async fn an_event_that_is_not_written_ends_its_change() {
+    for (place, db) in migrated().await {
+        drop_inserts(&db, "audit_events").await;
+        let tx = db.write().await.unwrap();
+        let event = Event::new("client.suspend");
+        record(&tx, &*test_clock(), &SystemRandom, &Origin::system("test"), event).await;
+        let committed = tx.commit().await;
+        assert!(
+            matches!(committed, Err(StoreError::Altered("audit_events"))),
+            "{place:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_forged_event_at_the_next_number_keeps_nothing_from_being_recorded() {
+    for (place, db) in migrated().await {
+        let by = origin(ActorKind::Operator, "opr_1");
+        record_all(&db, &*test_clock(), &by, vec![Event::new("client.create")]).await;
+        let forge = "INSERT INTO audit_events (number, event_id, action, outcome, actor_id, record, key_version, mac)
+            SELECT number + 1, event_id || 'x', action, outcome, actor_id, record, key_version, mac FROM audit_events";
+        db.read().execute_unprepared(forge).await.unwrap();
+        record_all(&db, &*test_clock(), &by, vec![Event::new("client.suspend")]).await;
+        let found = list(db.read(), &Filter::default(), &page(0, "")).await.unwrap();
+        let events = found.into_parts().0;
+        let actions: Vec<_> = events.iter().map(|event| event.action.as_str()).collect();
+        assert_eq!(actions, ["client.suspend", "client.create"], "{place:?}");
+        assert_eq!(events[0].detail["altered"], "audit_events", "{place:?}");
+    }
 }

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::{sync::Arc, time::Instant};
 
@@ -37,7 +37,7 @@ impl Sealed {
         for (place, db) in migrated().await {
             let clock = test_clock();
             let mut keyring = Keyring::new(&[KEYRING_PURPOSE, log::KEYRING_PURPOSE]);
-            for (purpose, key) in [(KEYRING_PURPOSE, 7), (log::KEYRING_PURPOSE, 8)] {
+            for (purpose, key) in [(KEYRING_PURPOSE, 7), (log::KEYRING_PURPOSE, 9)] {
                 keyring.insert(purpose, DataKey::new(1, &[key; 32]).unwrap(), true);
             }
             let log = ensure_log(&db, &keyring, "auth.example", "token", clock.now())
@@ -339,5 +339,32 @@ async fn a_new_epoch_starts_a_log_of_its_own() {
             "{:?}",
             record.place
         );
+    }
+}
+
+#[tokio::test]
+async fn a_counter_that_is_put_back_behind_the_log_is_noticed_by_whoever_reads_it() {
+    for mut record in Sealed::each().await {
+        record.change("a").await;
+        let save = "CREATE TABLE saved AS SELECT * FROM change_counter";
+        record.db.read().execute_unprepared(save).await.unwrap();
+        record.change("b").await;
+        record.seal().await;
+        record.edit("DELETE FROM change_counter").await;
+        record
+            .edit("INSERT INTO change_counter SELECT * FROM saved")
+            .await;
+        record.edit("DELETE FROM audit_events WHERE number > 1").await;
+        let is_behind = |error: StoreError| matches!(error, StoreError::Altered("change_counter"));
+        let Err(SealError::Store(error)) = record.try_seal().await else {
+            panic!("{:?}", record.place);
+        };
+        assert!(is_behind(error), "{:?}", record.place);
+        let checked = audit::check_counter(record.db.read()).await;
+        assert!(is_behind(checked.unwrap_err()), "{:?}", record.place);
+        let tx = record.db.write().await.unwrap();
+        let event = Event::new("c");
+        audit::record(&tx, &*record.clock, &SystemRandom, &Origin::system("test"), event).await;
+        assert!(is_behind(tx.commit().await.unwrap_err()), "{:?}", record.place);
     }
 }

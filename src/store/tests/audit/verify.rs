@@ -9,9 +9,10 @@ use crate::{
     clock::Clock,
     random::SystemRandom,
     store::{
-        audit::{self, Event, EventProof, delete_before, prove},
-        fixture::event_keys,
+        audit::{self, Event, EventProof, check_rows, delete_before, prove},
+        fixture::{event_keys, migrated},
     },
+    testing::edited_rows::drop_inserts,
 };
 
 async fn report(record: &Sealed, kept: &[Checkpoint]) -> Report {
@@ -336,5 +337,17 @@ async fn every_event_is_proven_with_the_public_key_alone() {
             prove_now(&mut record, &unknown).await,
             EventProof::Unknown
         ));
+    }
+}
+
+#[tokio::test]
+async fn an_object_that_no_migration_creates_is_named() {
+    for (place, db) in migrated().await {
+        let check = async || check_rows(db.read(), &[], &Untrusted::default()).await.unwrap();
+        assert_eq!(check().await.faults, [], "{place:?}");
+        drop_inserts(&db, "changes").await;
+        let faults = check().await.faults;
+        assert_eq!(faults.len(), 1, "{place:?}: {faults:?}");
+        assert!(faults[0].what.contains(" dropped"), "{place:?}: {faults:?}");
     }
 }

@@ -74,6 +74,7 @@ impl ChangeSource for Numbers {
         }
         let from = after.map_or(position_now, |after| after.seq as usize);
         let until = self.count().min(from + if after.is_some() { PAGE } else { 0 });
+        let from = from.min(until);
         let more = after.is_some() && until < self.count();
         let changes = self.0.lock().unwrap().0[from..until].to_vec();
         let revoked = |(seq, tenant): (usize, &usize)| {
@@ -298,4 +299,25 @@ async fn a_revocation_counts_from_its_position_and_an_unknown_one_makes_the_inde
     assert!(matches!(revocations, Err(Error::TooManyRevocations)));
     advance(LEASE + Duration::from_millis(1)).await;
     assert_eq!(last(9, "grt_1"), None, "no lease");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_feed_that_goes_back_in_its_epoch_ends_the_lease() {
+    let numbers = Numbers::default();
+    let (facts, follower) = (Facts::new(), ChangeFollower::new(numbers.clone(), LEASE));
+    for _ in 0..PAGE {
+        numbers.change();
+    }
+    follower.catch_up(&facts).await.unwrap();
+    assert!(keep(&facts, &follower, 0, 2) && is_found(&facts, &follower, 0));
+    numbers.0.lock().unwrap().0.pop();
+    for _ in 0..2 {
+        advance(LEASE + Duration::from_millis(1)).await;
+        follower.catch_up(&facts).await.unwrap_err();
+        assert!(follower.is_unusable() && follower.lease().is_none());
+        assert!(!is_found(&facts, &follower, 0));
+    }
+    numbers.change();
+    follower.catch_up(&facts).await.unwrap();
+    assert!(!follower.is_unusable() && follower.lease().is_some());
 }

@@ -74,7 +74,7 @@ pub struct UsageOfDay {
 impl UsageOfDay {
     /// Adds an issued token. `scope` holds its scopes, separated by spaces.
     pub fn add(&mut self, at: UnixMillis, scope: &str, address: Option<IpAddr>) {
-        self.issued += 1;
+        self.issued = self.issued.saturating_add(1);
         self.last_used_at = self.last_used_at.max(Some(at));
         for name in scope.split(' ').filter(|name| !name.is_empty()) {
             if !self.scopes.contains(name) {
@@ -91,7 +91,9 @@ impl UsageOfDay {
 
     /// Returns how many requests were rejected.
     pub fn rejected(&self) -> i64 {
-        self.rejected.values().sum()
+        self.rejected
+            .values()
+            .fold(0, |sum, count| sum.saturating_add(*count))
     }
 }
 

@@ -16,7 +16,6 @@ use accord::{
         opaque::OpaqueToken,
     },
 };
-use sea_orm::EntityTrait;
 use serde::Serialize;
 use serde_json::json;
 
@@ -56,7 +55,7 @@ impl Store {
     /// Uses a code up without redeeming it. Returns false if it was used before.
     pub async fn invalidate_code(&self, origin: &Origin, code: &Code, event: Event) -> Result<bool> {
         let tx = self.db.write().await?;
-        let row = Entity::find_by_id(code.digest.to_vec()).lock_one(&tx).await?;
+        let row = Entity::look_up_by_id(code.digest.to_vec()).lock_one(&tx).await?;
         let Some(mut row) = row.filter(|row| row.used_at.is_none()) else {
             return Ok(false);
         };
@@ -108,19 +107,26 @@ impl Work for CodeLookups {
         let conn = self.0.read();
         let mut codes = HashMap::new();
         for row in CODES.query(conn, keys, []).await? {
-            let code = Stored::read(rows::checked::<Entity>(conn, &row)?, code)?;
+            let is_asked_for = |row: &entity::code::Model| {
+                let hash = hex::encode(&row.code_hash);
+                keys.iter()
+                    .any(|key| key.code_hash == hash && key.tenant_id.as_str() == row.tenant_id)
+            };
+            let code = Stored::read(rows::checked::<Entity>(conn, &row, is_asked_for)?, code)?;
             codes.insert(hex::encode(code.digest), code);
         }
         let grant_key = |code: &StoredCode| json!({ "tenant_id": code.tenant_id, "grant_id": code.grant_id });
         let grant_keys: Vec<_> = codes.values().map(grant_key).collect();
         let mut grants = HashMap::new();
         for row in GRANTS.query(conn, &grant_keys, []).await? {
-            let grant = Stored::read(rows::checked::<entity::grant::Entity>(conn, &row)?, grant)?;
-            grants.insert(grant.grant_id.clone(), grant);
+            // Found by its key below.
+            let row = rows::checked::<entity::grant::Entity>(conn, &row, |_| true)?;
+            let grant = Stored::read(row, grant)?;
+            grants.insert((grant.tenant_id.clone(), grant.grant_id.clone()), grant);
         }
         let outcomes = keys.iter().map(|key| {
             let code = codes.get(&key.code_hash)?;
-            let grant = grants.get(&code.grant_id)?;
+            let grant = grants.get(&(code.tenant_id.clone(), code.grant_id.clone()))?;
             // The code may be that of another caller, at another tenant.
             (code.tenant_id == key.tenant_id).then(|| (code.clone(), grant.clone()))
         });

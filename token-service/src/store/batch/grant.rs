@@ -14,10 +14,17 @@ use accord::{
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::super::{Store, entity::grant::Entity, grant::grant};
+use super::super::{
+    Store,
+    entity::grant::{Entity, Model},
+    grant::grant,
+};
 use crate::{
     error::Result,
-    model::{grant::Grant, watermark::AsOf},
+    model::{
+        grant::{Grant, StoredState},
+        watermark::AsOf,
+    },
 };
 
 impl Store {
@@ -67,7 +74,9 @@ impl Work for CurrentGrants {
         let position = self.0.position().await?;
         let mut grants = HashMap::new();
         for row in GRANTS.query(conn, keys, []).await? {
-            let grant = grant(&rows::checked::<Entity>(conn, &row)?)?;
+            // Tenant and client are compared below.
+            let is_active = |row: &Model| row.state == StoredState::Active.as_ref();
+            let grant = grant(&rows::checked::<Entity>(conn, &row, is_active)?)?;
             grants.insert((grant.tenant_id.clone(), grant.client_id.clone()), grant);
         }
         let outcomes = keys.iter().map(|key| AsOf {

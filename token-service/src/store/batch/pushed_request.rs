@@ -7,6 +7,7 @@ use accord::{
         Database, StoreError,
         audit::{self, Event, Origin},
         batch::group_commit::Work,
+        rows::all_written,
         rows::{self, Authentic, ProtectedRows},
     },
     text::{
@@ -68,7 +69,7 @@ impl Store {
         reference: &OpaqueToken,
     ) -> Result<Option<PushedRequest>> {
         let key = (tenant_id.to_string(), reference.digest().to_vec());
-        let row = Entity::find_by_id(key).read_one(self.db.read()).await?;
+        let row = Entity::look_up_by_id(key).read_one(self.db.read()).await?;
         Ok(row.as_ref().map(pushed_request).transpose()?)
     }
 }
@@ -102,7 +103,8 @@ impl Work for PushedRequests {
             rows::protect::<Entity>(&key, &mut row)?;
             rows.push(row.into_active_model().reset_all());
         }
-        Entity::insert_many(rows).exec_without_returning(&tx).await?;
+        let written = Entity::insert_many(rows).exec_without_returning(&tx).await?;
+        all_written("pushed_requests", written, items.len())?;
         for Push { origin, event, .. } in items {
             audit::record(&tx, &*self.clock, &*self.random, origin, event.clone()).await;
         }

@@ -18,10 +18,11 @@ use accord::{
             group_commit::Work,
             json_rows::{Column, JsonRows},
         },
+        rows::all_written,
         rows::{self, ProtectedRows},
     },
 };
-use sea_orm::{ConnectionTrait, DatabaseBackend, EntityTrait, QueryResult};
+use sea_orm::{ConnectionTrait, DatabaseBackend, QueryResult};
 use serde_json::{Value, json};
 
 use super::{
@@ -150,7 +151,8 @@ impl Redemptions {
                 _ => Err(StoreError::Conflict),
             };
         }
-        INSERT_FAMILIES.execute(&tx, &redeemed_rows, []).await?;
+        let begun = INSERT_FAMILIES.execute(&tx, &redeemed_rows, []).await?;
+        all_written("families", begun.rows_affected(), redeemed.len())?;
         let (mut outcomes, issued, revocations) = self.outcomes(&tx, &redeemed, &superseded, now).await?;
         if !rejected.is_empty() {
             add_rejected(&tx, &rejected, &mut outcomes).await?;
@@ -223,7 +225,7 @@ impl Redemptions {
     async fn was_committed(&self, redemption: &Redemption) -> bool {
         let find = async {
             let tx = self.db.write().await?;
-            let code = code::Entity::find_by_id(redemption.code.digest.to_vec());
+            let code = code::Entity::look_up_by_id(redemption.code.digest.to_vec());
             let code = code.lock_one(&tx).await?;
             tx.commit().await?;
             Ok::<_, StoreError>(code.and_then(|code| code.family_id.clone()))
@@ -401,8 +403,13 @@ async fn add_rejected<'a>(
 ) -> Result<(), StoreError> {
     let mut used = HashSet::new();
     for row in FIND_CODES.query(tx, &rows_of(rejected), []).await? {
-        if rows::checked::<code::Entity>(tx, &row)?.used_at.is_some() {
-            used.insert(column::<String>(&row, "redemption")?);
+        let redemption: String = column(&row, "redemption")?;
+        let mut of = rejected.iter().map(|candidate| candidate.redemption);
+        let presented = of.find(|of| of.key() == redemption);
+        let is_presented = |row: &code::Model| presented.is_some_and(|of| row.code_hash == of.code.digest);
+        let code = rows::checked::<code::Entity>(tx, &row, is_presented)?;
+        if code.used_at.is_some() {
+            used.insert(redemption);
         }
     }
     outcomes.extend(rejected.iter().map(|Candidate { redemption, .. }| {

@@ -89,7 +89,12 @@ pub(super) async fn supersede(
     let found = FIND_ACTIVE.query(tx, clients, []).await?;
     let found = found.iter().map(|row| grant::Model::from_query_result(row, ""));
     let found = found.collect::<Result<Vec<_>, _>>()?;
-    for row in rows::check_locked::<grant::Entity>(tx, found).await? {
+    let is_theirs = |row: &grant::Model| {
+        let is_of =
+            |client: &&Value| client["tenant_id"] == row.tenant_id && client["client_id"] == row.client_id;
+        row.state == StoredState::Active.as_ref() && clients.iter().any(is_of)
+    };
+    for row in rows::check_locked::<grant::Entity>(tx, found, is_theirs).await? {
         let before = row.into_row();
         let mut row = before.clone();
         row.state = StoredState::Superseded.as_ref().to_owned();
@@ -112,7 +117,11 @@ pub(super) async fn supersede(
     let found = FIND_FAMILIES.query(tx, &grants, []).await?;
     let found = found.iter().map(|row| family::Model::from_query_result(row, ""));
     let found = found.collect::<Result<Vec<_>, _>>()?;
-    for row in rows::authentic_of_locked::<family::Entity>(tx, found).await? {
+    let is_of_grants = |row: &family::Model| {
+        let is_of = |grant: &Value| grant["tenant_id"] == row.tenant_id && grant["grant_id"] == row.grant_id;
+        row.ended_at.is_none() && grants.iter().any(is_of)
+    };
+    for row in rows::authentic_of_locked::<family::Entity>(tx, found, is_of_grants).await? {
         let mut row = row.into_row();
         let old_mac = std::mem::take(&mut row.mac);
         row.ended_at = Some(now);

@@ -6,7 +6,7 @@ use accord::{
         StoreError, Transaction,
         audit::{Event, Origin},
         change::Change,
-        rows::{self, Checked, Locked, ProtectedRows},
+        rows::{self, Checked, Locked, Lookup, ProtectedRows},
     },
     text::{
         id::{ClientId, GrantId, TenantId, UserId},
@@ -56,14 +56,14 @@ impl Store {
         let states = filter
             .state
             .map(|state| state.stored().iter().map(StoredState::as_ref));
-        let rows = Entity::find()
-            .filter(Column::TenantId.eq(tenant_id.as_str()))
+        let rows = Entity::look_up()
+            .equal(Column::TenantId, tenant_id.as_str())
             .apply_if(filter.client_id.as_ref(), |query, id| {
-                query.filter(Column::ClientId.eq(id.as_str()))
+                query.equal(Column::ClientId, id.as_str())
             })
-            .apply_if(states, |query, states| query.filter(Column::State.is_in(states)))
+            .apply_if(states, |query, states| query.one_of(Column::State, states))
             .apply_if(page.after(), |query, after| {
-                query.filter(Column::GrantId.lt(after))
+                query.behind(Column::GrantId.lt(after))
             })
             .order_by_desc(Column::GrantId)
             .limit(page.fetch())
@@ -112,7 +112,12 @@ impl Store {
         let before = grant(&row)?;
         match before.state_at(now, true) {
             GrantState::Pending | GrantState::Active => {}
-            GrantState::Revoked => return Ok(before),
+            // Somebody may have put back the row from before for a moment, in which memory has read it.
+            GrantState::Revoked => {
+                end_access_tokens(&tx, tenant_id, grant_id, now).await?;
+                tx.commit().await?;
+                return Ok(before);
+            }
             state => return Err(state.wrong_state()),
         }
         row.state = StoredState::Revoked.as_ref().to_owned();
@@ -211,8 +216,8 @@ async fn end_access_tokens(
     revocation::publish(tx, vec![changed], vec![revocation], now).await
 }
 
-fn by_id(tenant_id: &TenantId, grant_id: &GrantId) -> Select<Entity> {
-    Entity::find_by_id((tenant_id.to_string(), grant_id.to_string()))
+fn by_id(tenant_id: &TenantId, grant_id: &GrantId) -> Lookup<Entity> {
+    Entity::look_up_by_id((tenant_id.to_string(), grant_id.to_string()))
 }
 
 /// Locks a grant until the transaction ends, so that it can't change between checks and update.

@@ -9,7 +9,6 @@ use accord::{
     },
     text::id::{GrantId, TenantId, UserId},
 };
-use sea_orm::EntityTrait;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::super::{
@@ -33,7 +32,7 @@ impl Store {
     /// Reads what a receipt says of a grant beside the grant itself.
     pub async fn grant_history(&self, tenant_id: &TenantId, grant_id: &GrantId) -> Result<GrantHistory> {
         let key = (tenant_id.to_string(), grant_id.to_string());
-        let row = Entity::find_by_id(key).read_one(self.db.read()).await?;
+        let row = Entity::look_up_by_id(key).read_one(self.db.read()).await?;
         let row = row.ok_or(corrupt(TABLE))?.into_row();
         Ok(GrantHistory {
             scopes: Deserialize::deserialize(row.scopes).map_err(|_| corrupt(TABLE))?,
@@ -69,7 +68,7 @@ pub(in crate::store) async fn add_change(
     change: &GrantChange,
 ) -> Result<()> {
     let key = (grant.tenant_id.to_string(), grant.grant_id.to_string());
-    let row = Entity::find_by_id(key).lock_one(tx).await?;
+    let row = Entity::look_up_by_id(key).lock_one(tx).await?;
     let mut row = row.ok_or(corrupt(TABLE))?;
     let (changed_at, changed_by) = (at.as_millis(), by.clone());
     match change.clone() {

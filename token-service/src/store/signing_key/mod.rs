@@ -13,7 +13,7 @@ use accord::{
         Keyed, StoreError, Transaction,
         audit::{self, Event, Origin},
         change::{self, Change},
-        rows::{self, Authentic, Checked, Locked, ProtectedRows},
+        rows::{self, Authentic, Checked, Locked, Lookup, ProtectedRows},
     },
     text::page::{Page, PageRequest},
 };
@@ -89,8 +89,8 @@ impl Store {
 
     /// Returns the algorithm of the key that began to sign last.
     async fn last_algorithm(&self) -> Result<Option<Algorithm>> {
-        let last = Entity::find()
-            .filter(Column::ActivatedAt.is_not_null())
+        let last = Entity::look_up()
+            .not_null(Column::ActivatedAt)
             .order_by_desc(Column::ActivatedAt)
             .read_one(self.db.read())
             .await?;
@@ -111,7 +111,7 @@ impl Store {
     /// # Errors
     /// [`Error::Signing`] for an unknown key; [`Error::Internal`] if it can't be unsealed.
     pub async fn unseal_signing_key(&self, kid: &str) -> Result<(Algorithm, Zeroizing<Vec<u8>>)> {
-        let row = Entity::find_by_id(kid).read_one(self.db.read()).await?;
+        let row = Entity::look_up_by_id(kid).read_one(self.db.read()).await?;
         let row = row.ok_or(Error::Signing)?;
         let keyring = self.keyring.with_version(purpose::SIGNING_KEY, row.key_version);
         let keyring = keyring.await?;
@@ -136,14 +136,12 @@ impl Store {
         page: &PageRequest,
     ) -> Result<Page<SigningKey>> {
         let after = page.after().and_then(|after| after.split_once(' '));
-        let rows = Entity::find()
-            .apply_if(state, |query, state| {
-                query.filter(Column::State.eq(state.as_ref()))
-            })
+        let rows = Entity::look_up()
+            .apply_if(state, |query, state| query.equal(Column::State, state.as_ref()))
             .apply_if(after, |query, (created_at, kid)| {
                 let created_at: i64 = created_at.parse().unwrap_or_default();
                 let is_later = Column::CreatedAt.eq(created_at).and(Column::Kid.lt(kid));
-                query.filter(Column::CreatedAt.lt(created_at).or(is_later))
+                query.behind(Column::CreatedAt.lt(created_at).or(is_later))
             })
             .order_by_desc(Column::CreatedAt)
             .order_by_desc(Column::Kid)
@@ -226,13 +224,14 @@ async fn step(
     Ok(key.stored())
 }
 
-fn live() -> Select<Entity> {
-    Entity::find().filter(Column::State.ne(State::Revoked.as_ref()))
+fn live() -> Lookup<Entity> {
+    let is_live = Column::State.ne(State::Revoked.as_ref());
+    Entity::look_up().filter(is_live, |row| row.state != State::Revoked.as_ref())
 }
 
 /// Returns the query for the key in this state. At most one is next, and one is active.
-fn in_state(state: State) -> Select<Entity> {
-    Entity::find().filter(Column::State.eq(state.as_ref()))
+fn in_state(state: State) -> Lookup<Entity> {
+    Entity::look_up().equal(Column::State, state.as_ref())
 }
 
 /// Reads the key in this state, of which there is one.
@@ -243,7 +242,7 @@ async fn only(conn: &impl Keyed, state: State) -> Result<SigningKey> {
 
 /// Reads a key that must exist.
 async fn find(conn: &impl Keyed, kid: &str) -> Result<SigningKey> {
-    let row = Entity::find_by_id(kid).read_one(conn).await?;
+    let row = Entity::look_up_by_id(kid).read_one(conn).await?;
     signing_key(&row.ok_or(CORRUPT)?)
 }
 

@@ -15,7 +15,6 @@ use accord::{
         rows::ProtectedRows,
     },
 };
-use sea_orm::EntityTrait;
 
 use super::{changed, find, in_state, new_key, only, signing_key, step};
 use crate::{
@@ -129,7 +128,7 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`]; [`StoreError::Altered`], after the revocation was recorded and published.
     pub async fn revoke_signing_key(&self, origin: &Origin, kid: &str, reason: &str) -> Result<SigningKey> {
-        let state = match Entity::find_by_id(kid).read_one(self.db.read()).await {
+        let state = match Entity::look_up_by_id(kid).read_one(self.db.read()).await {
             Err(error @ StoreError::Altered(table)) => {
                 self.revoke_altered(origin, kid, reason, table).await?;
                 return Err(error.into());
@@ -145,10 +144,14 @@ impl Store {
         self.keyring.get().await?;
         let tx = self.db.write().await?;
         let now = self.now();
-        let row = Entity::find_by_id(kid).lock_one(&tx).await?;
+        let row = Entity::look_up_by_id(kid).lock_one(&tx).await?;
         let row = row.ok_or(Error::NotFound("signing_key"))?;
         let key = signing_key(&row)?;
+        let revocation = || Revocation::new(RevocationKind::Kid, kid, None, now);
         if key.state == State::Revoked {
+            // Somebody may have put back the row from before for a moment, in which memory has read it.
+            revocation::publish(&tx, vec![changed(kid)], vec![revocation()], now).await?;
+            tx.commit().await?;
             return Ok(key);
         }
         let revoked = signing_key(&step(&tx, row, State::Revoked, now).await?)?;
@@ -164,8 +167,7 @@ impl Store {
             .subject(kid)
             .detail("reason", reason);
         self.audit(&tx, origin, event).await;
-        let revocation = Revocation::new(RevocationKind::Kid, kid, None, now);
-        revocation::publish(&tx, vec![changed(kid)], vec![revocation], now).await?;
+        revocation::publish(&tx, vec![changed(kid)], vec![revocation()], now).await?;
         tx.commit().await?;
         Ok(revoked)
     }
@@ -234,7 +236,7 @@ impl Store {
 /// # Errors
 /// [`Error::Unavailable`] if it is no longer in that state.
 async fn move_on(tx: &Transaction, key: &SigningKey, to: State, now: UnixMillis) -> Result<()> {
-    let row = Entity::find_by_id(&key.kid).lock_one(tx).await?;
+    let row = Entity::look_up_by_id(&key.kid).lock_one(tx).await?;
     let row = row.filter(|row| row.state == key.state.as_ref());
     step(tx, row.ok_or(StoreError::Busy)?, to, now).await?;
     Ok(())

@@ -203,7 +203,7 @@ async fn pending(
 async fn put(store: &Store, grant: &Grant, state: StoredState) {
     let tx = store.db.write().await.unwrap();
     let id = (grant.tenant_id.to_string(), grant.grant_id.to_string());
-    let mut row = Entity::find_by_id(id).lock_one(&tx).await.unwrap().unwrap();
+    let mut row = Entity::look_up_by_id(id).lock_one(&tx).await.unwrap().unwrap();
     row.state = state.as_ref().to_owned();
     row.save(&tx).await.unwrap();
     store.audit(&tx, &workload(), Event::new("test.event")).await;

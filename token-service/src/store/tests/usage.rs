@@ -280,3 +280,22 @@ async fn usage_is_kept_for_400_days() {
         assert_eq!(left, 0);
     }
 }
+
+#[tokio::test]
+async fn an_edited_sum_keeps_nothing_from_being_sealed() {
+    for mut used in Used::each().await {
+        let grant = grant("acme");
+        used.issue(&grant, "a", "192.0.2.1").await;
+        used.seal().await;
+        for (edit, issued) in [("addresses = 'x'", 1), ("issued = 9223372036854775807", i64::MAX)] {
+            let edit = format!("UPDATE grant_usage SET {edit}");
+            used.store.db.read().execute_unprepared(&edit).await.unwrap();
+            used.issue(&grant, "a", "192.0.2.1").await;
+            let sealed = used.log.head.size;
+            used.seal().await;
+            assert!(used.log.head.size > sealed, "{:?}: {edit}", used.place);
+            let days = used.usage(&grant).await;
+            assert_eq!(days[0].1.issued, issued, "{:?}: {edit}", used.place);
+        }
+    }
+}

@@ -120,6 +120,7 @@ async fn a_grant_that_was_altered_or_removed_can_be_revoked() {
         let (grant, family, _) = redeemed(&store).await;
         for edit in [
             "UPDATE grants SET scopes = '[\"api:write\"]'",
+            "DELETE FROM row_versions",
             "DELETE FROM grants",
         ] {
             store.db.read().execute_unprepared(edit).await.unwrap();
