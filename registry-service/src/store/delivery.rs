@@ -16,7 +16,7 @@ use accord::{
         release_code::ReleaseCode,
     },
 };
-use sea_orm::{QueryOrder, QuerySelect, entity::prelude::*, sea_query::SimpleExpr};
+use sea_orm::{Condition, QueryOrder, QuerySelect, entity::prelude::*, sea_query::IntoCondition};
 use uuid::Uuid;
 
 use super::{
@@ -200,13 +200,13 @@ impl Store {
         let now = self.now();
         let before = now.minus(REPEAT_WINDOW).as_millis();
         let is_over = || Column::ClaimedAt.lte(before);
-        for ids in self
-            .in_batches(is_over().and(Column::Nonce.is_not_null()))
+        for batch in self
+            .in_batches(Condition::all().add(is_over()).add(Column::Nonce.is_not_null()))
             .await?
         {
             let tx = self.db.write().await?;
             let opened = Entity::look_up()
-                .one_of(Column::DeliveryId, ids)
+                .one_of(Column::DeliveryId, batch)
                 .filter(is_over(), move |row| {
                     row.claimed_at.is_some_and(|at| at <= before)
                 })
@@ -220,11 +220,11 @@ impl Store {
         let millis = now.as_millis();
         let is_due = || Column::ExpiresAt.lte(millis);
         let (origin, mut ended) = (Origin::system("registry-service"), 0);
-        for ids in self.in_batches(unopened().add(is_due())).await? {
+        for batch in self.in_batches(unopened().add(is_due())).await? {
             let tx = self.db.write().await?;
             let mut changes = Vec::new();
             let expired = Entity::look_up()
-                .one_of(Column::DeliveryId, ids)
+                .one_of(Column::DeliveryId, batch)
                 .filter(unopened(), is_unopened)
                 .filter(is_due(), move |row| row.expires_at <= millis)
                 .order_by_asc(Column::DeliveryId);

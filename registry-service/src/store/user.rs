@@ -251,9 +251,9 @@ async fn find_by_name(
     name: &AccountName,
 ) -> Result<Option<User>> {
     let hashes = account_name::hashes(name, keyring, tenant_id);
-    let row = Entity::find()
-        .filter(Column::TenantId.eq(tenant_id.as_str()))
-        .filter(Column::NameHash.is_in(hashes.into_iter().map(Vec::from)))
+    let row = Entity::look_up()
+        .equal(Column::TenantId, tenant_id.as_str())
+        .one_of(Column::NameHash, hashes.into_iter().map(Vec::from))
         .read_one(conn)
         .await?;
     row.map(user).transpose()

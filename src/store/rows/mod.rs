@@ -373,8 +373,10 @@ pub async fn remove_beyond<E: Protected>(
     if found.is_empty() {
         return Ok(());
     }
-    if found.iter().any(|row| check::<E>(tx, row).is_ok()) {
-        return Err(StoreError::Altered("change_counter"));
+    for row in &found {
+        if check::<E>(tx, row, &columns::<E>(row)?).is_ok() {
+            return Err(StoreError::Altered("change_counter"));
+        }
     }
     Box::pin(E::delete_many().filter(is_beyond).exec(tx)).await?;
     tx.note_altered(E::default().table_name()).await;

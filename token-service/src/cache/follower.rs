@@ -192,15 +192,13 @@ impl<S: ChangeSource> ChangeFollower<S> {
             let after = after.as_ref().map(|applied| &applied.position);
             let changes = self.source.changes_after(after).await?;
             if self.went_back(&changes.position) {
-                // Somebody has put back the counter, or a server has lost what it had committed. Nobody knows what else.
-                if !self.is_unusable.swap(true, Relaxed) {
-                    tracing::error!(
-                        feed = S::NAME,
-                        "the change feed went back behind what it has answered"
-                    );
-                }
+                // Somebody has put back the counter, or a server has lost what it had committed: memory may hold what never was.
+                // The source goes on from here, as after a failover.
+                tracing::error!(
+                    feed = S::NAME,
+                    "the change feed went back behind what it has answered"
+                );
                 facts.clear();
-                return Err(S::unavailable());
             }
             if changes.reset || after.is_none() {
                 if has_restarted {
@@ -239,7 +237,7 @@ impl<S: ChangeSource> ChangeFollower<S> {
         self.publish(changes.position, complete_at);
     }
 
-    /// Clears memory, because the feed has a new epoch, lacks a change or was never followed, or because the index has room
+    /// Clears memory, because the feed has a new epoch, went back, lacks a change or was never followed, or because the index has room
     /// for revocations that it left out. Continues before the first revocation that may still matter.
     pub(super) fn restart(&self, facts: &Facts, changes: Changes) {
         let _applying = facts.applying.lock();
