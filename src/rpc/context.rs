@@ -5,7 +5,8 @@
 
 use std::{fmt, future::Future, sync::OnceLock};
 
-use tokio::time::Instant;
+use tokio::{task::JoinError, time::Instant};
+use tracing::Instrument;
 
 use crate::{
     error::v1::ErrorReason,
@@ -99,6 +100,13 @@ pub fn scope<F: Future>(context: CallContext, work: F) -> impl Future<Output = F
     CURRENT.scope(context, work)
 }
 
+/// Runs `work` in its own task, so that it completes although the caller goes away.
+pub async fn run_to_completion<T: Send + 'static, E: From<JoinError> + Send + 'static>(
+    work: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<T, E> {
+    tokio::spawn(work.in_current_span()).await?
+}
+
 /// Returns the context of the current call; `None` outside of a call.
 pub fn current() -> Option<CallContext> {
     CURRENT.try_with(Clone::clone).ok()
@@ -162,7 +170,26 @@ pub(super) fn noted_caller() -> Option<NotedCaller> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use futures_util::FutureExt;
+    use tokio::sync::oneshot;
+
     use super::*;
+
+    #[tokio::test]
+    async fn work_completes_although_its_caller_goes_away() {
+        let ((resume, resumed), (finish, finished)) = (oneshot::channel(), oneshot::channel());
+        let mut call = Box::pin(run_to_completion(async move {
+            resumed.await.unwrap();
+            finish.send(()).unwrap();
+            Ok::<_, JoinError>(())
+        }));
+        assert!((&mut call).now_or_never().is_none());
+        drop(call);
+        resume.send(()).unwrap();
+        finished.await.unwrap();
+    }
 
     #[test]
     fn a_trace_parent_is_parsed_as_the_w3c_says() {

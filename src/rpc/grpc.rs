@@ -231,7 +231,9 @@ fn add_details(headers: &mut HeaderMap) {
     };
     // The texts are ours: a caller does not see those of a library.
     let problem = match status.code() {
-        Code::OutOfRange | Code::ResourceExhausted => Problem::unreadable("the message is too large"),
+        Code::OutOfRange | Code::ResourceExhausted => Problem::unreadable(&format!(
+            "the message is too large: the limit is {MAX_MESSAGE_BYTES} bytes"
+        )),
         Code::Internal | Code::Unknown | Code::InvalidArgument => {
             Problem::unreadable("the message is missing, is cut off, or can't be decoded")
         }

@@ -24,7 +24,7 @@ pub const LAYERS: [Layers; 3] = [
     Layers {
         folder: "token-service/src",
         order: "model < registry store < cache < consent oauth < grpc http < server < command < lib main",
-        leaves: "completion config error permissions",
+        leaves: "config error permissions",
     },
 ];
 

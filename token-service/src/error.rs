@@ -3,6 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use accord::{error::v1::ErrorReason, text::validation::Violations};
+use tokio::task::JoinError;
 
 /// The result of a fallible operation of token-service.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -216,6 +217,12 @@ pub fn found<T>(answer: Result<T>) -> Result<Option<T>> {
     match answer {
         Err(Error::NotFound(_)) => Ok(None),
         answer => answer.map(Some),
+    }
+}
+
+impl From<JoinError> for Error {
+    fn from(error: JoinError) -> Self {
+        Self::Internal(error.into())
     }
 }
 

@@ -7,7 +7,6 @@
 
 pub mod cache;
 mod command;
-mod completion;
 pub mod config;
 pub mod consent;
 pub mod error;

@@ -31,7 +31,6 @@ mod open_log;
 mod proof;
 pub(in crate::store) mod protection;
 pub(in crate::store) mod record;
-mod restore;
 mod resume;
 mod retention;
 mod rollup;
@@ -55,7 +54,7 @@ pub use open_log::ensure_log;
 pub use proof::{EventProof, Proven, prove};
 pub use protection::KEYRING_PURPOSE;
 pub use record::{EventRow, TokenUse};
-pub use restore::{copied_at, epoch_start};
+pub use resume::restore::{copied_at, epoch_start};
 pub use resume::{
     AuditAccess, CONFIRM_WITHIN, Decider, ResumeError, ResumeRequest, Resumed, Resuming, confirm_resume,
     request_resume,

@@ -1,6 +1,6 @@
 //! Whether an event names what a row stands for. Reads the columns of `audit_events` that say so, and no event.
 
-use sea_orm::{QuerySelect, QueryTrait, entity::prelude::*};
+use sea_orm::{QuerySelect, QueryTrait, entity::prelude::*, sea_query::ExprTrait};
 
 use crate::store::{StoreError, Transaction, audit::Outcome};
 
@@ -12,6 +12,7 @@ mod event {
     pub struct Model {
         #[sea_orm(primary_key, auto_increment = false)]
         pub number: i64,
+        pub action: String,
         pub outcome: String,
         pub tenant_id: Option<String>,
         pub subject: Option<String>,
@@ -34,6 +35,8 @@ pub(super) async fn is_event_subject(tx: &Transaction, key: &[&str]) -> Result<b
     let events = event::Entity::find()
         .filter(event::Column::Subject.eq(*subject))
         .filter(event::Column::Outcome.eq(Outcome::Success.as_ref()))
+        // The name of a scope may be anything, such as the id of a client.
+        .filter(event::Column::Action.starts_with("scope.").not())
         .apply_if(tenant_id, |events, tenant_id| {
             events.filter(event::Column::TenantId.eq(tenant_id))
         });

@@ -22,7 +22,6 @@ use zeroize::Zeroizing;
 
 use super::{ConsentCall, Consents, sign_in_delay::Attempt};
 use crate::{
-    completion::run_to_completion,
     error::{Error, Result},
     model::admin_session::{AdminSession, EndReason, LIFETIME, NewSession, session_id},
 };
@@ -65,7 +64,7 @@ pub async fn sign_in(
         notes: Default::default(),
     };
     let finished = finish_sign_in(consents.clone(), origin.clone(), sign_in, attempt);
-    let finished = run_to_completion(context::scope(context, finished));
+    let finished = context::run_to_completion(context::scope(context, finished));
     let (token, ends_at, attempt) = finished.await?;
     attempt.succeeded(store.now());
     Ok((token, ends_at))

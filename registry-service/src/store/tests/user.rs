@@ -303,7 +303,7 @@ async fn tokens_and_sessions_end_at_the_position_of_a_change() {
         ] {
             assert!(matches!(refused, Some(Error::NotFound("user"))), "{database:?}");
         }
-        assert_eq!(store.position().await.unwrap().seq, second + 1, "{database:?}");
+        assert_eq!(store.position().await.unwrap().seq, second + 2, "{database:?}");
     }
 }
 

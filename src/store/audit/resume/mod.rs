@@ -34,6 +34,7 @@ use crate::{
 pub const CONFIRM_WITHIN: Duration = Duration::from_secs(24 * 3600);
 
 mod request;
+pub(super) mod restore;
 mod situation;
 pub(super) mod stepped;
 mod stepping;

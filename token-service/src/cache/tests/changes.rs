@@ -74,6 +74,7 @@ impl ChangeSource for Numbers {
         }
         let from = after.map_or(position_now, |after| after.seq as usize);
         let until = self.count().min(from + if after.is_some() { PAGE } else { 0 });
+        let reset = after.is_some_and(|after| after.seq as usize > position_now);
         let from = from.min(until);
         let more = after.is_some() && until < self.count();
         let changes = self.0.lock().unwrap().0[from..until].to_vec();
@@ -89,7 +90,7 @@ impl ChangeSource for Numbers {
             changes: changes.iter().enumerate().flat_map(revoked).collect(),
             position: position(if more { until } else { position_now.max(until) } as i64),
             recent_seq: 0,
-            reset: false,
+            reset,
             more,
         };
         match fault {

@@ -16,13 +16,13 @@ use accord::{
     clock::{SharedClock, UnixMillis},
     lock::Lock,
     log_limit::LogLimit,
+    rpc::context,
     text::id::ClientId,
 };
 use quick_cache::sync::Cache;
 
 use self::fetch::KeySetFetcher;
 use crate::{
-    completion::run_to_completion,
     error::{Error, Result},
     model::client::{Client, key_set::ClientKeySet},
 };
@@ -153,7 +153,7 @@ impl ClientKeySets {
             return slot.fetched().younger_than(KEEP, self.clock.now()).ok_or(unknown);
         }
         let (fetcher, clock) = (self.fetcher.clone(), self.clock.clone());
-        let fetch = run_to_completion(async move {
+        let fetch = context::run_to_completion(async move {
             let _fetching = slot.fetching.lock().await;
             let now = clock.now();
             let is_due = slot.fetched().is_due(now, must_refresh);
@@ -167,7 +167,7 @@ impl ClientKeySets {
                     }
                 }
             }
-            Ok(slot.fetched().younger_than(KEEP, now))
+            Ok::<_, Error>(slot.fetched().younger_than(KEEP, now))
         });
         if let Some(keys) = usable {
             tokio::spawn(fetch);

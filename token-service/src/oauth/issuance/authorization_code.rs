@@ -2,6 +2,7 @@
 
 use accord::{
     error::v1::ErrorReason,
+    rpc::context,
     store::audit::Event,
     text::{
         id::FamilyId,
@@ -11,7 +12,6 @@ use accord::{
 
 use super::{BoundKey, CodeRequest, Issuance, Issued, network::check_network};
 use crate::{
-    completion::run_to_completion,
     error::{Error, Result},
     model::{
         code::{Code, KeyMatch},
@@ -47,7 +47,7 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
         let event = event.detail("why", "verifier, redirect URI or time").refused();
         let (store, origin) = (store.clone(), issuance.origin());
         let invalidated =
-            run_to_completion(async move { store.invalidate_code(&origin, &code, event).await });
+            context::run_to_completion(async move { store.invalidate_code(&origin, &code, event).await });
         if !invalidated.await? {
             return replayed(issuance, &token).await;
         }
@@ -183,7 +183,7 @@ async fn replayed(issuance: &mut Issuance<'_>, token: &OpaqueToken) -> Result<Is
         }
         _ => {
             let (store, origin) = (store.clone(), issuance.origin());
-            run_to_completion(async move { store.record(origin, event).await }).await?;
+            context::run_to_completion(async move { store.record(origin, event).await }).await?;
         }
     }
     Err(Error::InvalidGrant)

@@ -20,7 +20,6 @@ use zeroize::Zeroizing;
 
 use crate::{
     cache::{Authenticated, Cached, Entry, KnownClient},
-    completion::run_to_completion,
     error::{Error, Result, found},
     model::{
         client::Client,
@@ -234,7 +233,7 @@ impl<'a> Issuance<'a> {
     /// Ends a family after a replay of its code or of one of its tokens, and tells operators.
     async fn end_family(&self, family: Family, reuse: Reuse, event: Event) -> Result<()> {
         let (oauth, origin) = (self.oauth.clone(), self.origin());
-        run_to_completion(async move {
+        context::run_to_completion(async move {
             let ending = oauth.store.end_family(&origin, &family, reuse.into(), event);
             // Of two replays at a time one ends it.
             if ending.await? {

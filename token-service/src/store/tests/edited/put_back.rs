@@ -148,7 +148,7 @@ async fn a_grant_that_was_altered_or_removed_can_be_revoked() {
         };
         let events = audit::list(store.db.read(), &filter, &page(0, "")).await.unwrap();
         let events = events.into_parts().0;
-        assert_eq!(events.len(), 2, "{database:?}");
+        assert_eq!(events.len(), 3, "{database:?}");
         assert!(events.iter().all(|event| event.detail["altered"] == "grants"));
     }
 }

@@ -2,7 +2,7 @@
 
 use sea_orm::{ConnectionTrait, QueryOrder, QuerySelect, entity::prelude::*};
 
-use super::{Event, group, record::decode, row};
+use super::super::{Event, group, record::decode, row};
 use crate::{
     clock::UnixMillis,
     store::{StoreError, is_epoch_unfinished},
