@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 use super::{
     Access, Caller, ConnectionCaller, Credential, Permissions, Principal, caller_token,
     connection_caller::{EXPIRED, LookUpResult},
-    denied, list, note_caller, note_stranger, permission_denied, rejected, unauthenticated,
+    list, note_caller, note_stranger, permission_denied, rejected, unauthenticated,
 };
 use crate::{
     clock::SharedClock,
@@ -102,12 +102,7 @@ impl Authorizer {
                     }
                     unauthenticated()
                 })?;
-                match (self.find_by_token(token).await?, access) {
-                    (caller, _) if access.admits(&caller) => Ok(Principal::Caller(caller, None)),
-                    // As with a certificate: the call is the client's, whose gateway has a credential of its own.
-                    (_, Access::CallersOrClients(..)) => Ok(Principal::Anonymous),
-                    (caller, _) => Err(denied(&caller)),
-                }
+                Ok(Principal::Caller(self.admit_token(access, token).await?, None))
             }
         }?;
         if let Principal::Caller(caller @ Caller::Operator { .. }, names) = &principal {
@@ -123,11 +118,7 @@ impl Authorizer {
     /// Those of [`Self::authorize`].
     pub async fn authorize_token(&self, path: &str, token: &str) -> Result<Caller, Status> {
         let access = self.permissions.access(path).ok_or_else(unauthenticated)?;
-        let caller = self.find_by_token(token).await?;
-        match access.admits(&caller) {
-            true => Ok(caller),
-            false => Err(denied(&caller)),
-        }
+        self.admit_token(access, token).await
     }
 
     /// Looks up the caller that the certificate of a call's connection names, at most until `deadline`. Everything that asks
@@ -151,15 +142,18 @@ impl Authorizer {
         ConnectionCaller { names, found }
     }
 
-    /// Finds the caller with this token.
-    async fn find_by_token(&self, token: &str) -> Result<Caller, Status> {
+    async fn admit_token(&self, access: Access, token: &str) -> Result<Caller, Status> {
         let Some(token) = caller_token(token) else {
             note_stranger(None);
             return Err(unauthenticated());
         };
         let credential = Credential::Token(&token);
         match self.directory.find_caller(credential).await? {
-            Some(caller) => Ok(caller),
+            Some(caller) if access.admits(&caller) => Ok(caller),
+            Some(caller) => {
+                note_caller(&caller, None);
+                Err(permission_denied(&caller))
+            }
             None => {
                 self.note_unknown(credential, None).await?;
                 Err(unauthenticated())

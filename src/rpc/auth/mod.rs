@@ -109,12 +109,6 @@ fn rejected(message: impl Into<String>) -> Status {
     Problem::new(Code::Unauthenticated, ErrorReason::Unauthenticated, message).into()
 }
 
-/// Notes a caller by token without permission, and returns the error.
-fn denied(caller: &Caller) -> Status {
-    note_caller(caller, None);
-    permission_denied(caller)
-}
-
 /// Names the caller in the log: the line about the call knows only callers that were admitted.
 fn permission_denied(caller: &Caller) -> Status {
     tracing::info!(caller = caller.id(), "the caller has no permission");

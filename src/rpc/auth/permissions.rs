@@ -11,8 +11,8 @@ pub enum Access {
     Anyone,
     /// Operators with one of these roles, and workloads of one of these kinds.
     Callers(&'static [Role], &'static [WorkloadKind]),
-    /// The same, and anyone else: then the message holds a credential. So the credential of another caller, such as a gateway,
-    /// counts for nothing; one of nobody is rejected.
+    /// The same, and anyone else without a bearer token: then the message holds a credential. So a client certificate of
+    /// another caller, such as a gateway, counts for nothing.
     CallersOrClients(&'static [Role], &'static [WorkloadKind]),
 }
 

@@ -264,11 +264,6 @@ impl Harness {
         TokenServiceClient::new(authorized(&self.channel, ""))
     }
 
-    /// `TokenService`, called by an operator.
-    pub fn tokens_of(&self, role: Role) -> TokenServiceClient<CallerChannel> {
-        TokenServiceClient::new(self.token(&self.operators[&role]))
-    }
-
     /// `TokenService`, called by an internal service.
     pub fn internal_tokens(&self) -> TokenServiceClient<CallerChannel> {
         TokenServiceClient::new(self.token(&self.workload))

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use accord::{
     clock::Clock,
-    rpc::auth::Role,
     token::v1::{self as pb, introspect_token_request::ClientAuthentication as IntrospectProof},
     verify::{AccessTokenClaims, key_id},
 };
@@ -255,19 +254,6 @@ async fn an_introspection_needs_one_proof_and_every_field() {
         Code::Unauthenticated,
         "INVALID_CLIENT",
     );
-}
-
-#[tokio::test]
-async fn the_call_of_a_client_is_the_clients_whoever_forwards_it() {
-    let world = World::start().await;
-    let token = world.first_tokens().await.access_token;
-    let mut forwarded = world.tokens_of(Role::Admin);
-    let answer = forwarded
-        .introspect_token(world.client.introspecting(&token))
-        .await;
-    assert_eq!(answer.unwrap().into_inner().active, Some(true));
-    let nobodys = forwarded.introspect_token(asking(&token)).await;
-    assert_rejected(nobodys, Code::Unauthenticated, "UNAUTHENTICATED");
 }
 
 #[tokio::test]

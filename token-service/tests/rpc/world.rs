@@ -188,11 +188,6 @@ impl World {
         self.harness.tokens()
     }
 
-    /// `TokenService` behind a proxy that has an operator's credential.
-    pub fn tokens_of(&self, role: Role) -> TokenServiceClient<CallerChannel> {
-        self.harness.tokens_of(role)
-    }
-
     /// `TokenService` as the Cloud API calls it.
     pub fn internal_tokens(&self) -> TokenServiceClient<CallerChannel> {
         self.harness.internal_tokens()
