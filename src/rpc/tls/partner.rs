@@ -1,6 +1,6 @@
 //! The authorities of partners' certificates, from a file that may change while the service runs. They are never those of
 //! workloads: whom they sign may authenticate as a client, and as nothing else. A chain of a workload must not pass through one
-//! of them either ([`super::acceptor`]): what stands between an authority and another one is in no file.
+//! of them either (`acceptor`): what stands between an authority and another one is in no file.
 
 use std::{
     path::{Path, PathBuf},
@@ -47,7 +47,7 @@ impl PartnerAuthorities {
     /// Reads the file. `client_ca` is the file of the authorities of workloads and operators; it may be empty.
     ///
     /// # Errors
-    /// A file that can't be used, and authorities that [`require_separate`] rejects.
+    /// A file that can't be used, and authorities that `require_separate` rejects.
     pub fn load(path: &Path, client_ca: &Path) -> Result<Self, TlsProblem> {
         let content = Content::read(PARTNER_CA, path)?;
         let current = CurrentAuthorities::new(&content, client_ca)?;
@@ -63,7 +63,7 @@ impl PartnerAuthorities {
     /// is still being written. Blocks the thread for as long as the file takes.
     ///
     /// # Errors
-    /// A file that can't be used, and authorities that [`require_separate`] rejects now, whichever file has changed. The
+    /// A file that can't be used, and authorities that `require_separate` rejects now, whichever file has changed. The
     /// authorities that were read before still count.
     pub fn reload(&self) -> Result<(), TlsProblem> {
         let content = Content::read(PARTNER_CA, &self.path)?;
