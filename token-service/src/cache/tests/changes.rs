@@ -312,6 +312,7 @@ async fn a_feed_that_goes_back_in_its_epoch_clears_memory() {
     follower.catch_up(&facts).await.unwrap();
     assert!(keep(&facts, &follower, 0, 2) && is_found(&facts, &follower, 0));
     numbers.0.lock().unwrap().0.pop();
+    advance(LEASE + Duration::from_millis(1)).await;
     follower.catch_up(&facts).await.unwrap();
     assert!(!is_found(&facts, &follower, 0) && follower.lease().is_some());
 }
