@@ -6,13 +6,15 @@ use std::{
     ops::Deref,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use accord::metrics::CACHE_READS;
 use metrics::{Counter, counter};
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter, sync::Cache};
+use tokio::time::Instant;
 
 use super::lock;
 
@@ -22,6 +24,7 @@ pub struct Cached<T> {
     value: T,
     bytes: usize,
     current: AtomicBool,
+    expires_at: Instant,
 }
 
 impl<T> Cached<T> {
@@ -40,6 +43,7 @@ impl<T> Cached<T> {
             value,
             bytes: 0,
             current: AtomicBool::new(false),
+            expires_at: Instant::now(),
         })
     }
 }
@@ -57,6 +61,8 @@ pub(super) struct FactCache<K: Eq + Hash, T> {
     facts: Cache<K, Arc<Cached<T>>, Bytes, DefaultHashBuilder, ExpireEvicted>,
     size: fn(&T) -> usize,
     reads: LookUpCounters,
+    /// Rises with each fact, and wraps around.
+    inserted: AtomicU32,
 }
 
 /// Counts look-ups that memory answered, and others.
@@ -83,6 +89,9 @@ impl LookUpCounters {
 
 /// The approximate size of a fact without its texts, in bytes.
 pub(super) const OVERHEAD: usize = 256;
+/// The longest time that a fact counts which no change affects. A row that somebody puts back into the database for a moment, without
+/// a change, would otherwise count until the process ends.
+pub(super) const MAX_AGE: Duration = Duration::from_secs(10 * 60);
 /// Parts of a cache, each with its own lock and its own share of the bytes.
 const SHARDS: usize = 8;
 
@@ -98,7 +107,12 @@ impl<K: Eq + Hash + Clone, T> FactCache<K, T> {
         let hasher = DefaultHashBuilder::default();
         let facts = Cache::with_options(options, Bytes, hasher, ExpireEvicted);
         let reads = LookUpCounters::new(name);
-        Self { facts, size, reads }
+        Self {
+            facts,
+            size,
+            reads,
+            inserted: AtomicU32::default(),
+        }
     }
 
     /// Counts whether memory answered a caller.
@@ -118,6 +132,7 @@ impl<K: Eq + Hash + Clone, T> FactCache<K, T> {
         let fact = Arc::new(Cached {
             bytes: (self.size)(&value),
             current: AtomicBool::new(true),
+            expires_at: Instant::now() + self.next_lifetime(),
             value,
         });
         self.facts.insert(key, fact.clone());
@@ -152,6 +167,22 @@ impl<K: Eq + Hash + Clone, T> FactCache<K, T> {
     /// Marks every fact as stale, and keeps it.
     pub(super) fn expire_all(&self) {
         self.facts.iter().for_each(|(_, fact)| fact.expire());
+    }
+
+    /// Marks the facts as stale whose time is over, and keeps them.
+    pub(super) fn expire_old(&self) {
+        let (now, facts) = (Instant::now(), self.facts.iter().map(|(_, fact)| fact));
+        facts
+            .filter(|fact| fact.expires_at <= now)
+            .for_each(|fact| fact.expire());
+    }
+
+    /// Returns half of [`MAX_AGE`] and a part of the other half, another one each time: facts that were read together must not be read
+    /// again together.
+    fn next_lifetime(&self) -> Duration {
+        // Multiples of the golden ratio divide a circle evenly.
+        let part = self.inserted.fetch_add(0x9E37_79B9, Ordering::Relaxed);
+        MAX_AGE / 2 + (MAX_AGE / 2).mul_f64(f64::from(part) / f64::from(u32::MAX))
     }
 }
 

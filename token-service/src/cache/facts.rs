@@ -73,10 +73,8 @@ pub(super) struct Facts {
     pub(super) clients: FactCache<ClientId, KnownClient>,
     pub(super) tenants: FactCache<TenantId, Tenant>,
     pub(super) users: FactCache<(TenantId, UserId), User>,
-    /// By the SHA-256 of their token.
-    pub(super) callers: FactCache<[u8; 32], Caller>,
-    /// Certificates that name no caller.
-    pub(super) strangers: FactCache<[u8; 32], ()>,
+    /// By the digest of their credential. `None` for a certificate that names no caller.
+    pub(super) callers: FactCache<[u8; 32], Option<Caller>>,
     /// Grants whose stored state is active. Others, and the absence of one, are read each time.
     pub(super) grants: FactCache<GrantId, Grant>,
     pub(super) keys: ArcSwapOption<Keys>,
@@ -94,7 +92,6 @@ impl Facts {
             tenants: FactCache::new("tenants", MAX_SMALL_BYTES, tenant_size),
             users: FactCache::new("users", MAX_SMALL_BYTES, |user| OVERHEAD + user.label.len()),
             callers: FactCache::new("callers", MAX_SMALL_BYTES, |_| OVERHEAD),
-            strangers: FactCache::new("strangers", MAX_SMALL_BYTES, |_| OVERHEAD),
             grants: FactCache::new("grants", MAX_LARGE_BYTES, grant_size),
             keys: ArcSwapOption::empty(),
             key_reads: LookUpCounters::new("signing_keys"),
@@ -122,10 +119,7 @@ impl Facts {
             // argon2 run for every client at once.
             Change::Scope => self.clients.expire_all(),
             // A certificate that names one caller may name two after the change.
-            Change::Caller(_) => {
-                self.callers.remove_where(|_| true);
-                self.strangers.remove_where(|_| true);
-            }
+            Change::Caller(_) => self.callers.remove_where(|_| true),
             Change::Grant(id) => self.grants.remove(id),
             Change::SigningKeys => self.keys.store(None),
             Change::Revocation(revocation) => match revocation.kind {
@@ -154,12 +148,22 @@ impl Facts {
         std::mem::take(&mut *self.changed_clients.lock())
     }
 
+    /// Has signing keys read again, and other facts whose time is over.
+    pub(super) fn expire_old(&self) {
+        self.clients.expire_old();
+        self.tenants.expire_old();
+        self.users.expire_old();
+        self.callers.expire_old();
+        self.grants.expire_old();
+        // One read.
+        self.keys.store(None);
+    }
+
     pub(super) fn clear(&self) {
         self.clients.remove_where(|_| true);
         self.tenants.remove_where(|_| true);
         self.users.remove_where(|_| true);
         self.callers.remove_where(|_| true);
-        self.strangers.remove_where(|_| true);
         self.grants.remove_where(|_| true);
         self.entries.remove_where(|_| true);
         self.keys.store(None);

@@ -192,13 +192,11 @@ impl<S: ChangeSource> ChangeFollower<S> {
             let after = after.as_ref().map(|applied| &applied.position);
             let changes = self.source.changes_after(after).await?;
             if self.went_back(&changes.position) {
-                // Somebody has put back the counter, or a server has lost what it had committed: memory may hold what never was.
-                // The source goes on from here, as after a failover.
+                // Somebody has put back the counter, or a server has lost what it had committed. The source has the reader start again.
                 tracing::error!(
                     feed = S::NAME,
                     "the change feed went back behind what it has answered"
                 );
-                facts.clear();
             }
             if changes.reset || after.is_none() {
                 if has_restarted {

@@ -15,7 +15,7 @@ use accord::{
 use aws_lc_rs::hmac;
 use tokio::{
     sync::{Mutex, Semaphore},
-    time::Instant,
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -62,6 +62,8 @@ use crate::{
     store::Store,
 };
 
+/// How often memory is searched for facts that are too old.
+const EXPIRY_PERIOD: Duration = Duration::from_secs(60);
 /// The most callers that are read from the registry at a time.
 const MAX_CALLER_READS: usize = 16;
 
@@ -126,8 +128,19 @@ impl Cache {
         tokio::join!(
             self.registry_changes.follow(&self.facts, stop),
             self.own_changes.follow(&self.facts, stop),
+            stop.run_until_cancelled(self.expire_old_facts()),
             self.report_secret_uses(stop),
         );
+    }
+
+    /// Has old facts read again. Not while the registry is silent: then they count as long as `registry_stale_max` says.
+    async fn expire_old_facts(&self) {
+        loop {
+            sleep(EXPIRY_PERIOD).await;
+            if self.registry_changes.is_complete_since(Instant::now() - LEASE) {
+                self.facts.expire_old();
+            }
+        }
     }
 
     /// Returns how long the registry's answers count.

@@ -276,40 +276,29 @@ impl Cache {
 
     /// Returns the caller with this credential; `None` if it is unknown, or its caller is revoked.
     ///
-    /// Also remembers certificates that name no caller: a partner may show one with every call. Only so many exist as the
-    /// authority of `--client-ca` has signed, while anybody can make up a token.
+    /// Remembers certificates that name no caller, too: a partner's may come with every call. Only so many exist as an authority of
+    /// `--client-ca` has signed, while anybody can make up a token.
     pub async fn caller(&self, credential: Credential<'_>) -> Result<Option<Caller>> {
-        let (changes, facts) = (&self.registry_changes, &self.facts);
+        let (changes, callers) = (&self.registry_changes, &self.facts.callers);
         let digest = credential.digest();
-        let known = || {
-            let caller = facts.find(changes, &facts.callers, &digest);
-            let caller = caller.map(|caller| Some(Caller::clone(&caller.value)));
-            caller.or_else(|| facts.find(changes, &facts.strangers, &digest).map(|_| None))
-        };
-        let found = known();
-        facts.callers.count(found.is_some());
-        if let Some(found) = found {
-            return Ok(found);
-        }
-        let _permit = wait_for_others(self.caller_reads.acquire()).await?;
-        if let Some(found) = known() {
-            return Ok(found);
-        }
-        // The answer reflects what was committed before it was asked for, and so all that has been applied by now.
-        let applied = changes.lease();
-        // On the heap: otherwise this future enlarges every call, including those served from memory.
-        let read = Box::pin(self.registry.caller(credential)).await?;
-        Ok(match (read, applied) {
-            (Some(read), _) => {
-                let caller = facts.insert_if_current(changes, &facts.callers, digest, read);
-                Some(Caller::clone(&caller.value))
+        let known = || self.facts.find(changes, callers, &digest);
+        let mut caller = known();
+        callers.count(caller.is_some());
+        if caller.is_none() {
+            let _permit = wait_for_others(self.caller_reads.acquire()).await?;
+            caller = known();
+            if caller.is_none() {
+                // An answer reflects what was committed before it was asked for, and so all that has been applied by now.
+                let applied = changes.lease();
+                // On the heap: otherwise this future enlarges every call, including those served from memory.
+                let read = match (Box::pin(self.registry.caller(credential)).await?, credential) {
+                    (None, Credential::Certificate(_)) => applied.map(|applied| applied.map(|()| None)),
+                    (read, _) => read.map(|read| read.map(Some)),
+                };
+                caller = read.map(|read| self.facts.insert_if_current(changes, callers, digest, read));
             }
-            (None, Some(applied)) if matches!(credential, Credential::Certificate(_)) => {
-                facts.insert_if_current(changes, &facts.strangers, digest, applied);
-                None
-            }
-            (None, _) => None,
-        })
+        }
+        Ok(caller.and_then(|caller| Option::clone(&caller.value)))
     }
 
     /// Returns at most `limit` revocations of clients, tenants and users after a position of the registry's feed.

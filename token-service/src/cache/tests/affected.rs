@@ -89,7 +89,7 @@ fn a_change_removes_what_it_affects_and_nothing_else() {
                 .insert((tenant_id(0), user.user_id.clone()), user.clone()),
             grant: facts.grants.insert(grant.grant_id.clone(), grant.clone()),
         };
-        let caller = facts.callers.insert([1; 32], caller.clone());
+        let caller = facts.callers.insert([1; 32], Some(caller.clone()));
         facts
             .keys
             .store(Some(Arc::new(Keys::new(signer.clone(), Vec::new()).unwrap())));

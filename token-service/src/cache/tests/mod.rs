@@ -15,6 +15,7 @@ use crate::{
 };
 
 mod affected;
+mod age;
 mod callers;
 mod changes;
 mod edited;

@@ -54,7 +54,7 @@ pub use outcome::{begin_counts, count_rejected};
 pub struct Request {
     /// The tenant whose data the client requests.
     pub tenant_id: TenantId,
-    /// The client's proof.
+    /// The client's credentials.
     pub credentials: Credentials,
     /// The grant.
     pub grant: GrantRequest,
@@ -181,7 +181,7 @@ impl<'a> Issuance<'a> {
             None => watermark.registry(find_tenant(oauth, request).await?)?,
         };
         if !client.tenants.contains_key(&tenant.tenant_id) {
-            return Err(Box::pin(no_grant(oauth, request, &client)).await);
+            return Err(request.grant.no_grant_error());
         }
         let is_current = matches!(request.grant, GrantRequest::ClientCredentials);
         let current = entry.as_ref().filter(|_| is_current);
@@ -333,7 +333,8 @@ async fn no_grant(oauth: &OAuth, request: &Request, client: &Client) -> Error {
             let state = state.filter(|state| !state.yields_tokens());
             Error::ConsentRequired(state.map(GrantState::contract_name))
         }
-        Err(error) => error,
+        // The client has no grant all the same.
+        Err(_) => error,
     }
 }
 
