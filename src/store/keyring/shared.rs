@@ -94,7 +94,9 @@ impl SharedKeyring {
         random: &dyn Random,
     ) -> Result<Self, StoreError> {
         let at = Instant::now();
-        let keyring = open(&db, &masters, purposes, &*clock, random).await?;
+        let mut keyring = open(&db, &masters, purposes, &*clock, random).await?;
+        keyring.set_table(at + MAX_AGE, []);
+        use_for_macs(&db, purposes, &keyring);
         Ok(Self(Arc::new(Inner {
             db,
             masters,
@@ -203,7 +205,7 @@ impl SharedKeyring {
         let this = &*self.0;
         let _reading = this.reading.lock().await;
         let before = this.read.load_full();
-        // Callers of the same moment share a read.
+        // Callers of the same moment share a read. Only one that returns rows to open is not shared.
         if before.at >= called_at && before.unopened.is_empty() {
             return Ok(Vec::new());
         }
@@ -227,6 +229,8 @@ impl SharedKeyring {
             unopened.insert(name, Unopened { why, is_active });
             unknown.push(row);
         }
+        // A new version is used a minute after it was added.
+        keyring.set_table(at + MAX_AGE, unopened.keys().cloned());
         self.replace(Read {
             keyring: Arc::new(keyring),
             at,
@@ -283,6 +287,7 @@ impl SharedKeyring {
                 }
             }
         }
+        keyring.set_table(next.at + MAX_AGE, next.unopened.keys().cloned());
         let unopened = next.unopened();
         if unopened != before.unopened() && !unopened.is_empty() {
             tracing::warn!(?unopened, "data keys that no master key opens");

@@ -3,10 +3,7 @@
 use sea_orm::{Condition, QuerySelect, entity::prelude::*};
 
 use super::{Protected, check_each_locked, locked, next_page};
-use crate::{
-    keys::KeyError,
-    store::{Database, StoreError, Transaction},
-};
+use crate::store::{Database, StoreError, Transaction};
 
 /// The most rows that one transaction changes. Its event names each of them.
 pub const CHANGED_AT_ONCE: u64 = 500;
@@ -34,8 +31,7 @@ pub async fn change_in_batches<E: Protected>(
         for row in check_each_locked::<E>(&tx, found).await? {
             let mut row = match row {
                 Ok(row) => locked(row),
-                // The caller has opened every version of the keys.
-                Err(StoreError::Altered(_) | StoreError::Key(KeyError::UnknownVersion { .. })) => {
+                Err(StoreError::Altered(_)) => {
                     let table = E::default().table_name();
                     tracing::error!(table, "a row was changed by somebody without the keys");
                     continue;

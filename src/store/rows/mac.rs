@@ -40,7 +40,7 @@ pub fn protect<E: Protected>(key: &DataKey, row: &mut E::Model) -> Result<(), St
 /// Checks the MAC of a row, of which [`columns`] are given.
 ///
 /// # Errors
-/// [`StoreError::Altered`], [`StoreError::Key`] for a version of the key that this replica does not have.
+/// [`StoreError::Altered`], [`StoreError::Key`] for a version of the key that others may have, and this replica does not.
 pub(super) fn check<E: Protected>(
     conn: &impl Keyed,
     row: &E::Model,
@@ -58,9 +58,9 @@ pub(super) fn check<E: Protected>(
         .try_into()
         .map(i32::from_be_bytes)
         .map_err(|_| altered())?;
-    // A missing key version need not be a forgery: this replica may not have read the newest key yet.
     let keyring = keyring(conn)?;
-    let expected = mac::<E>(keyring.require(KEYRING_PURPOSE, version)?, columns);
+    let key = keyring.for_mac(KEYRING_PURPOSE, version)?.ok_or_else(altered)?;
+    let expected = mac::<E>(key, columns);
     match bool::from(stored.ct_eq(&expected)) {
         true => Ok(()),
         false => Err(altered()),
