@@ -69,12 +69,17 @@ impl Certificate {
     }
 }
 
+/// Returns the public key of a certificate in DER form, with its algorithm; `None` if it can't be read.
+pub(super) fn public_key(der: &[u8]) -> Option<Vec<u8>> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    Some(certificate.public_key().raw.to_vec())
+}
+
 /// Returns whether two certificates in DER form have the same public key. True if one can't be read.
 pub(super) fn have_same_key(one: &[u8], other: &[u8]) -> bool {
-    let [Ok((_, one)), Ok((_, other))] = [one, other].map(X509Certificate::from_der) else {
-        return true;
-    };
-    one.public_key().raw == other.public_key().raw
+    public_key(one)
+        .zip(public_key(other))
+        .is_none_or(|(one, other)| one == other)
 }
 
 /// Returns whether an authority has signed this certificate, both in DER form. True if one can't be read, and for a signature by

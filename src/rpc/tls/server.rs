@@ -1,12 +1,12 @@
 //! The TLS of a service's listeners: what the files of its settings say.
 
-use std::{fmt, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, path::Path, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use tokio_rustls::rustls::{
     Error, InconsistentKeys, ServerConfig, SupportedProtocolVersion,
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, UnixTime},
+    pki_types::UnixTime,
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
     time_provider::TimeProvider,
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     TlsProblem,
     acceptor::{Acceptor, AnyCertificate},
-    certificate::{Certificate, first_expiry, record_expiry},
+    certificate::{Certificate, first_expiry, public_key, record_expiry},
     files::{Content, Digest},
     partner::{PARTNER_CA, require_separate},
     provider,
@@ -144,7 +144,12 @@ impl Files {
         if let Some((partner_ca, client_ca)) = self.partner_ca.as_ref().zip(self.client_ca.as_ref()) {
             require_separate(partner_ca, client_ca)?;
         }
-        let partner_authorities = self.partner_ca.as_ref().map(Content::certificates).transpose()?;
+        let partner_cas = self.partner_ca.as_ref().map(Content::certificates).transpose()?;
+        let partner_keys = partner_cas
+            .iter()
+            .flatten()
+            .filter_map(|der| public_key(der))
+            .collect();
         let versions = versions(&settings.min_version);
         let handshake = Handshake {
             versions: versions.ok_or_else(unknown_version)?,
@@ -152,7 +157,7 @@ impl Files {
             time: Arc::new(Time(clock.clone())),
             provider,
             workloads,
-            partner_authorities: partner_authorities.unwrap_or_default().into(),
+            partner_keys: Arc::new(partner_keys),
         };
         let (grpc, http) = handshake.acceptors(&settings.partners)?;
         let client_cas = self.client_ca.as_ref().map(Content::certificates).transpose()?;
@@ -215,7 +220,7 @@ struct Handshake {
     certificate: Arc<SingleCertAndKey>,
     time: Arc<dyn TimeProvider>,
     workloads: Option<Arc<dyn ClientCertVerifier>>,
-    partner_authorities: Arc<[CertificateDer<'static>]>,
+    partner_keys: Arc<HashSet<Vec<u8>>>,
 }
 
 impl Handshake {
@@ -250,7 +255,7 @@ impl Handshake {
                 config,
                 partners,
                 workloads: self.workloads.clone(),
-                partner_authorities: self.partner_authorities.clone(),
+                partner_keys: self.partner_keys.clone(),
                 admits_partners,
                 time: self.time.clone(),
             })
