@@ -80,7 +80,7 @@ impl Heartbeat {
         {
             return Err(error.clone());
         }
-        let proof = self.within(PROOF_TIMEOUT, self.beat_to_its_end()).await;
+        let proof = self.within(PROOF_TIMEOUT, self.beat_to_its_end(), || false).await;
         if let Err(error) = &proof {
             self.state().unproven = Some((Instant::now(), error.clone()));
         }
@@ -106,9 +106,8 @@ impl Heartbeat {
             self.beat_to_its_end().await?;
             self.check_tables().await
         };
-        let checked = self.within(limit, check).await;
-        let is_written = self.pool.backend() == DatabaseBackend::Sqlite && self.pool.commits() > commits;
-        if is_written { Ok(()) } else { checked }
+        let is_written = || self.pool.backend() == DatabaseBackend::Sqlite && self.pool.commits() > commits;
+        self.within(limit, check, is_written).await
     }
 
     /// Writes and commits one in a task of its own. If the caller gives up, the connection that is being opened stays for the
@@ -119,15 +118,19 @@ impl Heartbeat {
         beat.unwrap_or_else(|_stopped| Err(StoreError::unavailable("the service stops")))
     }
 
-    /// Limits the time of a check. Without an answer every idle connection becomes suspect: once, so that those opened
-    /// from then on stay.
+    /// Limits the time of a check, which succeeds in any case if the database `is_written`. Without an answer every idle connection
+    /// becomes suspect: once, so that those opened from then on stay.
     async fn within(
         &self,
         limit: Duration,
         check: impl Future<Output = Result<(), StoreError>>,
+        is_written: impl Fn() -> bool,
     ) -> Result<(), StoreError> {
         // Boxed, or the compiler gives up on the depth of the future.
         let checked = timeout(limit, Box::pin(check)).await;
+        if is_written() {
+            return Ok(());
+        }
         checked.unwrap_or_else(|_elapsed| {
             if !std::mem::replace(&mut self.state().has_failed, true) {
                 self.pool.suspicion().raise();
