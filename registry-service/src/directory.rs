@@ -45,8 +45,8 @@ pub async fn changes(store: &Store, after: Option<Position>, limit: u64) -> Resu
     // After a failover, an old primary would answer with out-of-date rows.
     store.db.check_current().await?;
     let conn = store.db.read();
-    audit::check_counter(conn).await?;
-    let feed = change::read(conn, after.as_ref(), limit).await?;
+    let sealed = audit::sealed_number(conn).await?;
+    let feed = change::read(conn, sealed, after.as_ref(), limit).await?;
     gauge!(FEED_POSITION, "feed" => "registry").set(feed.position.seq as f64);
     let recent_seq = if after.is_none() || feed.reset {
         let recent_seq = change::seq_before(conn, store.now().minus(RECENT)).await?;

@@ -195,6 +195,14 @@ pub(super) async fn next_event_numbers(tx: &Transaction, count: usize) -> Result
     Ok(first)
 }
 
+/// Checks that what the counter has counted is not behind the number of the last event in the log.
+pub(super) fn check_sealed(sealed: Option<i64>, counted: i64) -> Result<(), StoreError> {
+    match sealed.is_some_and(|sealed| counted < sealed) {
+        true => Err(StoreError::Altered("change_counter")),
+        false => Ok(()),
+    }
+}
+
 /// Returns the number of the last committed audit event that has a row of its own.
 pub(super) async fn last_event_number(conn: &impl Keyed) -> Result<i64, StoreError> {
     let row = read_counter(conn).await?;
@@ -270,10 +278,22 @@ pub struct FeedPage {
 
 /// Reads at most `limit` changes after a position. Without a position, or with one that the reader can't go on from
 /// ([`FeedPage::reset`]), returns no changes and the feed's own position.
-pub async fn read(conn: &impl Keyed, after: Option<&Position>, limit: u64) -> Result<FeedPage, StoreError> {
+///
+/// `sealed` is the number of the last event in the log, read before: the log follows the counter.
+///
+/// # Errors
+/// [`StoreError::Altered`] for a counter behind it: somebody has put back an older one.
+pub async fn read(
+    conn: &impl Keyed,
+    sealed: Option<i64>,
+    after: Option<&Position>,
+    limit: u64,
+) -> Result<FeedPage, StoreError> {
     // Reads the position before the list, so that the list lacks no change up to the position. It may contain later
     // ones.
-    let mut position = position(conn).await?;
+    let counter = read_counter(conn).await?.ok_or(MISSING_COUNTER)?;
+    check_sealed(sealed, counter.event_number)?;
+    let mut position = position_of(&counter)?;
     let mut reset = after.is_some_and(|after| after.epoch != position.epoch || after.seq > position.seq);
     let (mut changes, mut more) = (Vec::new(), false);
     if let Some(after) = after.filter(|after| !reset && after.seq < position.seq) {

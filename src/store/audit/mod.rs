@@ -10,7 +10,7 @@
 
 use sea_orm::{ActiveValue::Set, QuerySelect, entity::prelude::*};
 
-use self::check::{check_sealed, remove_beyond, sealed_number};
+use self::check::remove_beyond;
 use super::{
     Keyed, StoreError, Transaction, change,
     rows::{all_written, version},
@@ -37,7 +37,7 @@ mod rollup;
 mod seal;
 mod verify;
 
-pub use check::check_counter;
+pub use check::sealed_number;
 pub use event::{
     Actor, ActorKind, CallerAddress, Event, GrantType, ISSUE, IssuedToken, Origin, Outcome, Record,
     RowVersion, next_id,
@@ -127,16 +127,18 @@ pub(in crate::store) async fn is_begun(conn: &impl ConnectionTrait) -> Result<bo
 
 /// Inserts events, each into a row of its own. All other writers of such events wait from here to the commit.
 async fn insert(tx: &Transaction, mut records: Vec<Record>) -> Result<(), StoreError> {
-    let Some(mut last) = records.pop() else {
+    let count = records.len();
+    let Some(last) = records.last_mut() else {
         return Ok(());
     };
     let key = protection::current(tx.keys().as_deref())?;
-    let first = change::next_event_numbers(tx, records.len() + 1).await?;
-    check_sealed(sealed_number(tx).await?, first - 1)?;
-    if remove_beyond(tx, first, records.len()).await? {
-        last.event = last.event.detail("altered", "audit_events");
+    // Before the counter, which others wait for.
+    let sealed = sealed_number(tx).await?;
+    let first = change::next_event_numbers(tx, count).await?;
+    change::check_sealed(sealed, first - 1)?;
+    if remove_beyond(tx, (first - 1, first - 1 + count as i64)).await? {
+        last.event.add_altered("audit_events");
     }
-    records.push(last);
     let encoded = records.iter().map(|record| (record, record::encode(record)));
     let rows = (first..)
         .zip(encoded)
@@ -154,11 +156,7 @@ async fn insert(tx: &Transaction, mut records: Vec<Record>) -> Result<(), StoreE
             record: Set(encoded),
         });
     let insert = row::Entity::insert_many(rows);
-    all_written(
-        "audit_events",
-        insert.exec_without_returning(tx).await?,
-        records.len(),
-    )?;
+    all_written("audit_events", insert.exec_without_returning(tx).await?, count)?;
     for (number, record) in (first..).zip(&records) {
         version::write(tx, number, &record.rows).await?;
     }

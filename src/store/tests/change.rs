@@ -172,7 +172,7 @@ async fn a_reader_behind_the_oldest_change_must_start_again() {
         let now = position(db.read()).await.unwrap();
         let read_after = async |seq| {
             let after = Position { seq, ..now.clone() };
-            read(db.read(), Some(&after), 100).await.unwrap()
+            read(db.read(), None, Some(&after), 100).await.unwrap()
         };
         // Keeps the change of minute 4, so that the last change before a time after it is known.
         let since = TEST_START.plus(std::time::Duration::from_secs(60 * 5));
@@ -286,7 +286,7 @@ async fn readers_start_again_after_an_edited_or_a_removed_change() {
             seq: 2,
             ..start.clone()
         };
-        let whole = read(db.read(), Some(&start), 10).await.unwrap();
+        let whole = read(db.read(), None, Some(&start), 10).await.unwrap();
         assert_eq!((whole.changes.len(), whole.reset), (4, false), "{place:?}");
         for edit in [
             "UPDATE changes SET id = 'other' WHERE seq = 2",
@@ -298,10 +298,10 @@ async fn readers_start_again_after_an_edited_or_a_removed_change() {
         ] {
             let before = entry::Entity::find_by_id(2).one(db.read()).await.unwrap();
             db.read().execute_unprepared(edit).await.unwrap();
-            let page = read(db.read(), Some(&start), 10).await.unwrap();
+            let page = read(db.read(), None, Some(&start), 10).await.unwrap();
             assert_eq!((page.changes.len(), page.reset), (0, true), "{place:?}: {edit}");
             // What comes after it is whole, and so is the page before it.
-            let page = read(db.read(), Some(&second), 10).await.unwrap();
+            let page = read(db.read(), None, Some(&second), 10).await.unwrap();
             assert_eq!((page.changes.len(), page.reset), (2, false), "{place:?}: {edit}");
             entry::Entity::delete_by_id(2).exec(db.read()).await.unwrap();
             let row = before.unwrap().into_active_model().reset_all();
@@ -314,10 +314,10 @@ async fn readers_start_again_after_an_edited_or_a_removed_change() {
         let edit = "DELETE FROM changes WHERE seq = 4";
         db.read().execute_unprepared(edit).await.unwrap();
         for after in [&start, &second] {
-            let page = read(db.read(), Some(after), 10).await.unwrap();
+            let page = read(db.read(), None, Some(after), 10).await.unwrap();
             assert_eq!((page.changes.len(), page.reset), (0, true), "{place:?}");
         }
-        let page = read(db.read(), Some(&start), 2).await.unwrap();
+        let page = read(db.read(), None, Some(&start), 2).await.unwrap();
         assert_eq!(
             (page.changes.len(), page.reset, page.more),
             (2, false, true),

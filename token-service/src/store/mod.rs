@@ -181,8 +181,8 @@ impl Store {
     /// be written: what an old primary answers is out of date.
     pub async fn changes_after(&self, after: Option<&Position>, limit: u64) -> Result<FeedPage> {
         self.db.check_current().await?;
-        audit::check_counter(self.db.read()).await?;
-        Ok(change::read(self.db.read(), after, limit).await?)
+        let sealed = audit::sealed_number(self.db.read()).await?;
+        Ok(change::read(self.db.read(), sealed, after, limit).await?)
     }
 
     /// Returns a position that all changes since `since` come after.
