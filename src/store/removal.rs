@@ -1,7 +1,8 @@
 //! Deletes rows that are no longer needed, beside other writers.
 
 use sea_orm::{
-    EntityTrait, Iterable, PrimaryKeyToColumn, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
+    ColumnTrait, EntityTrait, Iterable, PrimaryKeyToColumn, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
+    Select,
     sea_query::{Expr, ExprTrait, LockBehavior, LockType, SimpleExpr},
 };
 
@@ -53,6 +54,35 @@ pub(super) async fn delete_some<E: EntityTrait>(
         .limit(DELETED_AT_ONCE)
         .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
     delete_keys::<E>(tx, rows).await
+}
+
+/// Makes room for rows that get the numbers after `counted`, up to `last`. The counter is locked, so that nobody with the keys has
+/// written a row there: one that somebody else has put there goes. Returns whether there was one.
+///
+/// # Errors
+/// [`StoreError::Altered`] if a row `is_ours`, written by a holder of the keys: then it is the counter that somebody has put back.
+pub(super) async fn delete_forged<E: EntityTrait>(
+    tx: &Transaction,
+    number: E::Column,
+    (counted, last): (i64, i64),
+    is_ours: impl Fn(&E::Model) -> Result<bool, StoreError>,
+) -> Result<bool, StoreError> {
+    let is_beyond = number.gt(counted).and(number.lte(last));
+    let found = Box::pin(E::find().filter(is_beyond.clone()).all(tx)).await?;
+    for row in &found {
+        if is_ours(row)? {
+            return Err(StoreError::Altered("change_counter"));
+        }
+    }
+    if !found.is_empty() {
+        Box::pin(E::delete_many().filter(is_beyond).exec(tx)).await?;
+        let table = E::default().table_name();
+        tracing::error!(
+            table,
+            "rows that somebody without the keys had put beyond the counter were removed"
+        );
+    }
+    Ok(!found.is_empty())
 }
 
 /// Deletes the rows whose keys a query returns.

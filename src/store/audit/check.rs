@@ -1,7 +1,6 @@
 //! Checks of the rows of events: who has written them, that their columns say what their events say, and that the counter has
 //! counted them.
 
-use sea_orm::entity::prelude::*;
 use subtle::ConstantTimeEq;
 
 use super::{
@@ -12,7 +11,7 @@ use super::{
 };
 use crate::{
     keys::{DataKey, Keyring},
-    store::{Keyed, StoreError, Transaction, change, log},
+    store::{Keyed, StoreError, Transaction, log, removal::delete_forged},
     text::id::{ClientId, EventId, TenantId},
     tlog::{GroupTree, TreeHead},
 };
@@ -102,18 +101,8 @@ fn check_mac(mac: &[u8], expected: [u8; 32]) -> Result<(), Altered> {
     }
 }
 
-/// Checks that the counter is not behind what is sealed: otherwise somebody has put back an older one.
-///
-/// # Errors
-/// [`StoreError::Altered`].
-pub async fn check_counter(conn: &impl Keyed) -> Result<(), StoreError> {
-    // Before the counter: the log follows it.
-    let sealed = sealed_number(conn).await?;
-    check_sealed(sealed, change::last_event_number(conn).await?)
-}
-
 /// Returns the number of the last event that the open log holds; `None` if no holder of the keys has written what it says.
-pub(super) async fn sealed_number(conn: &impl Keyed) -> Result<Option<i64>, StoreError> {
+pub async fn sealed_number(conn: &impl Keyed) -> Result<Option<i64>, StoreError> {
     let log = match log::current(conn).await {
         Err(StoreError::Corrupt(_)) => None,
         log => log?,
@@ -123,29 +112,16 @@ pub(super) async fn sealed_number(conn: &impl Keyed) -> Result<Option<i64>, Stor
     Ok(log.and_then(|log| log.position.parse().ok()))
 }
 
-pub(super) fn check_sealed(sealed: Option<i64>, counted: i64) -> Result<(), StoreError> {
-    match sealed.is_some_and(|sealed| counted < sealed) {
-        true => Err(StoreError::Altered("change_counter")),
-        false => Ok(()),
-    }
-}
-
-/// Removes what somebody without the keys has put at the numbers that were reserved: it would keep every change from being
-/// recorded. Returns whether there was something.
-///
-/// # Errors
-/// [`StoreError::Altered`] if a holder of the keys has written it: then it is the counter that somebody has put back.
-pub(super) async fn remove_beyond(tx: &Transaction, first: i64, more: usize) -> Result<bool, StoreError> {
-    let is_reserved = row::Column::Number.between(first, first.saturating_add(more as i64));
-    let found = row::Entity::find().filter(is_reserved.clone()).all(tx).await?;
+/// Makes room for the events that get the numbers after `counted`, up to `last`: as [`delete_forged`].
+pub(super) async fn remove_beyond(tx: &Transaction, range: (i64, i64)) -> Result<bool, StoreError> {
     let keys = tx.keys();
-    let is_theirs = |row| keys.as_deref().is_some_and(|keys| check_event(keys, row).is_ok());
-    if found.iter().any(is_theirs) {
-        return Err(StoreError::Altered("change_counter"));
-    }
-    if !found.is_empty() {
-        row::Entity::delete_many().filter(is_reserved).exec(tx).await?;
-        tracing::error!("rows that somebody without the keys had put into audit_events were removed");
-    }
-    Ok(!found.is_empty())
+    let is_ours = |row: &row::Model| match keys.as_deref() {
+        // Its columns for searches may be edited: it is ours by its MAC.
+        Some(keys) => {
+            let is_known = keys.for_mac(KEYRING_PURPOSE, row.key_version)?.is_some();
+            Ok(is_known && check_event_mac(keys, row).is_ok())
+        }
+        None => Ok(false),
+    };
+    delete_forged::<row::Entity>(tx, row::Column::Number, range, is_ours).await
 }

@@ -11,8 +11,7 @@ use std::ops::{Deref, DerefMut};
 use futures_util::future::BoxFuture;
 use sea_orm::{
     Condition, FromQueryResult, IntoActiveModel, Iterable, QueryOrder, QueryResult, QuerySelect,
-    entity::prelude::*,
-    sea_query::{Expr, ExprTrait},
+    entity::prelude::*, sea_query::Expr,
 };
 
 use self::{
@@ -20,7 +19,7 @@ use self::{
     named::is_event_subject,
     version::{compare, primary_key, with_versions},
 };
-use super::{Keyed, Pool, StoreError, Transaction, audit::RowVersion};
+use super::{Keyed, Pool, StoreError, Transaction, audit::RowVersion, removal::delete_forged};
 
 mod batches;
 mod lookup;
@@ -358,28 +357,19 @@ fn locked<E: Protected>(stored: Authentic<E>) -> Locked<E> {
     }
 }
 
-/// Makes room for rows that get the numbers after `counted`, up to `last`. The counter is locked, so that nobody with the keys has
-/// written a row there: one that somebody else has put there goes, and the last event says so.
-///
-/// # Errors
-/// [`StoreError::Altered`] if a holder of the keys has written it: then it is the counter that somebody has put back.
+/// As [`delete_forged`], for rows that carry MACs. The transaction's last event says that there were some.
 pub async fn remove_beyond<E: Protected>(
     tx: &Transaction,
     number: E::Column,
-    (counted, last): (i64, i64),
+    range: (i64, i64),
 ) -> Result<(), StoreError> {
-    let is_beyond = number.gt(counted).and(number.lte(last));
-    let found = Box::pin(E::find().filter(is_beyond.clone()).all(tx)).await?;
-    if found.is_empty() {
-        return Ok(());
+    let is_ours = |row: &E::Model| match check::<E>(tx, row, &columns::<E>(row)?) {
+        Err(StoreError::Altered(_)) => Ok(false),
+        checked => checked.map(|()| true),
+    };
+    if delete_forged::<E>(tx, number, range, is_ours).await? {
+        tx.note_altered(E::default().table_name()).await;
     }
-    for row in &found {
-        if check::<E>(tx, row, &columns::<E>(row)?).is_ok() {
-            return Err(StoreError::Altered("change_counter"));
-        }
-    }
-    Box::pin(E::delete_many().filter(is_beyond).exec(tx)).await?;
-    tx.note_altered(E::default().table_name()).await;
     Ok(())
 }
 
