@@ -217,7 +217,7 @@ impl Store {
         change: Change,
         table: &'static str,
     ) -> Error {
-        let event = event.detail("altered", table);
+        let event = event.altered(table);
         audit::record(&tx, &*self.clock, &*self.random, origin, event).await;
         let ended = async {
             Box::pin(change::publish(&tx, &[change], self.now())).await?;

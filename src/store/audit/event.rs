@@ -225,6 +225,21 @@ impl Event {
         self
     }
 
+    /// Says that somebody without the keys had edited a table, or several.
+    #[must_use]
+    pub fn altered(mut self, table: &str) -> Self {
+        self.add_altered(table);
+        self
+    }
+
+    pub(in crate::store) fn add_altered(&mut self, table: &str) {
+        let tables = self.detail.entry("altered").or_default();
+        if !tables.is_empty() {
+            tables.push_str(", ");
+        }
+        tables.push_str(table);
+    }
+
     /// Adds a detail if there is a value for it.
     #[must_use]
     pub fn detail_if(self, key: &'static str, value: Option<impl Into<String>>) -> Self {

@@ -280,14 +280,8 @@ impl Transaction {
 
     /// Adds to the last event that somebody had put rows into a table. They are gone.
     pub(in crate::store) async fn note_altered(&self, table: &'static str) {
-        tracing::error!(
-            table,
-            "rows that somebody without the keys had put beyond the counter were removed"
-        );
-        let mut events = self.events.lock().await;
-        if let Some(mut last) = events.pop() {
-            last.event = last.event.detail("altered", table);
-            events.push(last);
+        if let Some(last) = self.events.lock().await.last_mut() {
+            last.event.add_altered(table);
         }
     }
 

@@ -350,3 +350,33 @@ async fn a_forged_event_at_the_next_number_keeps_nothing_from_being_recorded() {
         assert_eq!(events[0].detail["altered"], "audit_events", "{place:?}");
     }
 }
+
+#[tokio::test]
+async fn an_event_of_ours_at_the_next_number_is_kept_although_a_column_was_edited() {
+    for (place, db) in migrated().await {
+        let by = origin(ActorKind::Operator, "opr_1");
+        let save = "CREATE TABLE saved AS SELECT * FROM change_counter";
+        db.read().execute_unprepared(save).await.unwrap();
+        record_all(&db, &*test_clock(), &by, vec![Event::new("client.create")]).await;
+        for edit in [
+            "UPDATE audit_events SET action = 'client.get'",
+            "DELETE FROM change_counter",
+            "INSERT INTO change_counter SELECT * FROM saved",
+        ] {
+            db.read().execute_unprepared(edit).await.unwrap();
+        }
+        let tx = db.write().await.unwrap();
+        let record = Record::new(&*test_clock(), &SystemRandom, by, Event::new("client.suspend"));
+        let inserted = insert(&tx, vec![record]).await;
+        assert!(
+            matches!(inserted, Err(StoreError::Altered("change_counter"))),
+            "{place:?}"
+        );
+    }
+}
+
+#[test]
+fn an_event_names_each_table_that_was_edited() {
+    let event = Event::new("client.suspend").altered("clients").altered("changes");
+    assert_eq!(event.detail["altered"], "clients, changes");
+}

@@ -102,7 +102,7 @@ impl Store {
             // The row stays, and every read rejects it. Nobody may go on with what memory holds.
             Err(error @ StoreError::Altered(table)) => {
                 family::end_of_grant(&tx, tenant_id, grant_id, now).await?;
-                self.audit(&tx, origin, event.detail("altered", table)).await;
+                self.audit(&tx, origin, event.altered(table)).await;
                 end_access_tokens(&tx, tenant_id, grant_id, now).await?;
                 tx.commit().await?;
                 return Err(error.into());

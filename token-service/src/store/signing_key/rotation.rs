@@ -185,7 +185,7 @@ impl Store {
         let event = Event::new("signing_key.revoke")
             .subject(kid)
             .detail("reason", reason)
-            .detail("altered", table);
+            .altered(table);
         self.audit(&tx, origin, event).await;
         let now = self.now();
         let revocation = Revocation::new(RevocationKind::Kid, kid, None, now);
