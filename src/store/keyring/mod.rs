@@ -148,7 +148,11 @@ pub async fn add_version(
     let times = (now, now.plus(DISTRIBUTION));
     let row = new_row((purpose, version), wrapped, master.id(), times);
     let tx = db.write().await?;
-    row::Entity::insert(row).exec_without_returning(&tx).await?;
+    rows::all_written(
+        "keyring",
+        row::Entity::insert(row).exec_without_returning(&tx).await?,
+        1,
+    )?;
     let event = Event::new("data_key.rotate")
         .subject(purpose)
         .detail("version", version.to_string());

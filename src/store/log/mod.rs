@@ -13,7 +13,9 @@ use sea_orm::{ActiveValue::Set, ExprTrait, QueryOrder, QuerySelect, QueryTrait, 
 use sea_orm_migration::{DbErr, SchemaManager, prelude::Expr, schema::*};
 use subtle::ConstantTimeEq;
 
-use super::{Database, StoreError, Transaction, change, create_table, removal::delete_where};
+use super::{
+    Database, StoreError, Transaction, change, create_table, removal::delete_where, rows::all_written,
+};
 use crate::{
     clock::UnixMillis,
     keys::{DataKey, KeyError, Keyring},
@@ -274,7 +276,11 @@ pub async fn start(
         started_at: Set(now.as_millis()),
         mac: Set(log.mac.clone()),
     };
-    row::Entity::insert(row).exec_without_returning(tx).await?;
+    all_written(
+        "audit_logs",
+        row::Entity::insert(row).exec_without_returning(tx).await?,
+        1,
+    )?;
     Ok(log)
 }
 
@@ -354,7 +360,8 @@ impl Seal<'_> {
             sealed_at: Set(self.sealed_at.as_millis()),
             mac: Set(next.head_mac(self.key, head).to_vec()),
         };
-        head::Entity::insert(row).exec_without_returning(tx).await?;
+        let insert = head::Entity::insert(row);
+        all_written("audit_checkpoints", insert.exec_without_returning(tx).await?, 1)?;
         Ok(Some(next))
     }
 }

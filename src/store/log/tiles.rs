@@ -12,7 +12,7 @@ use tlog_tiles::{Error, HashReader, Tile, prove_record, prove_tree, stored_hash_
 
 use super::number;
 use crate::{
-    store::{StoreError, Transaction},
+    store::{StoreError, Transaction, rows::all_written},
     tlog::{self, Hash, TreeHead},
 };
 
@@ -203,10 +203,12 @@ impl Edge {
             .update_column(row::Column::Hashes)
             .to_owned();
         for rows in rows.chunks(TILES_PER_INSERT) {
-            row::Entity::insert_many(rows.iter().cloned())
-                .on_conflict(replace.clone())
-                .exec_without_returning(tx)
-                .await?;
+            let insert = row::Entity::insert_many(rows.iter().cloned()).on_conflict(replace.clone());
+            all_written(
+                "audit_log_tiles",
+                insert.exec_without_returning(tx).await?,
+                rows.len(),
+            )?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use accord::{
         Keyed, StoreError, Transaction,
         audit::{Event, Origin},
         change::Change,
-        rows::{self, Authentic, Locked, Lookup, ProtectedRows},
+        rows::{self, Authentic, Locked, Lookup, ProtectedRows, all_written},
     },
     text::{
         id::{ClientId, IntegrationRequestId, TenantId},
@@ -274,8 +274,8 @@ pub(super) async fn index_tenants(
         client_id: Set(client_id.to_string()),
     });
     let insert = client_tenant::Entity::insert_many(rows);
-    insert.exec_without_returning(tx).await?;
-    Ok(())
+    let written = insert.exec_without_returning(tx).await?;
+    Ok(all_written("client_tenants", written, tenant_ids.len())?)
 }
 
 /// Returns the tenants that a client whose row was altered is found by. It may have had others.
