@@ -398,14 +398,18 @@ async fn delete_expired(service: &impl Service, stop: &CancellationToken) {
     };
     let changes = move || async move {
         change::delete_before(db, clock.now().minus(KEEP_CHANGES)).await?;
+        anyhow::Ok(())
+    };
+    let heads = move || async move {
         log::delete_heads_before(db, clock.now().minus(KEEP_HEADS)).await?;
         anyhow::Ok(())
     };
     // Boxed, as all that this process does beside its calls: the future of the process would be too large for the stack of a
     // thread.
-    let kinds: [BoxFuture<'_, ()>; 4] = [
+    let kinds: [BoxFuture<'_, ()>; 5] = [
         Box::pin(every_minute(answers)),
         Box::pin(every_minute(changes)),
+        Box::pin(every_minute(heads)),
         Box::pin(every_minute(record)),
         Box::pin(every_minute(|| service.delete_expired())),
     ];
