@@ -37,7 +37,7 @@ const TRANSLATED: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
 const GLOBAL_UNICAST: (Ipv6Addr, u32) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
 /// Returns whether keys may be fetched from this address. `others` are the networks that may be called too; if it is
-/// empty, none. Behind a translator, the address counts that it calls, although `others` may hold those before it.
+/// empty, none. For a NAT64 address, the embedded IPv4 address decides, even if `others` holds the prefix.
 pub(super) fn is_allowed(address: IpAddr, others: &AllowedNetworks) -> bool {
     let address = match address.to_canonical() {
         IpAddr::V6(address) if address.segments().starts_with(&TRANSLATED) => {

@@ -4,8 +4,8 @@
 //!
 //! A call waits for a fetch only if it can't do without. Fetched keys are fetched again beside the calls once they are ten minutes
 //! old. From fifteen minutes on they count only while fetches fail: a call waits, unless a fetch of the last two minutes has
-//! failed. So a URL that hangs delays one call, and a key that was removed from the set counts no longer than fifteen minutes while
-//! the URL answers.
+//! failed. So a URL that hangs delays at most one call in two minutes, and a key that was removed from the set counts no longer than
+//! fifteen minutes while the URL answers.
 
 use std::{
     sync::{Arc, MutexGuard},
@@ -16,10 +16,10 @@ use accord::{
     clock::{SharedClock, UnixMillis},
     lock::Lock,
     log_limit::LogLimit,
-    rpc::context,
     text::id::ClientId,
 };
 use quick_cache::sync::Cache;
+use tracing::Instrument;
 
 use self::fetch::KeySetFetcher;
 use crate::{
@@ -36,7 +36,7 @@ const MAX_CLIENTS: usize = 4096;
 const EARLY: Duration = Duration::from_secs(10 * 60);
 /// How long fetched keys count without another fetch.
 const FRESH: Duration = Duration::from_secs(15 * 60);
-/// How long a failed fetch says that fetches fail: until the one after the next pause has ended.
+/// How long after a failed fetch old keys count without waiting for another one, which may hang too.
 const FAILS: Duration = Duration::from_secs(2 * 60);
 /// How long they count while fetches fail.
 const KEEP: Duration = Duration::from_secs(24 * 3600);
@@ -152,10 +152,12 @@ impl ClientKeySets {
             let _fetching = slot.fetching.lock().await;
             return slot.fetched().younger_than(KEEP, self.clock.now()).ok_or(unknown);
         }
+        // In a task: a fetch goes on although the call that began it ends.
         let (fetcher, clock) = (self.fetcher.clone(), self.clock.clone());
-        let fetch = context::run_to_completion(async move {
+        let fetch = async move {
             let _fetching = slot.fetching.lock().await;
             let now = clock.now();
+            // Another call may have fetched meanwhile.
             let is_due = slot.fetched().is_due(now, must_refresh);
             if is_due {
                 slot.fetched().tried_at = Some(now);
@@ -167,13 +169,14 @@ impl ClientKeySets {
                     }
                 }
             }
-            Ok::<_, Error>(slot.fetched().younger_than(KEEP, now))
-        });
-        if let Some(keys) = usable {
-            tokio::spawn(fetch);
-            return Ok(keys);
+            let kept = slot.fetched().younger_than(KEEP, now);
+            kept
+        };
+        let fetched = tokio::spawn(fetch.in_current_span());
+        match usable {
+            Some(keys) => Ok(keys),
+            None => fetched.await?.ok_or(unknown),
         }
-        fetch.await?.ok_or(unknown)
     }
 }
 
