@@ -221,10 +221,9 @@ impl ConsentCall {
             let client = self.find_client(&setup.client_id).await?;
             let client = client.ok_or(Error::ClientChanged)?;
             require_active("client", client.value.active)?;
-            let pushed = client
-                .value
-                .require_pushed(setup.pushed, self.consents.store.now());
-            if pushed.is_err() || !is_unchanged(&setup, &scopes, &client.value) {
+            // The client may follow the FAPI 2.0 Security Profile from a time on that has come since.
+            let is_admitted = setup.pushed || !client.value.follows_fapi(self.consents.store.now());
+            if !is_admitted || !is_unchanged(&setup, &scopes, &client.value) {
                 return Err(Error::ClientChanged);
             }
             let account_name = &choices.designated_account_name;

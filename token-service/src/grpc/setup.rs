@@ -16,7 +16,6 @@ use zeroize::Zeroizing;
 use super::creation;
 use crate::{
     consent::{ConsentCall, Consents, admin_session},
-    error::Error,
     grpc::convert::{only_field, setup as convert},
     model::{admin_session::EndReason, tenant::without_root},
 };
@@ -27,7 +26,7 @@ impl SetupService for Consents {
         let mut request = request;
         let resource = &mut request.get_mut().resource;
         *resource = without_root(resource).to_owned();
-        let (start, request_id) = convert::start(request.get_ref().clone()).map_err(Error::from)?;
+        let (start, request_id) = convert::start(request.get_ref().clone())?;
         let creation = creation(&request, "StartSetup", request_id);
         let mut call = ConsentCall::new(self, Principal::of(&request), String::new());
         let setup = call.start_setup(&creation, start).await?;
@@ -81,7 +80,7 @@ impl SetupService for Consents {
         let principal = Principal::of(&request);
         let mut request = request.into_inner();
         let mut call = ConsentCall::new(self, principal, take(&mut request.admin_session));
-        let approve = convert::approve(request, self.store.now()).map_err(Error::from)?;
+        let approve = convert::approve(request, self.store.now())?;
         let approved = call.approve_setup(approve).await?;
         Ok(Response::new(convert::approve_response(approved)))
     }

@@ -18,6 +18,7 @@ use crate::{
         admin_session::SignIn,
         setup::{ApprovedSetup, ConsentChoices, SetupRequest},
     },
+    error::Result,
     model::setup::{
         Setup, SetupState,
         request::{AuthorizationRequest, Parameters},
@@ -27,7 +28,7 @@ use crate::{
 accord::message_enum! { SetupState = pb::SetupState { Pending, Approved, Denied, Expired } }
 
 /// Reads a `StartSetupRequest`. Does not decide whether the redirect URI is registered.
-pub fn start(mut request: pb::StartSetupRequest) -> Result<(SetupRequest, Option<Uuid>), Violations> {
+pub fn start(mut request: pb::StartSetupRequest) -> Result<(SetupRequest, Option<Uuid>)> {
     let mut v = Violations::default();
     let request_id = v.request_id("request_id", &request.request_id);
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
@@ -35,17 +36,17 @@ pub fn start(mut request: pb::StartSetupRequest) -> Result<(SetupRequest, Option
     let request_uri = std::mem::take(&mut request.request_uri);
     if !request_uri.is_empty() {
         no_parameters(&mut v, &request);
-        return v.finish(|| {
+        return Ok(v.finish(|| {
             let pushed = SetupRequest::Pushed {
                 tenant_id: tenant_id?,
                 client_id: client_id?,
                 request_uri,
             };
             Some((pushed, request_id?))
-        });
+        })?);
     }
     let parameters = parameters(&mut v, request);
-    v.finish(|| {
+    Ok(v.finish(|| {
         let given = AuthorizationRequest {
             tenant_id: tenant_id?,
             client_id: client_id?,
@@ -53,7 +54,7 @@ pub fn start(mut request: pb::StartSetupRequest) -> Result<(SetupRequest, Option
             pushed: false,
         };
         Some((SetupRequest::Given(given), request_id?))
-    })
+    })?)
 }
 
 /// Rejects the parameters that a pushed request holds itself.
@@ -112,7 +113,7 @@ pub fn sign_in(request: pb::SignInTenantAdminRequest) -> Result<SignIn, Violatio
 }
 
 /// Reads an `ApproveSetupRequest`. Rejects an end that is not after `now`.
-pub fn approve(request: pb::ApproveSetupRequest, now: UnixMillis) -> Result<ConsentChoices, Violations> {
+pub fn approve(request: pb::ApproveSetupRequest, now: UnixMillis) -> Result<ConsentChoices> {
     let mut v = Violations::default();
     let designated_account_name = Zeroizing::new(request.designated_account_name);
     let setup_id = v.check("setup_id", SetupId::parse(&request.setup_id));
@@ -124,7 +125,7 @@ pub fn approve(request: pb::ApproveSetupRequest, now: UnixMillis) -> Result<Cons
         v.add("expire_time", "must be absent, or a valid time in the future");
     }
     let allowed_networks = networks(&mut v, &request.allowed_networks);
-    v.finish(|| {
+    Ok(v.finish(|| {
         Some(ConsentChoices {
             setup_id: setup_id?,
             scopes,
@@ -132,7 +133,7 @@ pub fn approve(request: pb::ApproveSetupRequest, now: UnixMillis) -> Result<Cons
             expires_at: expires_at.flatten(),
             allowed_networks: allowed_networks?,
         })
-    })
+    })?)
 }
 
 /// Writes a setup with its state at `now`.
