@@ -24,9 +24,9 @@ pub const SERVICES: &[&str] = &[
     "accord.audit.v1.AuditService",
 ];
 
-/// Methods that end with their caller, as [`Permissions::ending_with_caller`] says. Issuing may end before its commit, and completes
-/// by itself what it decides. A sign-in completes in a task of its own, and clears the count of failures only when its caller gets the
-/// answer.
+/// Methods that end with their caller, as [`Permissions::ending_with_caller`] says. Token issuance may
+/// be dropped before it begins to commit; from then on it runs in a task of its own. So does a sign-in; it forgets earlier failures
+/// only once its answer is sent.
 ///
 /// [`Permissions::ending_with_caller`]: accord::rpc::auth::Permissions::ending_with_caller
 pub const END_WITH_CALLER: &[&str] = &[

@@ -72,7 +72,7 @@ pub struct TokenServer {
     product_name: Arc<str>,
     /// TLS of the connection to the registry.
     registry_tls: Option<ClientTls>,
-    /// The generation of its files whose expiry is recorded; none at first.
+    /// The generation of its files whose expiry is recorded; `u64::MAX` before the first.
     recorded_generation: Arc<AtomicU64>,
     address_limit: Arc<AddressLimit>,
     trusted_hops: usize,

@@ -98,7 +98,7 @@ impl Settings {
                 Ok(url) => self.mtls_base_url = url,
                 Err(problem) => problems.add("mtls_base_url", problem),
             }
-            // RFC 6066 §3: the name of a server is no address.
+            // RFC 6066 §3: the server name of a handshake is no IP address.
             let host = Url::parse(&self.mtls_base_url).ok();
             let is_name = host.is_none_or(|url| url.domain().is_some());
             if !is_name && self.certificate_header().is_none() {

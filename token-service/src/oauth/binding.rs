@@ -37,8 +37,8 @@ pub struct NotBound;
 impl Binding {
     /// Checks that the caller holds the key that `confirmation` names. Returns the proof, which counts once.
     ///
-    /// A token without a key must come without a proof, and one with a certificate's too: unless the scheme is known, a token with a
-    /// proof was sent under the scheme `DPoP`, which is for tokens of a DPoP key alone (RFC 9449 §7.1).
+    /// If the scheme is not known, a token that came with a proof was sent under the scheme `DPoP`. That scheme is for tokens of a DPoP
+    /// key alone (RFC 9449 §7.1), so a token of a certificate, or of no key, must come without a proof.
     pub fn check_key(
         &self,
         confirmation: Option<&Confirmation>,

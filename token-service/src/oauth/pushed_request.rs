@@ -28,7 +28,7 @@ use crate::{
 pub struct Request {
     /// The tenant whose consent the client requests.
     pub tenant_id: TenantId,
-    /// The client's proof.
+    /// The client's credentials.
     pub credentials: Credentials,
     /// The parameters of the authorization request.
     pub parameters: Parameters,

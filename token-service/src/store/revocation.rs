@@ -9,8 +9,7 @@ use accord::{
         audit::{Event, Origin},
         change,
         removal::delete_where,
-        rows::all_written,
-        rows::{self, Authentic, ProtectedRows},
+        rows::{self, Authentic, ProtectedRows, all_written},
     },
     text::id::TenantId,
 };
@@ -77,6 +76,9 @@ pub(super) async fn publish(
         return Ok(());
     }
     let last = change::publish(tx, &changes, now).await?;
+    if revocations.is_empty() {
+        return Ok(());
+    }
     let first = last + 1 - revocations.len() as i64;
     rows::remove_beyond::<Entity>(tx, Column::Seq, (first - 1, last)).await?;
     let key = rows::current(tx)?;

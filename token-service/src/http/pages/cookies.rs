@@ -1,5 +1,5 @@
-//! The cookies of the pages: the admin session, and a random seed that identifies a browser. CSRF tokens and the
-//! request ids of forms derive from the seed.
+//! The cookies of the pages: the admin session, the pushed requests that the browser has opened, and a random seed that identifies
+//! the browser. CSRF tokens and the request ids of forms derive from the seed.
 
 use accord::{
     random::Random,

@@ -144,7 +144,7 @@ pub struct Grant {
     pub tenant_id: TenantId,
     /// The client.
     pub client_id: ClientId,
-    /// The client's profile as the Tenant Admin saw it.
+    /// The client's display info as the Tenant Admin saw it.
     pub display: DisplayInfo,
     /// The scopes granted.
     pub scopes: Vec<ScopeName>,

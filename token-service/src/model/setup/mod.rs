@@ -63,7 +63,7 @@ pub struct NewSetup {
     pub request: AuthorizationRequest,
     /// The tenant's display name.
     pub tenant_display_name: String,
-    /// The client's profile.
+    /// The client's display info.
     pub display: DisplayInfo,
     /// The client's version.
     pub client_version: i64,
@@ -82,7 +82,7 @@ pub struct Setup {
     pub tenant_display_name: String,
     /// The client.
     pub client_id: ClientId,
-    /// The client's profile.
+    /// The client's display info.
     pub display: DisplayInfo,
     /// The scopes requested.
     pub scopes: Vec<ClientScope>,

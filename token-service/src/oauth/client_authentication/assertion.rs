@@ -244,10 +244,10 @@ mod tests {
 
     /// Changes valid claims. Returns the rejected claim and the rule in the error, if the result is rejected.
     fn rejected(change: impl FnOnce(&mut Value)) -> Option<(&'static str, String)> {
-        refused_of(false, change)
+        rejected_of(false, change)
     }
 
-    fn refused_of(follows_fapi: bool, change: impl FnOnce(&mut Value)) -> Option<(&'static str, String)> {
+    fn rejected_of(follows_fapi: bool, change: impl FnOnce(&mut Value)) -> Option<(&'static str, String)> {
         let mut claims = json!({
             "iss": client_id().as_str(), "sub": client_id().as_str(), "aud": ISSUER,
             "exp": TEST_START.as_secs() + 60, "jti": "one",
@@ -281,8 +281,8 @@ mod tests {
 
     #[test]
     fn the_audience_is_one_string_under_the_fapi_profile() {
-        assert_eq!(refused_of(true, |_| ()), None);
-        let (claim, rule) = refused_of(true, |claims| claims["aud"] = json!([ISSUER])).unwrap();
+        assert_eq!(rejected_of(true, |_| ()), None);
+        let (claim, rule) = rejected_of(true, |claims| claims["aud"] = json!([ISSUER])).unwrap();
         assert!(
             claim == "aud" && rule.contains(ISSUER) && rule.contains("one string"),
             "{rule}"

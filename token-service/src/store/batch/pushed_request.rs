@@ -7,8 +7,7 @@ use accord::{
         Database, StoreError,
         audit::{self, Event, Origin},
         batch::group_commit::Work,
-        rows::all_written,
-        rows::{self, Authentic, ProtectedRows},
+        rows::{self, Authentic, ProtectedRows, all_written},
     },
     text::{
         id::{ClientId, SetupId, TenantId, join_scopes},

@@ -18,8 +18,7 @@ use accord::{
             group_commit::Work,
             json_rows::{Column, JsonRows},
         },
-        rows::all_written,
-        rows::{self, ProtectedRows},
+        rows::{self, ProtectedRows, all_written},
     },
 };
 use sea_orm::{ConnectionTrait, DatabaseBackend, QueryResult};

@@ -16,7 +16,7 @@ pub struct Model {
     pub grant_id: String,
     /// The client.
     pub client_id: String,
-    /// The client's profile as the Tenant Admin saw it: `{display_name, partner_name, purpose}`.
+    /// The client's display info as the Tenant Admin saw it: `{display_name, partner_name, purpose}`.
     pub profile: Json,
     /// Array of scope names.
     pub scopes: Json,

@@ -17,7 +17,7 @@ pub struct Model {
     pub tenant_display_name: String,
     /// The client.
     pub client_id: String,
-    /// The client's profile: `{display_name, partner_name, purpose}`.
+    /// The client's display info: `{display_name, partner_name, purpose}`.
     pub profile: Json,
     /// Array of `{name, description, reason}`.
     pub scopes: Json,

@@ -79,11 +79,11 @@ async fn a_scope_that_the_client_lost_is_shown_apart() {
     let list = browser.at_integrations().await;
     assert!(!list.body.contains("contacts.write"), "{}", list.body);
     let page = browser.get(&format!("/acme/integrations/{grant_id}")).await;
-    let removed = r#"Removed since: <code translate="no">contacts.write</code>"#;
+    let removed = r#"No longer granted: <code translate="no">contacts.write</code>"#;
     assert!(page.body.contains(removed), "{}", page.body);
     world.revoke_consent(&grant_id).await;
     let page = browser.get(&format!("/acme/integrations/{grant_id}")).await;
-    assert!(!page.body.contains("Removed since"), "{}", page.body);
+    assert!(!page.body.contains("No longer granted"), "{}", page.body);
     assert!(page.body.contains("contacts.write"), "what it was allowed to do");
 }
 
