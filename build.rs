@@ -185,7 +185,9 @@ fn checked_impls(files: &[FileDescriptorProto]) -> Result<String, Box<dyn Error>
     }
 }
 
-/// Returns the statement that puts a field into one form: each list of a creating call is a set.
+/// Returns the statement that puts a field into one form: the order of a list of a creating call does not count. Of texts and numbers,
+/// duplicates do not count either. Messages keep theirs: two may differ in another field than the name, and a call that names one twice
+/// is rejected.
 fn canonical_field(field: &FieldDescriptorProto) -> String {
     let name = field.name();
     match (field.label(), field.r#type()) {

@@ -34,7 +34,8 @@ use layers::layer;
 use modules::{CRATES, Modules, Tree};
 use rules::{empty_layers, violations};
 
-/// The most lines of code of the three crates together. Lower it when they shrink.
+/// The most lines of code of the three crates together: whoever adds many removes others, so that one person can still read all of
+/// it. Lower it when they shrink.
 const MOST_LINES: usize = 48_200;
 
 static SOURCES: LazyLock<(Tree, Modules)> = LazyLock::new(|| {

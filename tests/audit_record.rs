@@ -199,8 +199,8 @@ async fn a_record_is_verified_from_outside_and_an_edit_is_named() {
         services.stop();
         let removed = db.read().execute_unprepared("DELETE FROM grants").await.unwrap();
         assert!(removed.rows_affected() > 0);
-        // An event that nobody has sealed hides nothing.
-        let forged = "INSERT INTO audit_events SELECT number + 1000000, 'x', action, outcome, actor_id, tenant_id, client_id, subject, record, key_version, mac FROM audit_events WHERE action = 'consent.approve'";
+        // An event that nobody has sealed hides nothing. By its id it is older than a minute.
+        let forged = "INSERT INTO audit_events SELECT number + 1000000, '0', action, outcome, actor_id, tenant_id, client_id, subject, record, key_version, mac FROM audit_events WHERE action = 'consent.approve'";
         db.read().execute_unprepared(forged).await.unwrap();
         let unsettled = audit(url, &verify).await;
         let (_, told) = said(&unsettled);
@@ -209,7 +209,8 @@ async fn a_record_is_verified_from_outside_and_an_edit_is_named() {
             told.contains("1 rows that were changed by events which are not sealed yet"),
             "{told}"
         );
-        let edit = "DELETE FROM audit_events WHERE event_id = 'x'";
+        assert!(told.contains("older than a minute and not sealed"), "{told}");
+        let edit = "DELETE FROM audit_events WHERE event_id = '0'";
         db.read().execute_unprepared(edit).await.unwrap();
         let (is_whole, error) = said(&audit(url, &verify).await);
         assert!(

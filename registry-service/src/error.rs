@@ -33,6 +33,12 @@ pub enum Error {
         /// The state, as the contract's enum names it without its prefix.
         state: String,
     },
+    /// The user has no enrolment link that can be released.
+    #[error("the user has no open enrolment link")]
+    NoOpenEnrolment {
+        /// What became of the last one: `USED` or `ENDED`.
+        state: &'static str,
+    },
     /// A signing key is for RS256, which the profile of a request forbids.
     #[error(
         "a signing key is for RS256, which the FAPI 2.0 Security Profile forbids (§5.4.1): rotate to PS256, ES256 or EdDSA first"

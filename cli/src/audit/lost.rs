@@ -31,7 +31,7 @@ const COMPARED: i32 = 50;
 /// Actions that take something away, and what does each again.
 const TAKES: &[(&str, &str)] = &[
     // It may have named the first key of proofs, or begun the FAPI profile.
-    ("client.amend", "AmendClient"),
+    ("client.amend", "SubmitIntegrationRequest, then AmendClient"),
     ("client.set_keys", "SetClientKeys"),
     ("client.suspend", "SuspendClient"),
     ("client.update", "UpdateClient"),
@@ -187,7 +187,7 @@ impl Line {
         self.again().any(|action| action == event.action)
             && event.subject == self.subject
             && tenant_id == self.tenant_id.as_deref()
-            && (event.action != self.action || new_values(&event.detail) == new_values(&self.detail))
+            && (event.action != self.action || set_the_same(&self.action, &self.detail, &event.detail))
     }
 
     fn is_of(&self, created: &HashSet<String>) -> bool {
@@ -207,6 +207,14 @@ const NOT_SET: [&str; 8] = [
     "session",
     "workload",
 ];
+
+/// Returns whether two events of an action set the same. An end whose row was altered has no values, and is as good as one that has
+/// some; of a secret it takes away as much as its reason says.
+fn set_the_same(action: &str, one: &BTreeMap<String, String>, other: &BTreeMap<String, String>) -> bool {
+    let is_bare = |detail: &BTreeMap<_, _>| detail.contains_key("altered") && new_values(detail).is_empty();
+    let is_as_bad = action != "client_secret.revoke" || one.get("reason") == other.get("reason");
+    is_as_bad && (new_values(one) == new_values(other) || is_bare(one) || is_bare(other))
+}
 
 /// Returns what an event set: its details without old values, and without why and through whom it was done.
 fn new_values(detail: &BTreeMap<String, String>) -> BTreeMap<&str, String> {
@@ -487,6 +495,29 @@ mod tests {
             ])
         };
         assert_ne!(new_values(&user("usr_2")), new_values(&user("usr_3")));
+    }
+
+    #[test]
+    fn an_end_whose_row_was_altered_is_as_good_as_another() {
+        let detail = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            let owned = pairs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            owned.collect()
+        };
+        let state = ("state", r#"{"new":"suspended","old":"active"}"#);
+        let whole = detail(&[("reason", "leaked"), state]);
+        let altered = detail(&[("reason", "again"), ("altered", "clients")]);
+        assert!(set_the_same("client.suspend", &whole, &altered));
+        assert!(set_the_same("client.suspend", &altered, &whole));
+        // A change that removed a forged row beside its own has values.
+        let scopes = |new| detail(&[("scopes", new), ("altered", "changes")]);
+        let [one, other] = [r#"{"new":["a"]}"#, r#"{"new":["b"]}"#].map(scopes);
+        assert!(!set_the_same("client.update", &one, &other));
+        let revoked = |reason| detail(&[("reason", reason), ("altered", "client_secrets")]);
+        let [rotated, compromised] = ["rotated", "compromised"].map(revoked);
+        assert!(!set_the_same("client_secret.revoke", &compromised, &rotated));
+        assert!(set_the_same("client_secret.revoke", &rotated, &rotated));
     }
 
     #[test]

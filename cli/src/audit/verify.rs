@@ -14,7 +14,7 @@ use accord::{
     audit::v1::{GetCheckpointRequest, VerifyAuditLogRequest, audit_service_client::AuditServiceClient},
     clock::{Clock, SystemClock, UnixMillis},
     store::{
-        Database,
+        Database, StoreError,
         audit::{self, LogReport, RowReport, Verified},
         log,
     },
@@ -32,8 +32,6 @@ const PAUSE: Duration = Duration::from_secs(5);
 
 /// How soon an event is sealed.
 const SEALED_WITHIN: Duration = Duration::from_secs(60);
-/// How many of the newest events are looked at for such that are not sealed.
-const NEWEST: u64 = 500;
 /// What was not checked of events that should be sealed.
 const UNSEALED: &str =
     "events that are older than a minute and not sealed: try again once they are, or give --service-url";
@@ -114,13 +112,14 @@ pub async fn run(db: &Database, with: &VerifyArgs, out: &mut impl Write) -> anyh
             Err(error) => faults.push(format!("the service gave no answer: {error:#}")),
         },
         None => {
-            match oldest_unsealed(db).await {
-                None => {}
-                Some(oldest) if is_recent(oldest, SystemClock.now()) => writeln!(
+            let due = SystemClock.now().minus(SEALED_WITHIN);
+            if is_unsealed(db, Some(due)).await? {
+                unchecked.push(UNSEALED.to_owned());
+            } else if is_unsealed(db, None).await? {
+                writeln!(
                     out,
                     "events of the last minute are not sealed yet, and were not checked: only the service can (--service-url)"
-                )?,
-                Some(_) => unchecked.push(UNSEALED.to_owned()),
+                )?;
             }
             unchecked.extend(without_keys(&rows));
         }
@@ -134,23 +133,21 @@ pub async fn run(db: &Database, with: &VerifyArgs, out: &mut impl Write) -> anyh
     }
 }
 
-/// Returns the time of the oldest event that is not sealed, among the newest ones, if there is any. What can't be read counts as
-/// old: that it is altered is told elsewhere.
-async fn oldest_unsealed(db: &Database) -> Option<UnixMillis> {
-    let page = PageRequest::first(NEWEST);
-    match audit::list(db.read(), &audit::Filter::default(), &page).await {
+/// Returns whether an event from before `until` is not sealed, or any event at all. The list begins with those that are not. An event
+/// that can't be read counts as one: that it is altered is told elsewhere.
+async fn is_unsealed(db: &Database, until: Option<UnixMillis>) -> Result<bool, StoreError> {
+    let filter = audit::Filter {
+        until,
+        ..audit::Filter::default()
+    };
+    match audit::list(db.read(), &filter, &PageRequest::first(1)).await {
         Ok(events) => {
             let (events, _) = events.into_parts();
-            let unsealed = events.iter().filter(|event| event.position.is_none());
-            unsealed.map(|event| event.occurred_at).min()
+            Ok(events.iter().any(|event| event.position.is_none()))
         }
-        Err(_) => Some(UnixMillis::from_millis(0)),
+        Err(error) if error.is_temporary() => Err(error),
+        Err(_) => Ok(true),
     }
-}
-
-/// Returns whether an event of this time may wait for its seal.
-fn is_recent(occurred_at: UnixMillis, now: UnixMillis) -> bool {
-    now.since(occurred_at) < SEALED_WITHIN
 }
 
 /// Returns the logs of the keys, the oldest first.
@@ -292,13 +289,41 @@ fn read(path: &Path) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use accord::{
+        random::SystemRandom,
+        store::audit::{Event, Origin},
+        testing::{databases, migrated},
+    };
+    use registry_service::store::{PURPOSES, migration::Migrator};
+
     use super::*;
 
-    #[test]
-    fn an_event_may_wait_a_minute_for_its_seal() {
-        let now = UnixMillis::from_millis(1_800_000_000_000);
-        assert!(is_recent(now, now));
-        assert!(is_recent(now.minus(Duration::from_millis(59_999)), now));
-        assert!(!is_recent(now.minus(SEALED_WITHIN), now));
+    #[tokio::test]
+    async fn an_old_event_without_a_seal_is_found_behind_many_new_ones() {
+        for database in databases() {
+            let (db, _, clock) = migrated::<Migrator>(&database.url, PURPOSES).await;
+            let record = async |count: usize| {
+                let tx = db.write().await.unwrap();
+                for _ in 0..count {
+                    let event = Event::new("scope.create");
+                    audit::record(&tx, &*clock, &SystemRandom, &Origin::system("test"), event).await;
+                }
+                tx.commit().await.unwrap();
+            };
+            let is_late = async || {
+                let due = clock.now().minus(SEALED_WITHIN);
+                is_unsealed(&db, Some(due)).await.unwrap()
+            };
+            assert!(!is_unsealed(&db, None).await.unwrap(), "{database:?}");
+            record(1).await;
+            clock.advance(SEALED_WITHIN);
+            assert!(!is_late().await, "{database:?}");
+            assert!(is_unsealed(&db, None).await.unwrap(), "{database:?}");
+            clock.advance(Duration::from_millis(1));
+            record(600).await;
+            assert!(is_late().await, "{database:?}");
+        }
     }
 }

@@ -29,7 +29,7 @@ impl From<Error> for Status {
 
 fn problem(error: Error) -> Problem {
     let message = error.to_string();
-    let problem = |code, reason| Problem::new(code, reason, message.clone());
+    let problem = |code, reason| Problem::new(code, reason, message);
     match error {
         Error::Invalid(violations) => violations.into(),
         Error::NotFound(resource) => Problem::not_found(resource),
@@ -37,15 +37,12 @@ fn problem(error: Error) -> Problem {
             problem(Code::AlreadyExists, ErrorReason::AlreadyExists).metadata("resource", resource)
         }
         Error::RequestIdReused => problem(Code::AlreadyExists, ErrorReason::RequestIdReused),
-        Error::WrongState { resource, state } => {
-            let message = match resource {
-                "enrolment" => "the user has no open enrolment link".to_owned(),
-                _ => message,
-            };
-            Problem::new(Code::FailedPrecondition, ErrorReason::WrongState, message)
-                .metadata("resource", resource)
-                .metadata("state", state)
-        }
+        Error::WrongState { resource, state } => problem(Code::FailedPrecondition, ErrorReason::WrongState)
+            .metadata("resource", resource)
+            .metadata("state", state),
+        Error::NoOpenEnrolment { state } => problem(Code::FailedPrecondition, ErrorReason::WrongState)
+            .metadata("resource", "enrolment")
+            .metadata("state", state),
         Error::UnsuitableSigningKey => problem(Code::FailedPrecondition, ErrorReason::WrongState)
             .metadata("resource", "signing_key")
             .metadata("state", "RS256"),

@@ -1,7 +1,8 @@
 //! The kinds of changes in the feed, as they are stored: the names of the contract's `ChangeKind` in lower case, without
 //! the prefix of the type.
 
-/// The end of a kind if the change also raised the resource's `tokens_ended_seq`.
+/// The end of a kind if the change also raised the resource's `tokens_ended_seq`. A repeated suspension or deactivation raises nothing,
+/// and publishes its kind again: of what it ended no token is valid.
 pub const TOKENS_ENDED: &str = ".tokens_ended";
 
 /// A tenant.

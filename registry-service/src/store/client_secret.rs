@@ -140,7 +140,8 @@ impl Store {
         let secret = client_secret(row.stored())?;
         let now = self.now();
         if !revocation.changes(&secret, now)? {
-            self.publish_again(&tx, change).await?;
+            // Ends no tokens: those from after the first call stay valid.
+            self.publish_again(&tx, changed(client_id)).await?;
             return commit(tx, secret).await;
         }
         let before = secret.revoked.map(|(_, reason)| reason);

@@ -82,7 +82,8 @@ impl Store {
         creation: &Creation,
         new: NewSecret,
     ) -> Result<(Transaction, CreationOutcome, HashedSecret)> {
-        let keyring = self.keyring.get().await?;
+        // Not only before the transaction: a call that can't create anything costs no argon2 run.
+        let keyring = self.keyring.complete().await?;
         let secrets = idempotency::prepare(&keyring, &*self.random, creation)?;
         let hashed = Box::pin(self.hash_secret(new, &secrets)).await?;
         let (tx, outcome) = self.begin_prepared(creation, secrets).await?;
@@ -162,7 +163,9 @@ impl Store {
         let (client_id, now) = (&new.client_id, self.now());
         let client = client::client(lock_client(tx, client_id).await?.stored())?;
         require_secrets(&client)?;
-        let live = unended_secrets(client_id, now).read_all(tx).await?;
+        // An altered secret authenticates nobody, and must not keep the client from getting another one.
+        let live = unended_secrets(client_id, now).order_by_asc(client_secret::Column::SecretId);
+        let live = live.lock_authentic(tx).await?;
         if live.len() as u64 >= MAX_LIVE {
             return Err(Error::TooMany {
                 what: "secrets of this client that have not ended",

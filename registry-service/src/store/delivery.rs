@@ -241,7 +241,8 @@ impl Store {
         Ok(ended)
     }
 
-    /// Returns the ids of the links that match, [`CHANGED_AT_ONCE`] in each batch: other writers wait for a transaction.
+    /// Returns the ids of the links that match, in batches of [`CHANGED_AT_ONCE`], so that no transaction holds up other writers for
+    /// long.
     async fn in_batches(&self, condition: impl IntoCondition) -> Result<Vec<Vec<String>>> {
         let ids = Entity::find()
             .filter(condition)

@@ -123,7 +123,10 @@ impl Store {
         let (code, mac, version) = self.new_code(id.as_str().as_bytes())?;
         let now = self.now().as_millis();
         if !is_unopened(&row) || row.expires_at <= now {
-            return Err(not_open("delivery", row.claimed_at.is_some()));
+            return Err(Error::WrongState {
+                resource: "delivery",
+                state: ended_as(row.claimed_at.is_some()).to_owned(),
+            });
         }
         row.set_release(releaser, mac, version);
         row.save(&tx).await?;
@@ -144,7 +147,7 @@ impl Store {
     /// label.
     ///
     /// # Errors
-    /// [`Error::NotFound`] (user), [`Error::SecondOperatorRequired`], [`Error::WrongState`] for a user without an open link.
+    /// [`Error::NotFound`] (user), [`Error::SecondOperatorRequired`], [`Error::NoOpenEnrolment`].
     pub async fn release_enrolment(
         &self,
         origin: &Origin,
@@ -164,7 +167,10 @@ impl Store {
             .filter(unused(), is_unused)
             .lock_one(&tx)
             .await?;
-        let mut row = open.ok_or_else(|| not_open("enrolment", user.password_hash.is_some()))?;
+        let not_open = |is_used| Error::NoOpenEnrolment {
+            state: ended_as(is_used),
+        };
+        let mut row = open.ok_or_else(|| not_open(user.password_hash.is_some()))?;
         let event = Event::new("user.release_enrolment")
             .tenant(tenant_id)
             .subject(user_id.as_str());
@@ -174,7 +180,7 @@ impl Store {
             .await?;
         let (code, mac, version) = self.new_code(&row.token_hash)?;
         if row.expires_at <= self.now().as_millis() {
-            return Err(not_open("enrolment", false));
+            return Err(not_open(false));
         }
         row.set_release(releaser, mac, version);
         row.save(&tx).await?;
@@ -214,9 +220,9 @@ impl Store {
         Ok(release.check(Some(key), link, code))
     }
 
-    /// Rejects whoever is not known to be another person than the creator of a link that needs one. Without the setting a link that
-    /// was released before does not: the setting alone decides who may release. Adds to the event that no second person was
-    /// there. Returns who releases the link.
+    /// Rejects whoever is not known to be another person than the creator of a link that needs one. Without the setting,
+    /// a link that did not need a release when it was made may be released again by its creator. Adds to the event that no second
+    /// person was there. Returns who releases the link.
     async fn require_other(
         &self,
         tx: Transaction,
@@ -247,12 +253,9 @@ impl Store {
     }
 }
 
-/// Returns the error for the release of a link that was used, or has ended or expired.
-fn not_open(resource: &'static str, is_used: bool) -> Error {
-    Error::WrongState {
-        resource,
-        state: if is_used { "USED" } else { "ENDED" }.to_owned(),
-    }
+/// Returns the state of a link that can't be released: it was used, or has ended or expired.
+fn ended_as(is_used: bool) -> &'static str {
+    if is_used { "USED" } else { "ENDED" }
 }
 
 #[cfg(test)]

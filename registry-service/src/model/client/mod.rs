@@ -218,23 +218,27 @@ impl ClientUpdate {
         v.finish(|| Some(()))
     }
 
-    /// Leaves out what the client is like already. Returns `None` if nothing is left.
+    /// Leaves out what the client is like already; the order of a list does not count. Returns `None` if nothing is left.
     pub fn effective(mut self, client: &Client) -> Option<Self> {
         fn drop_equal<T: PartialEq>(new: &mut Option<T>, old: &T) {
             new.take_if(|new| *new == *old);
         }
-        if let Some(tenant_ids) = &mut self.tenant_ids {
-            // The client has them in this order.
-            tenant_ids.sort_unstable();
+        fn drop_same<T: Ord>(new: &mut Option<Vec<T>>, old: &[T]) {
+            new.take_if(|new| sorted(new) == sorted(old));
+        }
+        fn sorted<T: Ord>(list: &[T]) -> Vec<&T> {
+            let mut list: Vec<_> = list.iter().collect();
+            list.sort_unstable();
+            list
         }
         let old = &client.security;
         drop_equal(&mut self.display_name, &client.presentation.display_name);
-        drop_equal(&mut self.redirect_uris, &client.redirect_uris);
-        drop_equal(&mut self.scopes, &client.scopes);
-        drop_equal(&mut self.tenant_ids, &client.tenant_ids);
+        drop_same(&mut self.redirect_uris, &client.redirect_uris);
+        drop_same(&mut self.scopes, &client.scopes);
+        drop_same(&mut self.tenant_ids, &client.tenant_ids);
         drop_equal(&mut self.json_web_key_set, &client.json_web_key_set);
         drop_equal(&mut self.authentication, &old.authentication);
-        drop_equal(&mut self.dpop_jkts, &old.dpop_jkts);
+        drop_same(&mut self.dpop_jkts, &old.dpop_jkts);
         drop_equal(&mut self.allowed_networks, &old.allowed_networks);
         drop_equal(&mut self.fapi_from, &client.fapi_from);
         (self.is_shown() || self.concerns_keys()).then_some(self)

@@ -12,6 +12,9 @@ use crate::model::client_keys::ClientKeys;
 /// The most keys of proofs that a client may register.
 pub const MAX_DPOP_JKTS: usize = 10;
 
+/// The field of [`AuthMethod`] in requests.
+const METHOD: &str = "token_endpoint_auth_method";
+
 /// How a client authenticates (RFC 7591 §2, `token_endpoint_auth_method`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, EnumString, Serialize, Deserialize)]
 #[strum(serialize_all = "snake_case")]
@@ -79,7 +82,6 @@ impl Authentication {
     /// Checks that method, certificate and keys belong together, and what the profile asks for if the client follows it.
     /// `keys` and `redirect_uris` are the client's.
     pub fn check(&self, v: &mut Violations, keys: &ClientKeys, redirect_uris: &[String], follows_fapi: bool) {
-        const METHOD: &str = "token_endpoint_auth_method";
         // RFC 8705 §2.1.2.
         let by_ca = self.method == Some(AuthMethod::TlsClientAuth);
         match (&self.certificate_subject, by_ca) {
@@ -98,6 +100,15 @@ impl Authentication {
         if self.jwks_uri.is_some() && !keys.as_str().is_empty() {
             v.add("jwks_uri", "must be empty, because json_web_key_set is given");
         }
+        if follows_fapi {
+            self.check_fapi(v, redirect_uris);
+        }
+        self.check_keys(v, keys, follows_fapi);
+    }
+
+    /// Checks that these keys are of use for the method, and what the profile asks of them if the client follows it. Nothing else
+    /// that may be wrong keeps a client from losing a key.
+    pub fn check_keys(&self, v: &mut Violations, keys: &ClientKeys, follows_fapi: bool) {
         let by_key = [AuthMethod::PrivateKeyJwt, AuthMethod::SelfSignedTlsClientAuth];
         let needs_keys = self.method.is_some_and(|method| by_key.contains(&method));
         if needs_keys && self.jwks_uri.is_none() && keys.as_str().is_empty() {
@@ -110,17 +121,21 @@ impl Authentication {
                 "must hold a key for signatures: EC P-256, OKP Ed25519 or RSA",
             );
         }
-        if follows_fapi {
-            self.check_fapi(v, keys, redirect_uris);
+        // FAPI 2.0 §5.4.1: PS256, ES256 or EdDSA. Every RSA key has 2,048 bits or more already.
+        if follows_fapi && self.method == Some(AuthMethod::PrivateKeyJwt) && keys.are_for_rs256_alone() {
+            v.add(
+                "json_web_key_set",
+                "must hold a key for PS256, ES256 or EdDSA for SECURITY_PROFILE_FAPI_2_0",
+            );
         }
     }
 
-    /// The rules of the FAPI 2.0 Security Profile.
-    fn check_fapi(&self, v: &mut Violations, keys: &ClientKeys, redirect_uris: &[String]) {
+    /// The rules of the FAPI 2.0 Security Profile, without those for keys.
+    fn check_fapi(&self, v: &mut Violations, redirect_uris: &[String]) {
         // §5.3.2.1: mutual TLS or private_key_jwt.
         if self.takes_secrets() {
             v.add(
-                "token_endpoint_auth_method",
+                METHOD,
                 "must be private_key_jwt, tls_client_auth or self_signed_tls_client_auth for SECURITY_PROFILE_FAPI_2_0",
             );
         }
@@ -129,13 +144,6 @@ impl Authentication {
             v.add(
                 "redirect_uris",
                 "must all use https for SECURITY_PROFILE_FAPI_2_0, those that the client has included",
-            );
-        }
-        // §5.4.1: PS256, ES256 or EdDSA. Every RSA key has 2,048 bits or more already.
-        if self.method == Some(AuthMethod::PrivateKeyJwt) && keys.are_for_rs256_alone() {
-            v.add(
-                "json_web_key_set",
-                "must hold a key for PS256, ES256 or EdDSA for SECURITY_PROFILE_FAPI_2_0",
             );
         }
     }

@@ -43,7 +43,6 @@ fn fields(authentication: &Authentication, keys: &ClientKeys, uri: &str, follows
 
 #[test]
 fn method_certificate_and_keys_belong_together() {
-    const METHOD: &str = "token_endpoint_auth_method";
     let (none, some) = (keys(""), keys(ED25519));
     let check = |authentication: &Authentication, keys: &ClientKeys| {
         fields(authentication, keys, "http://localhost/cb", false)
@@ -85,7 +84,6 @@ fn method_certificate_and_keys_belong_together() {
 
 #[test]
 fn the_fapi_profile_asks_for_a_key_https_and_another_algorithm_than_rs256() {
-    const METHOD: &str = "token_endpoint_auth_method";
     let uri = "https://app.example/cb";
     let some = keys(ED25519);
     let by_key = by(AuthMethod::PrivateKeyJwt);
@@ -126,6 +124,32 @@ fn the_fapi_profile_asks_for_a_key_https_and_another_algorithm_than_rs256() {
     ] {
         assert_eq!(fields(&by_key, &usable, uri, true), "");
     }
+}
+
+#[test]
+fn only_what_a_method_needs_of_keys_keeps_them() {
+    let fields = |authentication: &Authentication, keys: &ClientKeys, follows_fapi| {
+        let mut v = Violations::default();
+        authentication.check_keys(&mut v, keys, follows_fapi);
+        let violations = v.into_vec().into_iter();
+        violations.map(|violation| violation.field).collect::<Vec<_>>()
+    };
+    // Its certificate is none of its method's, and its keys have two sources.
+    let odd = Authentication {
+        certificate_subject: subject("sync.partner.example"),
+        jwks_uri: Some("https://partner.example/jwks".into()),
+        ..by(AuthMethod::PrivateKeyJwt)
+    };
+    assert!(fields(&odd, &keys(ED25519), true).is_empty());
+    let by_secret = by(AuthMethod::ClientSecretBasic);
+    assert!(fields(&by_secret, &keys(""), true).is_empty());
+    for method in [AuthMethod::PrivateKeyJwt, AuthMethod::SelfSignedTlsClientAuth] {
+        assert_eq!(fields(&by(method), &keys(""), false), [METHOD]);
+    }
+    let rs256 = rsa(r#","alg":"RS256""#);
+    let by_key = by(AuthMethod::PrivateKeyJwt);
+    assert_eq!(fields(&by_key, &rs256, true), ["json_web_key_set"]);
+    assert!(fields(&by_key, &rs256, false).is_empty());
 }
 
 #[test]

@@ -229,3 +229,37 @@ fn an_update_of_an_operator_adds_and_rewords_nothing() {
         ]
     );
 }
+
+#[test]
+fn lists_in_another_order_change_nothing() {
+    let list = |elements: [&str; 2]| elements.map(str::to_owned).to_vec();
+    let client = Client {
+        tenant_ids: vec![tenant("acme"), tenant("globex")],
+        scopes: vec![scope("a.write", "to write"), scope("a.read", "to read")],
+        redirect_uris: list(["https://app.example/cb", "https://app.example/a"]),
+        security: Security {
+            dpop_jkts: list(["b", "a"]),
+            ..Security::default()
+        },
+        ..client()
+    };
+    let update = ClientUpdate {
+        tenant_ids: Some(vec![tenant("globex"), tenant("acme")]),
+        scopes: Some(vec![scope("a.read", "to read"), scope("a.write", "to write")]),
+        redirect_uris: Some(list(["https://app.example/a", "https://app.example/cb"])),
+        dpop_jkts: Some(list(["a", "b"])),
+        ..ClientUpdate::default()
+    };
+    assert!(update.clone().effective(&client).is_none());
+    let reworded = ClientUpdate {
+        scopes: Some(vec![
+            scope("a.read", "to read more"),
+            scope("a.write", "to write"),
+        ]),
+        ..update
+    };
+    let effective = reworded.effective(&client).unwrap();
+    assert!(effective.scopes.is_some());
+    assert!(effective.tenant_ids.is_none() && effective.redirect_uris.is_none());
+    assert!(effective.dpop_jkts.is_none());
+}

@@ -74,7 +74,7 @@ impl Transition {
 }
 
 /// A data scope that a partner asks for, with the reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RequestedScope {
     /// The scope's name in the catalogue.
     pub name: ScopeName,

@@ -49,12 +49,7 @@ impl Store {
         let before = client(row.stored())?;
         let mut rules = Violations::default();
         let authentication = &before.security.authentication;
-        authentication.check(
-            &mut rules,
-            keys,
-            &before.redirect_uris,
-            before.fapi_from.is_some(),
-        );
+        authentication.check_keys(&mut rules, keys, before.fapi_from.is_some());
         if !rules.is_empty() {
             let mut v = Violations::default();
             v.add(

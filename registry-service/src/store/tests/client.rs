@@ -232,6 +232,9 @@ async fn an_update_raises_the_version_and_a_suspension_does_not() {
             .await
             .unwrap();
         assert_eq!(again, suspended, "{database:?}");
+        // Nothing but its change is published again.
+        let after = store.position().await.unwrap();
+        assert_eq!(after.seq, ended.seq + 1, "{database:?}");
     }
 }
 
@@ -244,7 +247,7 @@ async fn only_removing_a_tenant_or_a_scope_ends_access_tokens() {
         (
             false,
             ClientUpdate {
-                scopes: scopes(&["a.write", "a.read"]),
+                display_name: Some("Contacts".into()),
                 ..unchanged()
             },
         ),

@@ -53,6 +53,14 @@ async fn filled(url: &str) -> (Store, Handover) {
     (store, handover)
 }
 
+/// The same store, with the credentials of a client.
+async fn filled_bundle(url: &str) -> (Store, Bundle) {
+    match filled(url).await {
+        (store, Handover::Bundle(bundle)) => (store, bundle),
+        (_, Handover::Link(_)) => panic!("the client's secret was to be inline"),
+    }
+}
+
 #[tokio::test]
 async fn no_column_of_authority_can_be_edited() {
     for database in databases() {
@@ -93,10 +101,7 @@ async fn said(store: &Store) -> String {
 #[tokio::test]
 async fn what_an_edit_would_obtain_is_not_given() {
     for database in databases() {
-        let (store, handover) = filled(&database.url).await;
-        let Handover::Bundle(bundle) = handover else {
-            panic!()
-        };
+        let (store, bundle) = filled_bundle(&database.url).await;
         let (client_id, secret) = (bundle.client_id.as_str(), secret_of(&bundle).expose());
         authenticate(&store, client_id, secret).await.unwrap();
 
@@ -241,10 +246,7 @@ async fn a_caller_that_nobody_added_is_none() {
 #[tokio::test]
 async fn an_old_row_that_is_changed_is_named() {
     for database in databases() {
-        let (store, handover) = filled(&database.url).await;
-        let Handover::Bundle(bundle) = handover else {
-            panic!()
-        };
+        let (store, bundle) = filled_bundle(&database.url).await;
         let row = || client::Entity::find_by_id(bundle.client_id.as_str());
         let old = stored(&store, row()).await;
         let version = version_of::<client::Entity>(&store.db, &old).await;

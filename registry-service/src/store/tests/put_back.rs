@@ -16,6 +16,15 @@ fn page() -> PageRequest {
     PageRequest::parse(&mut Default::default(), "test", &[], 100, "").unwrap()
 }
 
+fn revocation(bundle: &Bundle, reason: Reason) -> Revocation {
+    Revocation {
+        client_id: bundle.client_id.clone(),
+        secret_id: secret_of(bundle).secret_id().clone(),
+        reason,
+        force: true,
+    }
+}
+
 /// Puts an older row back, requires that what `rejected` finds out is true, and that a verification says so. Then puts its
 /// version back too, which only a verification finds.
 async fn put_back_and_read<E: Protected>(
@@ -68,10 +77,7 @@ async fn put_back_and_read<E: Protected>(
 #[tokio::test]
 async fn an_old_row_that_is_put_back_is_rejected_and_named() {
     for database in databases() {
-        let (store, handover) = filled(&database.url).await;
-        let Handover::Bundle(bundle) = handover else {
-            panic!()
-        };
+        let (store, bundle) = filled_bundle(&database.url).await;
         let (client_id, secret) = (&bundle.client_id, secret_of(&bundle).expose());
         let by = origin();
 
@@ -97,12 +103,7 @@ async fn an_old_row_that_is_put_back_is_rejected_and_named() {
         let find = || client_secret::Entity::find_by_id(secret_of(&bundle).secret_id().as_str());
         let old = stored(&store, find()).await;
         let version = version_of::<client_secret::Entity>(&store.db, &old).await;
-        let revocation = Revocation {
-            client_id: client_id.clone(),
-            secret_id: secret_of(&bundle).secret_id().clone(),
-            reason: Reason::Rotated,
-            force: true,
-        };
+        let revocation = revocation(&bundle, Reason::Rotated);
         store.revoke_client_secret(&origin(), &revocation).await.unwrap();
         let rejects = async || {
             let found = store
@@ -147,20 +148,12 @@ async fn an_old_row_that_is_put_back_is_rejected_and_named() {
 #[tokio::test]
 async fn what_was_altered_or_removed_can_be_ended() {
     for database in databases() {
-        let (store, handover) = filled(&database.url).await;
-        let Handover::Bundle(bundle) = handover else {
-            panic!()
-        };
+        let (store, bundle) = filled_bundle(&database.url).await;
         let client_id = &bundle.client_id;
         let tenant_id = TenantId::parse("acme").unwrap();
         let (ada, _) = added(&store, "grace").await;
         let eve = operator(&store, "Eve", &[Role::Admin], None).await.actor.id;
-        let revocation = Revocation {
-            client_id: client_id.clone(),
-            secret_id: secret_of(&bundle).secret_id().clone(),
-            reason: Reason::Compromised,
-            force: true,
-        };
+        let revocation = revocation(&bundle, Reason::Compromised);
         let db = store.db.read();
         let secrets = "UPDATE client_secrets SET expires_at = 1";
         let edits = [
@@ -248,20 +241,12 @@ async fn what_was_altered_or_removed_can_be_ended() {
 #[tokio::test]
 async fn a_repeated_end_is_published_again_and_recorded_once() {
     for database in databases() {
-        let (store, handover) = filled(&database.url).await;
-        let Handover::Bundle(bundle) = handover else {
-            panic!()
-        };
+        let (store, bundle) = filled_bundle(&database.url).await;
         let (client_id, by, why) = (&bundle.client_id, &origin(), "checked");
         let tenant_id = TenantId::parse("acme").unwrap();
         let (ada, _) = added(&store, "grace").await;
         let eve = operator(&store, "Eve", &[Role::Admin], None).await.actor.id;
-        let revocation = Revocation {
-            client_id: client_id.clone(),
-            secret_id: secret_of(&bundle).secret_id().clone(),
-            reason: Reason::Rotated,
-            force: true,
-        };
+        let revocation = revocation(&bundle, Reason::Rotated);
         let mut last = (store.position().await.unwrap().seq, 0);
         for round in 0..2 {
             store.revoke_client_secret(by, &revocation).await.unwrap();

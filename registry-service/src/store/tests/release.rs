@@ -353,7 +353,7 @@ async fn a_link_that_has_expired_is_not_released_and_counts_no_codes() {
             .store
             .release_enrolment(&scene.other, &user.tenant_id, &user.user_id);
         assert!(
-            matches!(release.await, Err(Error::WrongState { .. })),
+            matches!(release.await, Err(Error::NoOpenEnrolment { state: "ENDED" })),
             "{database:?}"
         );
     }
@@ -400,7 +400,10 @@ async fn an_enrolment_needs_the_code_of_another_person() {
         let release = scene
             .store
             .release_enrolment(&scene.other, &user.tenant_id, &user.user_id);
-        assert!(matches!(release.await, Err(Error::WrongState { state, .. }) if state == "USED"));
+        assert!(matches!(
+            release.await,
+            Err(Error::NoOpenEnrolment { state: "USED" })
+        ));
         assert_eq!(
             scene.refusals("user.enrol").await,
             [

@@ -109,25 +109,25 @@ async fn the_feed_marks_changes_that_end_tokens() {
     assert_eq!(at.recent_seq, 0, "all of it is of the last hour");
 
     let mut clients = ClientServiceClient::new(harness.operator(Role::Admin));
-    let mut update = async |names: &[&str]| {
-        let scope = |name: &&str| pb::RequestedScope {
-            name: (*name).to_owned(),
-            reason: format!("to use {name}"),
-        };
+    let mut update = async |path: &str| {
         let request = pb::UpdateClientRequest {
             client: Some(pb::Client {
                 client_id: id.clone(),
-                scopes: names.iter().map(scope).collect(),
+                display_name: "Contacts".into(),
+                scopes: vec![pb::RequestedScope {
+                    name: "contacts.read".into(),
+                    reason: "to use contacts.read".into(),
+                }],
                 ..Default::default()
             }),
             update_mask: Some(prost_types::FieldMask {
-                paths: vec!["scopes".into()],
+                paths: vec![path.into()],
             }),
         };
         clients.update_client(request).await.unwrap();
     };
-    update(&["contacts.write", "contacts.read"]).await;
-    update(&["contacts.read"]).await;
+    update("display_name").await;
+    update("scopes").await;
     let secrets = client::secrets(&harness, &id).await;
     for reason in [
         pb::SecretRevocationReason::Rotated,
