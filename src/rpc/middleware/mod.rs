@@ -30,25 +30,23 @@ use tower_http::sensitive_headers::{SetSensitiveRequestHeadersLayer, SetSensitiv
 
 use self::{
     address::{Gateways, PeerAddress, PeerKind, limited_address},
+    call_record::{CallRecord, HUNG_UP},
     detached_calls::DetachedCalls,
     limits::AddressLimit,
     rejected_calls::{RejectedCall, RejectedCalls},
 };
 use crate::{
-    log_limit::LogLimit,
     rpc::{
         context::{self, CallContext},
         status::{ErrorReason, Problem, reason_name},
-        telemetry::{
-            metrics::Calls,
-            traces::{CallSpan, Ended},
-        },
+        telemetry::{metrics::Calls, traces::CallSpan},
         tls::peer::CallerCertificate,
     },
     text::validation,
 };
 
 pub mod address;
+mod call_record;
 pub mod client_certificate;
 pub(in crate::rpc) mod detached_calls;
 pub mod limits;
@@ -59,9 +57,6 @@ pub const REQUEST_ID: &str = "x-request-id";
 
 /// The longest time of a call, whatever deadline its caller sets.
 pub const MAX_CALL_TIME: Duration = Duration::from_secs(30);
-
-/// A successful call that takes at least this long is logged at level INFO, like a failed one; a faster one at DEBUG.
-const SLOW: Duration = Duration::from_secs(1);
 
 /// The route of a call, for the log. What matches no route has none.
 #[derive(Clone, Debug)]
@@ -100,11 +95,6 @@ impl Route {
         route.unwrap_or("unknown")
     }
 }
-
-/// The failure of a call whose caller did not wait for the response.
-const HUNG_UP: &str = "the caller hung up";
-/// How often the log has a line for a call that is UNAVAILABLE.
-const OUTAGE_LOG_PERIOD: Duration = Duration::from_secs(1);
 
 /// The differences between gRPC and HTTP.
 pub(super) trait Protocol: Clone + Send + Sync + 'static {
@@ -394,59 +384,6 @@ impl<P: Protocol> Call<P> {
             reason: reason_name(reason),
         })
     }
-}
-
-/// What is logged and measured of a call. Dropping writes it, so that a call whose caller hangs up is recorded too.
-struct CallRecord {
-    protocol: &'static str,
-    request_id: String,
-    method: Method,
-    route: Route,
-    caller: String,
-    started: Instant,
-    failure: Option<String>,
-    calls: Calls,
-    span: CallSpan,
-}
-
-impl CallRecord {
-    /// Records a call that got its response.
-    fn end(mut self, failure: Option<String>) {
-        self.failure = failure;
-    }
-}
-
-impl Drop for CallRecord {
-    fn drop(&mut self) {
-        let (method, path) = (&self.method, self.route.logged());
-        let (caller, failure) = (&self.caller, &self.failure);
-        let elapsed = self.started.elapsed();
-        let code = failure.as_deref().map(|failure| match failure {
-            HUNG_UP => "Cancelled",
-            code => code,
-        });
-        self.calls.end(self.route.label(), elapsed, code);
-        self.span.end(&Ended {
-            protocol: self.protocol,
-            method,
-            route: self.route.label(),
-            request_id: &self.request_id,
-            code,
-        });
-        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        if failure.is_none() && elapsed < SLOW || is_repeated(failure.as_deref()) {
-            tracing::debug!(%method, path, caller, failure, elapsed_ms, "served");
-        } else {
-            tracing::info!(%method, path, caller, failure, elapsed_ms, "served");
-        }
-    }
-}
-
-/// Returns whether the log has a line about such a failure of a moment ago. During an outage every call fails, and one
-/// line tells as much as thousands.
-fn is_repeated(failure: Option<&str>) -> bool {
-    static LIMIT: LogLimit = LogLimit::new(OUTAGE_LOG_PERIOD);
-    failure.is_some_and(|failure| ["Unavailable", "503"].contains(&failure) && LIMIT.check(failure).is_none())
 }
 
 #[derive(Debug, thiserror::Error)]
