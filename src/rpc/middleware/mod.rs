@@ -33,7 +33,7 @@ use self::{
     call_record::{CallRecord, HUNG_UP},
     detached_calls::DetachedCalls,
     limits::AddressLimit,
-    rejected_calls::{RejectedCall, RejectedCalls},
+    rejected_calls::{Recording, RejectedCall, RejectedCalls},
 };
 use crate::{
     rpc::{
@@ -281,25 +281,25 @@ async fn serve<P: Protocol>(
     let work = async move {
         let protocol = call.protocol.clone();
         let answer = async {
-            let limited = limit.check(limited_by);
-            limited.map_err(|problem| protocol.error(problem.into()))?;
+            if let Err(problem) = limit.check(limited_by) {
+                return protocol.error(problem.into()).into();
+            }
             match protocol.admit(&mut request).await {
                 Ok(caller) => record.caller = caller,
-                Err(response) => {
-                    call.record_rejection(&response).await;
-                    return Err(response);
-                }
+                Err(response) => return call.recorded(response),
             }
             if protocol.outlives_caller(&request)
                 && let Some(context) = context::current()
             {
-                return Ok(detached
+                return detached
                     .call(call, cutoff.clone(), context, routes, request)
-                    .await);
+                    .await;
             }
-            Ok(call.answer(routes, request).await)
+            call.answer(routes, request).await
         };
-        let mut response = complete(&protocol, answer, deadline, &cutoff).await;
+        let answer = complete(&protocol, answer, deadline, &cutoff).await;
+        // Not within the deadline: a slow database would turn a rejection into DEADLINE_EXCEEDED.
+        let mut response = answer.finish().await;
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             response.headers_mut().insert(REQUEST_ID, value);
         }
@@ -324,24 +324,48 @@ async fn identify_peer(gateways: &Gateways, context: &CallContext, request: &mut
 /// Returns the answer, or the error for one that panics, misses the deadline, or is not there when the drain ends all calls.
 async fn complete<P: Protocol>(
     protocol: &P,
-    answer: impl Future<Output = Result<Response<Body>, Response<Body>>>,
+    answer: impl Future<Output = Answer>,
     deadline: Instant,
     cutoff: &Cutoff,
-) -> Response<Body> {
+) -> Answer {
     let answer = AssertUnwindSafe(timeout_at(deadline, answer)).catch_unwind();
     let answer = tokio::select! {
         biased;
         answer = answer => Some(answer),
         () = cutoff.reached.cancelled() => None,
     };
-    match answer {
-        Some(Ok(Ok(Ok(response) | Err(response)))) => response,
-        Some(Ok(Err(_elapsed))) => protocol.error(Problem::deadline_exceeded().into()),
+    let problem = match answer {
+        Some(Ok(Ok(answer))) => return answer,
+        Some(Ok(Err(_elapsed))) => Problem::deadline_exceeded(),
         // The panic hook has already logged the panic and its place.
-        Some(Err(_panic)) => protocol.error(Problem::internal(&Panicked).into()),
+        Some(Err(_panic)) => Problem::internal(&Panicked),
         None => {
             cutoff.count();
-            protocol.error(Problem::stopping().into())
+            Problem::stopping()
+        }
+    };
+    protocol.error(problem.into()).into()
+}
+
+/// A response, and the record of the rejection if it is one.
+struct Answer {
+    response: Response<Body>,
+    recording: Recording,
+}
+
+impl Answer {
+    /// Returns the response once the rejection is recorded, and after half a second in any case.
+    async fn finish(self) -> Response<Body> {
+        self.recording.finish().await;
+        self.response
+    }
+}
+
+impl From<Response<Body>> for Answer {
+    fn from(response: Response<Body>) -> Self {
+        Self {
+            response,
+            recording: Recording::default(),
         }
     }
 }
@@ -356,23 +380,19 @@ struct Call<P> {
 }
 
 impl<P: Protocol> Call<P> {
-    /// Calls the routes. Records the call if they reject it.
-    async fn answer(&self, routes: impl Routes, request: Request<Body>) -> Response<Body> {
+    /// Calls the routes. Begins to record the call if they reject it.
+    async fn answer(&self, routes: impl Routes, request: Request<Body>) -> Answer {
         let Ok(response) = routes.oneshot(request).await;
-        let response = self.protocol.finish_response(response);
-        self.record_rejection(&response).await;
-        response
+        self.recorded(self.protocol.finish_response(response))
     }
 
-    /// Records the call if this response rejects it, and [`context`] has noted who made it.
-    fn record_rejection(&self, response: &Response<Body>) -> impl Future<Output = ()> + Send + use<P> {
+    /// Begins to record the call if this response rejects it, and [`context`] has noted who made it.
+    fn recorded(&self, response: Response<Body>) -> Answer {
         let rejected = self.rejected.as_ref();
-        let rejection = rejected.and_then(|rejected| Some((rejected.clone(), self.rejection(response)?)));
-        // The response is not held: it can't be shared between threads.
-        async move {
-            if let Some((rejected, call)) = rejection {
-                rejected.record(call).await;
-            }
+        let recording = rejected.and_then(|rejected| Some(rejected.record(self.rejection(&response)?)));
+        Answer {
+            response,
+            recording: recording.unwrap_or_default(),
         }
     }
 
