@@ -195,6 +195,14 @@ impl World {
     }
 
     pub async fn sign_in(&self, setup_id: &str) -> String {
+        ok(self.attempt_sign_in(setup_id).await).admin_session
+    }
+
+    /// Signs in as [`Self::sign_in`] does, where that may fail.
+    pub async fn attempt_sign_in(
+        &self,
+        setup_id: &str,
+    ) -> Result<Response<tok::SignInTenantAdminResponse>, Status> {
         let request = tok::SignInTenantAdminRequest {
             tenant_id: self.target.tenant_id.clone(),
             setup_id: setup_id.into(),
@@ -202,7 +210,7 @@ impl World {
             password: self.target.admin_password.clone(),
             ..Default::default()
         };
-        ok(self.setups().sign_in_tenant_admin(request).await).admin_session
+        self.setups().sign_in_tenant_admin(request).await
     }
 
     pub fn approval(&self, setup_id: &str, admin_session: &str) -> tok::ApproveSetupRequest {
@@ -218,7 +226,12 @@ impl World {
     pub async fn approve(&self, partner: &Partner) -> Approved {
         let started = self.start(partner).await;
         let session = self.sign_in(&started.setup.setup_id).await;
-        let request = self.approval(&started.setup.setup_id, &session);
+        self.approve_started(started, &session).await
+    }
+
+    /// Approves a setup in this session. Returns the code.
+    pub async fn approve_started(&self, started: Started, session: &str) -> Approved {
+        let request = self.approval(&started.setup.setup_id, session);
         let approved = ok(self.setups().approve_setup(request).await);
         Approved {
             grant_id: approved.consent.unwrap().grant_id,

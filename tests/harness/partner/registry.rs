@@ -8,7 +8,7 @@ use accord::{
     testing::calls::ok,
 };
 
-use super::{Party, Partner, REDIRECT_URI, SCOPES, World};
+use super::{Partner, Party, REDIRECT_URI, SCOPES, World};
 
 impl World {
     /// Revokes the client's newest secret, even if it was used.
