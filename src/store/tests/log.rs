@@ -8,9 +8,9 @@ use super::*;
 use crate::{
     keys::FileMasterKey,
     random::{SeededRandom, SystemRandom},
-    store::{fixture::migrated, keyring},
+    store::{Database, fixture::migrated, keyring},
     testing::{TEST_START, test_clock},
-    tlog::{self, ProofError, event_leaf},
+    tlog::{self, Checkpoint, ProofError, event_leaf},
 };
 
 #[path = "log/edited.rs"]

@@ -2,12 +2,8 @@
 
 use sea_orm::entity::prelude::*;
 
-use super::{
-    super::row,
-    Fault, Untrusted,
-    row_versions::differences,
-};
-use crate::store::{Pool, StoreError, batch::schema::foreign_objects, rows::RowTable};
+use super::{super::row, Fault, Untrusted, row_versions::differences};
+use crate::store::{Keyed, Pool, StoreError, batch::schema::foreign_objects, rows::RowTable};
 
 /// The most faults that are named one by one.
 const MOST_FAULTS: usize = 100;

@@ -268,8 +268,8 @@ impl<'a> Versions<'a> {
         }
     }
 
-    /// Reads the events after a number, and returns the number of the last one. Notes rows that an event has found otherwise than the event
-    /// before has left them: somebody has put an older one back, and a change has given it a new MAC.
+    /// Reads the events after a number, and returns the number of the last one. Notes rows that an event has found otherwise
+    /// than the event before has left them: somebody has put an older one back, and a change has given it a new MAC.
     ///
     /// Returns `None` if retention has deleted what was read, and perhaps what was not: begin again with the events that it has
     /// left.
