@@ -65,8 +65,8 @@ impl Series {
 }
 
 impl Results {
-    /// Fails if a figure is beyond its limit: those of a soak and of a drain, and all with `--judge`. Then each database must have some, so that
-    /// a run which measured nothing does not pass.
+    /// Fails if a figure is beyond its limit: those of a soak and of a drain, and all with `--judge`. Then each database must
+    /// have some, so that a run which measured nothing does not pass.
     pub fn judge(&self, options: &Options) -> Result<()> {
         let judged = |figure: &&Figure| {
             options.judge

@@ -15,15 +15,15 @@ pub const DOMAIN: &str = "accord";
 
 /// The `RetryInfo` of UNAVAILABLE.
 pub const RETRY_UNAVAILABLE: Duration = Duration::from_secs(1);
-/// The `RetryInfo` before an event is sealed.
-const RETRY_SEALED: Duration = Duration::from_secs(60);
+/// The `RetryInfo` before an event is sealed, which takes up to a minute.
+pub const RETRY_SEALED: Duration = Duration::from_secs(60);
 /// The most bytes of violations in a status. Details are a header in base64, and libraries reject more than 8 KiB of
 /// headers.
 const MAX_VIOLATION_BYTES: usize = 4 * 1024;
 /// The most bytes of a violation besides its texts.
 const VIOLATION_OVERHEAD: usize = 9;
-/// The most bytes of a message. A header holds it percent-encoded, and the details hold it again.
-const MAX_STATUS_BYTES: usize = 512;
+/// The most bytes of the message of a status. A header holds it percent-encoded, and the details hold it again.
+const MAX_STATUS_MESSAGE_BYTES: usize = 512;
 
 /// The return type of a gRPC method.
 pub type Reply<T> = Result<Response<T>, Status>;
@@ -43,7 +43,7 @@ impl Problem {
     /// Creates a problem. `message` is for developers, must hold nothing secret, and is cut after 512 bytes.
     pub fn new(code: Code, reason: ErrorReason, message: impl Into<String>) -> Self {
         let mut message = message.into();
-        message.truncate(message.floor_char_boundary(MAX_STATUS_BYTES));
+        message.truncate(message.floor_char_boundary(MAX_STATUS_MESSAGE_BYTES));
         Self {
             code,
             reason,

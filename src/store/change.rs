@@ -11,8 +11,7 @@ use sea_orm::{IntoActiveModel, QueryOrder, QuerySelect, entity::prelude::*};
 use super::{
     Database, Keyed, StoreError, Transaction,
     removal::delete_where,
-    rows::all_written,
-    rows::{self, Authentic, Locked, Protected, ProtectedRows},
+    rows::{self, Authentic, Locked, Protected, ProtectedRows, all_written},
 };
 use crate::{
     clock::UnixMillis,

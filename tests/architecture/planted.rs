@@ -264,7 +264,10 @@ fn a_module_and_its_children_may_import_each_other() {
     );
     let three = [
         ("src/rpc/mod.rs", "mod auth; mod tls; mod run;"),
-        ("src/rpc/auth.rs", "use super::tls::Tls; pub struct Auth(Tls);"),
+        (
+            "src/rpc/auth/mod.rs",
+            "use super::tls::Tls; pub struct Auth(Tls);",
+        ),
         ("src/rpc/tls.rs", "use super::run::Run; pub struct Tls(Run);"),
         ("src/rpc/run.rs", "use super::auth::Auth; pub struct Run(Auth);"),
     ];

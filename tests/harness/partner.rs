@@ -2,9 +2,7 @@
 
 use accord::{
     registry::v1::{
-        self as reg, client_service_client::ClientServiceClient,
-        integration_request_service_client::IntegrationRequestServiceClient,
-        register_client_response::Credentials, tenant_service_client::TenantServiceClient,
+        client_service_client::ClientServiceClient, tenant_service_client::TenantServiceClient,
         user_service_client::UserServiceClient,
     },
     rpc::channel::HopChannel,
@@ -24,6 +22,8 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use tonic::{Response, Status, transport::Channel};
 
 use super::refusal::{Refusal, is_refused, soon};
+
+mod registry;
 
 pub const REDIRECT_URI: &str = "https://app.example/callback";
 pub const SCOPES: [&str; 2] = ["contacts.read", "matters.read"];
@@ -128,132 +128,6 @@ impl World {
         UserServiceClient::new(self.operator.clone())
     }
 
-    /// Revokes the client's newest secret, even if it was used.
-    pub async fn revoke_secret(&self, partner: &Partner, reason: reg::SecretRevocationReason) {
-        let list = reg::ListClientSecretsRequest {
-            client_id: partner.client_id.clone(),
-            ..Default::default()
-        };
-        let mut secrets = ok(self.clients().list_client_secrets(list).await).secrets;
-        let request = reg::RevokeClientSecretRequest {
-            client_id: partner.client_id.clone(),
-            secret_id: secrets.remove(0).secret_id,
-            reason: reason.into(),
-            force: true,
-        };
-        ok(self.clients().revoke_client_secret(request).await);
-    }
-
-    /// Returns the id of the environment's user with this account name.
-    pub async fn user_id(&self, account_name: &str) -> String {
-        let request = reg::FindUserRequest {
-            tenant_id: self.target.tenant_id.clone(),
-            user: Some(reg::find_user_request::User::AccountName(account_name.into())),
-        };
-        ok(self.users().find_user(request).await).user.unwrap().user_id
-    }
-
-    /// Suspends or deactivates a party of every grant.
-    pub async fn suspend(&self, party: Party<'_>) {
-        let tenant_id = self.target.tenant_id.clone();
-        match party {
-            Party::Client(partner) => {
-                let client_id = partner.client_id.clone();
-                let request = reg::SuspendClientRequest {
-                    client_id,
-                    reason: "a test".into(),
-                };
-                ok(self.clients().suspend_client(request).await);
-            }
-            Party::Tenant => {
-                let request = reg::SuspendTenantRequest {
-                    tenant_id,
-                    reason: "a test".into(),
-                };
-                ok(self.tenants().suspend_tenant(request).await);
-            }
-            Party::User => {
-                let user_id = self.user_id(&self.target.api_user_account_name).await;
-                let request = reg::DeactivateUserRequest {
-                    tenant_id,
-                    user_id,
-                    reason: "a test".into(),
-                };
-                ok(self.users().deactivate_user(request).await);
-            }
-        }
-    }
-
-    /// The opposite of [`Self::suspend`].
-    pub async fn reinstate(&self, party: Party<'_>) {
-        let tenant_id = self.target.tenant_id.clone();
-        match party {
-            Party::Client(partner) => {
-                let client_id = partner.client_id.clone();
-                let request = reg::ReinstateClientRequest { client_id };
-                ok(self.clients().reinstate_client(request).await);
-            }
-            Party::Tenant => {
-                let request = reg::ReinstateTenantRequest { tenant_id };
-                ok(self.tenants().reinstate_tenant(request).await);
-            }
-            Party::User => {
-                let user_id = self.user_id(&self.target.api_user_account_name).await;
-                let request = reg::ReactivateUserRequest { tenant_id, user_id };
-                ok(self.users().reactivate_user(request).await);
-            }
-        }
-    }
-
-    /// Leaves the client less in these fields.
-    pub async fn update_client(&self, partner: &Partner, client: reg::Client, paths: &[&str]) {
-        let request = reg::UpdateClientRequest {
-            client: Some(reg::Client {
-                client_id: partner.client_id.clone(),
-                ..client
-            }),
-            update_mask: Some(prost_types::FieldMask {
-                paths: paths.iter().map(|path| (*path).into()).collect(),
-            }),
-        };
-        ok(self.clients().update_client(request).await);
-    }
-
-    /// Adds this to the client, by an integration request that names it.
-    pub async fn amend_client(&self, partner: &Partner, additions: reg::SubmitIntegrationRequestRequest) {
-        let integration_request_id = self
-            .approved(reg::SubmitIntegrationRequestRequest {
-                client_id: partner.client_id.clone(),
-                ..additions
-            })
-            .await;
-        let request = reg::AmendClientRequest {
-            integration_request_id,
-        };
-        ok(self.clients().amend_client(request).await);
-    }
-
-    /// Registers these public keys of the client.
-    pub async fn add_keys(&self, partner: &Partner, json_web_key_set: String) {
-        let additions = reg::SubmitIntegrationRequestRequest {
-            json_web_key_set,
-            ..Default::default()
-        };
-        self.amend_client(partner, additions).await;
-    }
-
-    /// Submits and approves a request. Returns its id.
-    async fn approved(&self, request: reg::SubmitIntegrationRequestRequest) -> String {
-        let mut requests = IntegrationRequestServiceClient::new(self.operator.clone());
-        let submitted = ok(requests.submit_integration_request(request).await);
-        let integration_request_id = submitted.integration_request.unwrap().integration_request_id;
-        let request = reg::ApproveIntegrationRequestRequest {
-            integration_request_id: integration_request_id.clone(),
-        };
-        requests.approve_integration_request(request).await.unwrap();
-        integration_request_id
-    }
-
     /// Revokes a token as the client.
     pub async fn revoke_token(&self, partner: &Partner, token: &str) {
         use tok::revoke_token_request::ClientAuthentication;
@@ -299,82 +173,6 @@ impl World {
         ok(keys.revoke_signing_key(request).await);
     }
 
-    /// Registers a client of the environment's tenant.
-    pub async fn partner(&self) -> Partner {
-        self.partner_of(&[&self.target.tenant_id]).await
-    }
-
-    /// Registers a client of these tenants.
-    pub async fn partner_of(&self, tenant_ids: &[&str]) -> Partner {
-        self.partner_at(tenant_ids, REDIRECT_URI).await
-    }
-
-    /// Registers a client of these tenants, whose only redirect URI is this one.
-    pub async fn partner_at(&self, tenant_ids: &[&str], redirect_uri: &str) -> Partner {
-        let request = reg::SubmitIntegrationRequestRequest {
-            tenant_ids: tenant_ids.iter().map(|id| (*id).into()).collect(),
-            redirect_uris: vec![redirect_uri.into()],
-            ..Default::default()
-        };
-        self.partner_with(request).await
-    }
-
-    /// Registers a client of the environment's tenant from a request with these fields. Its texts, scopes and what else it lacks
-    /// are those of [`partner`](Self::partner).
-    pub async fn partner_with(&self, mut request: reg::SubmitIntegrationRequestRequest) -> Partner {
-        let scope = |name: &str| reg::RequestedScope {
-            name: name.into(),
-            reason: format!("because of {name}"),
-        };
-        request.partner_name = "Partner".into();
-        request.display_name = "Integration".into();
-        request.contact_email = "dev@partner.example".into();
-        request.goals = "To be tested.".into();
-        request.scopes = SCOPES.map(scope).into();
-        if request.tenant_ids.is_empty() {
-            request.tenant_ids = vec![self.target.tenant_id.clone()];
-        }
-        if request.redirect_uris.is_empty() {
-            request.redirect_uris = vec![REDIRECT_URI.into()];
-        }
-        let integration_request_id = self.approved(request).await;
-        let request = reg::RegisterClientRequest {
-            integration_request_id,
-            ..Default::default()
-        };
-        let registered = ok(self.clients().register_client(request).await);
-        let Some(Credentials::Bundle(bundle)) = registered.credentials else {
-            panic!("no bundle");
-        };
-        Partner {
-            client_id: bundle.client_id,
-            client_secret: bundle.client_secret,
-        }
-    }
-
-    /// Adds a tenant beside the environment's.
-    pub async fn add_tenant(&self, tenant_id: &str) {
-        let request = reg::CreateTenantRequest {
-            tenant_id: tenant_id.into(),
-            display_name: "Other".into(),
-            cloud_api_url: "https://api.other.example".into(),
-            ..Default::default()
-        };
-        ok(self.tenants().create_tenant(request).await);
-    }
-
-    /// Registers a user of the environment's tenant. Returns the id.
-    pub async fn user(&self, account_name: &str) -> String {
-        let request = reg::RegisterUserRequest {
-            tenant_id: self.target.tenant_id.clone(),
-            account_name: account_name.into(),
-            label: "Another user".into(),
-            ..Default::default()
-        };
-        let registered = ok(self.users().register_user(request).await);
-        registered.user.unwrap().user_id
-    }
-
     pub fn setup_request(&self, partner: &Partner, verifier: &str) -> tok::StartSetupRequest {
         tok::StartSetupRequest {
             tenant_id: self.target.tenant_id.clone(),
@@ -397,6 +195,14 @@ impl World {
     }
 
     pub async fn sign_in(&self, setup_id: &str) -> String {
+        ok(self.attempt_sign_in(setup_id).await).admin_session
+    }
+
+    /// Signs in as [`Self::sign_in`] does, where that may fail.
+    pub async fn attempt_sign_in(
+        &self,
+        setup_id: &str,
+    ) -> Result<Response<tok::SignInTenantAdminResponse>, Status> {
         let request = tok::SignInTenantAdminRequest {
             tenant_id: self.target.tenant_id.clone(),
             setup_id: setup_id.into(),
@@ -404,7 +210,7 @@ impl World {
             password: self.target.admin_password.clone(),
             ..Default::default()
         };
-        ok(self.setups().sign_in_tenant_admin(request).await).admin_session
+        self.setups().sign_in_tenant_admin(request).await
     }
 
     pub fn approval(&self, setup_id: &str, admin_session: &str) -> tok::ApproveSetupRequest {
@@ -420,7 +226,12 @@ impl World {
     pub async fn approve(&self, partner: &Partner) -> Approved {
         let started = self.start(partner).await;
         let session = self.sign_in(&started.setup.setup_id).await;
-        let request = self.approval(&started.setup.setup_id, &session);
+        self.approve_started(started, &session).await
+    }
+
+    /// Approves a setup in this session. Returns the code.
+    pub async fn approve_started(&self, started: Started, session: &str) -> Approved {
+        let request = self.approval(&started.setup.setup_id, session);
         let approved = ok(self.setups().approve_setup(request).await);
         Approved {
             grant_id: approved.consent.unwrap().grant_id,

@@ -7,7 +7,7 @@
 use std::{
     collections::{HashMap, HashSet},
     path::{Path, PathBuf},
-    sync::{LazyLock, Mutex, PoisonError},
+    sync::LazyLock,
     time::Duration,
 };
 
@@ -27,6 +27,7 @@ use zeroize::Zeroizing;
 use super::{MasterKey, Pkcs11Uri};
 use crate::{
     keys::{KeyError, secret_file::read_secret_text},
+    lock::Lock,
     random::Random,
 };
 
@@ -41,9 +42,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// One operation at a time. One that hangs holds up later ones, and no more than its own thread.
 static GATE: Semaphore = Semaphore::const_new(1);
 /// The modules that were loaded, one for each path. They stay loaded: libraries do not expect to be removed from a process.
-static MODULES: LazyLock<Mutex<HashMap<PathBuf, Pkcs11>>> = LazyLock::new(Mutex::default);
+static MODULES: LazyLock<Lock<HashMap<PathBuf, Pkcs11>>> = LazyLock::new(Lock::default);
 /// Hashes of the PINs that a token refused. A token locks itself after a few wrong ones, so none is tried twice.
-static REFUSED_PINS: LazyLock<Mutex<HashSet<Vec<u8>>>> = LazyLock::new(Mutex::default);
+static REFUSED_PINS: LazyLock<Lock<HashSet<Vec<u8>>>> = LazyLock::new(Lock::default);
 
 /// A key in a PKCS#11 token. `Debug` shows only its id.
 #[derive(derive_more::Debug)]
@@ -160,7 +161,7 @@ fn log_in(uri: &Pkcs11Uri) -> Result<Session, KeyError> {
     let slot = slot.ok_or_else(|| token("no token has this label"))?;
 
     let attempt = digest(&SHA256, format!("{}\0{pin}", uri.token()).as_bytes());
-    let mut refused = REFUSED_PINS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut refused = REFUSED_PINS.lock();
     if refused.contains(attempt.as_ref()) {
         return Err(token("it refused this PIN before, and it is not tried again"));
     }
@@ -177,7 +178,7 @@ fn log_in(uri: &Pkcs11Uri) -> Result<Session, KeyError> {
 
 /// The module of this path, initialized. An operation before may have initialized it.
 fn module(path: PathBuf) -> Result<Pkcs11, KeyError> {
-    let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut modules = MODULES.lock();
     let module = match modules.get(&path) {
         Some(module) => module.clone(),
         None => {
@@ -195,7 +196,7 @@ fn module(path: PathBuf) -> Result<Pkcs11, KeyError> {
 
 /// Makes the next operation initialize the module. No session is open: [`GATE`] lets one operation in at a time.
 fn finalize(path: &Path) {
-    let modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
+    let modules = MODULES.lock();
     if let Some(module) = modules.get(path) {
         // One that is not initialized needs no end.
         let _ = module.clone().finalize();

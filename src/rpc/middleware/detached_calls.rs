@@ -13,16 +13,16 @@ use std::{
     },
 };
 
-use axum::{
-    body::Body,
-    http::{Request, Response},
-};
+use axum::{body::Body, http::Request};
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::oneshot,
+    time::{error::Elapsed, timeout},
+};
 use tokio_util::task::TaskTracker;
 
-use super::{Call, Cutoff, MAX_CALL_TIME, Panicked, Protocol, Routes};
+use super::{Answer, Call, Cutoff, MAX_CALL_TIME, Panicked, Protocol, Routes};
 use crate::{
     rpc::{
         context::{self, CallContext},
@@ -44,8 +44,8 @@ pub(in crate::rpc) struct DetachedCalls {
 }
 
 impl DetachedCalls {
-    /// Calls the routes in a task of its own, and records the call if it is rejected. The call takes [`MAX_CALL_TIME`] at most,
-    /// however long its caller waits. A call whose caller goes before its message was read ends: nothing was decided.
+    /// Calls the routes in a task of its own. The call takes [`MAX_CALL_TIME`] at most, however long its caller waits. A call
+    /// whose caller goes before its message was read ends: nothing was decided.
     pub(super) async fn call<P: Protocol>(
         &self,
         call: Call<P>,
@@ -53,10 +53,10 @@ impl DetachedCalls {
         context: CallContext,
         routes: impl Routes,
         request: Request<Body>,
-    ) -> Response<Body> {
+    ) -> Answer {
         let protocol = call.protocol.clone();
         if self.abandoned.load(Ordering::Relaxed) >= MAX_ABANDONED {
-            return protocol.error(Problem::unavailable().into());
+            return protocol.error(Problem::unavailable().into()).into();
         }
         let (unread, request) = watched(request);
         let work = async move { call.answer(routes, request).await };
@@ -77,28 +77,38 @@ impl DetachedCalls {
                     }
                     abandoned.fetch_add(1, Ordering::Relaxed);
                     tokio::select! {
-                        _done = work => {}
+                        () = async { recorded(work.await).await } => {}
                         () = cutoff.reached.cancelled() => cutoff.count(),
                     }
                     abandoned.fetch_sub(1, Ordering::Relaxed);
                     return;
                 }
             };
-            let _ = caller.send(done);
+            if let Err(done) = caller.send(done) {
+                recorded(done).await;
+            }
         });
-        match answer.await {
-            Ok(Ok(Ok(response))) => response,
-            Ok(Err(_elapsed)) => protocol.error(Problem::deadline_exceeded().into()),
+        let problem = match answer.await {
+            Ok(Ok(Ok(answer))) => return answer,
+            Ok(Err(_elapsed)) => Problem::deadline_exceeded(),
             // The panic hook has already logged the panic and its place.
-            Ok(Ok(Err(_panic))) => protocol.error(Problem::internal(&Panicked).into()),
-            Err(_stopping) => protocol.error(Problem::stopping().into()),
-        }
+            Ok(Ok(Err(_panic))) => Problem::internal(&Panicked),
+            Err(_stopping) => Problem::stopping(),
+        };
+        protocol.error(problem.into()).into()
     }
 
     /// Waits until no call runs.
     pub(in crate::rpc) async fn finished(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+    }
+}
+
+/// Waits for the record of a call that has no caller any more, so that the database is not closed before.
+async fn recorded<P>(done: Result<Result<Answer, P>, Elapsed>) {
+    if let Ok(Ok(answer)) = done {
+        answer.finish().await;
     }
 }
 

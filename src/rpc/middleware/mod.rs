@@ -30,25 +30,23 @@ use tower_http::sensitive_headers::{SetSensitiveRequestHeadersLayer, SetSensitiv
 
 use self::{
     address::{Gateways, PeerAddress, PeerKind, limited_address},
+    call_record::{CallRecord, HUNG_UP},
     detached_calls::DetachedCalls,
     limits::AddressLimit,
-    rejected_calls::{RejectedCall, RejectedCalls},
+    rejected_calls::{Recording, RejectedCall, RejectedCalls},
 };
 use crate::{
-    log_limit::LogLimit,
     rpc::{
         context::{self, CallContext},
         status::{ErrorReason, Problem, reason_name},
-        telemetry::{
-            metrics::Calls,
-            traces::{CallSpan, Ended},
-        },
+        telemetry::{metrics::Calls, traces::CallSpan},
         tls::peer::CallerCertificate,
     },
     text::validation,
 };
 
 pub mod address;
+mod call_record;
 pub mod client_certificate;
 pub(in crate::rpc) mod detached_calls;
 pub mod limits;
@@ -59,9 +57,6 @@ pub const REQUEST_ID: &str = "x-request-id";
 
 /// The longest time of a call, whatever deadline its caller sets.
 pub const MAX_CALL_TIME: Duration = Duration::from_secs(30);
-
-/// A successful call that takes at least this long is logged at level INFO, like a failed one; a faster one at DEBUG.
-const SLOW: Duration = Duration::from_secs(1);
 
 /// The route of a call, for the log. What matches no route has none.
 #[derive(Clone, Debug)]
@@ -100,11 +95,6 @@ impl Route {
         route.unwrap_or("unknown")
     }
 }
-
-/// The failure of a call whose caller did not wait for the response.
-const HUNG_UP: &str = "the caller hung up";
-/// How often the log has a line for a call that is UNAVAILABLE.
-const OUTAGE_LOG_PERIOD: Duration = Duration::from_secs(1);
 
 /// The differences between gRPC and HTTP.
 pub(super) trait Protocol: Clone + Send + Sync + 'static {
@@ -291,25 +281,25 @@ async fn serve<P: Protocol>(
     let work = async move {
         let protocol = call.protocol.clone();
         let answer = async {
-            let limited = limit.check(limited_by);
-            limited.map_err(|problem| protocol.error(problem.into()))?;
+            if let Err(problem) = limit.check(limited_by) {
+                return protocol.error(problem.into()).into();
+            }
             match protocol.admit(&mut request).await {
                 Ok(caller) => record.caller = caller,
-                Err(response) => {
-                    call.record_rejection(&response).await;
-                    return Err(response);
-                }
+                Err(response) => return call.recorded(response),
             }
             if protocol.outlives_caller(&request)
                 && let Some(context) = context::current()
             {
-                return Ok(detached
+                return detached
                     .call(call, cutoff.clone(), context, routes, request)
-                    .await);
+                    .await;
             }
-            Ok(call.answer(routes, request).await)
+            call.answer(routes, request).await
         };
-        let mut response = complete(&protocol, answer, deadline, &cutoff).await;
+        let answer = complete(&protocol, answer, deadline, &cutoff).await;
+        // Not within the deadline: a slow database would turn a rejection into DEADLINE_EXCEEDED.
+        let mut response = answer.finish().await;
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             response.headers_mut().insert(REQUEST_ID, value);
         }
@@ -334,24 +324,48 @@ async fn identify_peer(gateways: &Gateways, context: &CallContext, request: &mut
 /// Returns the answer, or the error for one that panics, misses the deadline, or is not there when the drain ends all calls.
 async fn complete<P: Protocol>(
     protocol: &P,
-    answer: impl Future<Output = Result<Response<Body>, Response<Body>>>,
+    answer: impl Future<Output = Answer>,
     deadline: Instant,
     cutoff: &Cutoff,
-) -> Response<Body> {
+) -> Answer {
     let answer = AssertUnwindSafe(timeout_at(deadline, answer)).catch_unwind();
     let answer = tokio::select! {
         biased;
         answer = answer => Some(answer),
         () = cutoff.reached.cancelled() => None,
     };
-    match answer {
-        Some(Ok(Ok(Ok(response) | Err(response)))) => response,
-        Some(Ok(Err(_elapsed))) => protocol.error(Problem::deadline_exceeded().into()),
+    let problem = match answer {
+        Some(Ok(Ok(answer))) => return answer,
+        Some(Ok(Err(_elapsed))) => Problem::deadline_exceeded(),
         // The panic hook has already logged the panic and its place.
-        Some(Err(_panic)) => protocol.error(Problem::internal(&Panicked).into()),
+        Some(Err(_panic)) => Problem::internal(&Panicked),
         None => {
             cutoff.count();
-            protocol.error(Problem::stopping().into())
+            Problem::stopping()
+        }
+    };
+    protocol.error(problem.into()).into()
+}
+
+/// A response, and the record of the rejection if it is one.
+struct Answer {
+    response: Response<Body>,
+    recording: Recording,
+}
+
+impl Answer {
+    /// Returns the response once the rejection is recorded, and after half a second in any case.
+    async fn finish(self) -> Response<Body> {
+        self.recording.finish().await;
+        self.response
+    }
+}
+
+impl From<Response<Body>> for Answer {
+    fn from(response: Response<Body>) -> Self {
+        Self {
+            response,
+            recording: Recording::default(),
         }
     }
 }
@@ -366,23 +380,19 @@ struct Call<P> {
 }
 
 impl<P: Protocol> Call<P> {
-    /// Calls the routes. Records the call if they reject it.
-    async fn answer(&self, routes: impl Routes, request: Request<Body>) -> Response<Body> {
+    /// Calls the routes. Begins to record the call if they reject it.
+    async fn answer(&self, routes: impl Routes, request: Request<Body>) -> Answer {
         let Ok(response) = routes.oneshot(request).await;
-        let response = self.protocol.finish_response(response);
-        self.record_rejection(&response).await;
-        response
+        self.recorded(self.protocol.finish_response(response))
     }
 
-    /// Records the call if this response rejects it, and [`context`] has noted who made it.
-    fn record_rejection(&self, response: &Response<Body>) -> impl Future<Output = ()> + Send + use<P> {
+    /// Begins to record the call if this response rejects it, and [`context`] has noted who made it.
+    fn recorded(&self, response: Response<Body>) -> Answer {
         let rejected = self.rejected.as_ref();
-        let rejection = rejected.and_then(|rejected| Some((rejected.clone(), self.rejection(response)?)));
-        // The response is not held: it can't be shared between threads.
-        async move {
-            if let Some((rejected, call)) = rejection {
-                rejected.record(call).await;
-            }
+        let recording = rejected.and_then(|rejected| Some(rejected.record(self.rejection(&response)?)));
+        Answer {
+            response,
+            recording: recording.unwrap_or_default(),
         }
     }
 
@@ -394,59 +404,6 @@ impl<P: Protocol> Call<P> {
             reason: reason_name(reason),
         })
     }
-}
-
-/// What is logged and measured of a call. Dropping writes it, so that a call whose caller hangs up is recorded too.
-struct CallRecord {
-    protocol: &'static str,
-    request_id: String,
-    method: Method,
-    route: Route,
-    caller: String,
-    started: Instant,
-    failure: Option<String>,
-    calls: Calls,
-    span: CallSpan,
-}
-
-impl CallRecord {
-    /// Records a call that got its response.
-    fn end(mut self, failure: Option<String>) {
-        self.failure = failure;
-    }
-}
-
-impl Drop for CallRecord {
-    fn drop(&mut self) {
-        let (method, path) = (&self.method, self.route.logged());
-        let (caller, failure) = (&self.caller, &self.failure);
-        let elapsed = self.started.elapsed();
-        let code = failure.as_deref().map(|failure| match failure {
-            HUNG_UP => "Cancelled",
-            code => code,
-        });
-        self.calls.end(self.route.label(), elapsed, code);
-        self.span.end(&Ended {
-            protocol: self.protocol,
-            method,
-            route: self.route.label(),
-            request_id: &self.request_id,
-            code,
-        });
-        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        if failure.is_none() && elapsed < SLOW || is_repeated(failure.as_deref()) {
-            tracing::debug!(%method, path, caller, failure, elapsed_ms, "served");
-        } else {
-            tracing::info!(%method, path, caller, failure, elapsed_ms, "served");
-        }
-    }
-}
-
-/// Returns whether the log has a line about such a failure of a moment ago. During an outage every call fails, and one
-/// line tells as much as thousands.
-fn is_repeated(failure: Option<&str>) -> bool {
-    static LIMIT: LogLimit = LogLimit::new(OUTAGE_LOG_PERIOD);
-    failure.is_some_and(|failure| ["Unavailable", "503"].contains(&failure) && LIMIT.check(failure).is_none())
 }
 
 #[derive(Debug, thiserror::Error)]

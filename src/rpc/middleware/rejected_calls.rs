@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::timeout;
+use tokio::{task::JoinHandle, time::timeout};
 
 use super::limits::network;
 use crate::{
@@ -103,6 +103,19 @@ struct Minute {
 
 type Counts = Vec<(CountKey, Count)>;
 
+/// The write of a rejected call, which goes on if this is dropped. The default has nothing to write.
+#[derive(Debug, Default)]
+pub(super) struct Recording(Option<JoinHandle<()>>);
+
+impl Recording {
+    /// Waits for the write, for half a second at most.
+    pub(super) async fn finish(self) {
+        if let Some(writing) = self.0 {
+            let _ = timeout(WAIT, writing).await;
+        }
+    }
+}
+
 impl RejectedCalls {
     pub(in crate::rpc) fn new(db: Database, clock: SharedClock) -> Self {
         Self(Arc::new(Inner {
@@ -113,8 +126,8 @@ impl RejectedCalls {
         }))
     }
 
-    /// Records a call: as an event, or in a count. Returns once that is done, and after half a second in any case.
-    pub(super) async fn record(&self, call: RejectedCall) {
+    /// Begins to record a call as an event, or counts it.
+    pub(super) fn record(&self, call: RejectedCall) -> Recording {
         let RejectedCall {
             caller: NotedCaller { origin, event },
             method,
@@ -142,11 +155,11 @@ impl RejectedCalls {
             (ended, is_listed)
         };
         if ended.is_empty() && !is_listed {
-            return;
+            return Recording::default();
         }
         // In a task, because a caller that goes away must not prevent it.
         let this = self.clone();
-        let writing = tokio::spawn(async move {
+        Recording(Some(tokio::spawn(async move {
             this.write_counts(ended).await;
             if is_listed {
                 let listed = event.map(|event| *event);
@@ -156,8 +169,7 @@ impl RejectedCalls {
                     this.minute().add(key, count);
                 }
             }
-        });
-        let _ = timeout(WAIT, writing).await;
+        })))
     }
 
     /// Writes the counts of a minute that is over.

@@ -4,19 +4,28 @@ use prost_types::Timestamp;
 use tonic_types::StatusExt;
 
 use super::*;
-use crate::{clock::Clock, rpc::status::reason_of};
+use crate::{
+    clock::Clock,
+    rpc::status::reason_of,
+    store::{fixture::Migrator, rows},
+    testing::{TestDatabase, migrated, sqlite, test_clock},
+};
 
-#[tokio::test]
-async fn a_search_waits_while_two_are_under_way() {
-    let database = crate::testing::sqlite();
+/// Returns the API over a migrated database without a log.
+async fn api(database: &TestDatabase) -> AuditApi {
     let purposes = [
         audit::KEYRING_PURPOSE,
         log::KEYRING_PURPOSE,
-        crate::store::rows::KEYRING_PURPOSE,
+        rows::KEYRING_PURPOSE,
     ];
-    let (db, keyring, _) =
-        crate::testing::migrated::<crate::store::fixture::Migrator>(&database.url, &purposes).await;
-    let api = AuditApi::new(db, keyring, Vec::new());
+    let (db, keyring, _) = migrated::<Migrator>(&database.url, &purposes).await;
+    AuditApi::new(db, keyring, Vec::new())
+}
+
+#[tokio::test]
+async fn a_search_waits_while_two_are_under_way() {
+    let database = sqlite();
+    let api = api(&database).await;
     let under_way = api.searches.clone().acquire_many_owned(2).await.unwrap();
     let mut third = api.list_audit_events(Request::new(pb::ListAuditEventsRequest::default()));
     for _ in 0..100 {
@@ -30,19 +39,12 @@ async fn a_search_waits_while_two_are_under_way() {
 
 #[tokio::test]
 async fn one_verification_runs_beside_the_searches() {
-    let database = crate::testing::sqlite();
-    let purposes = [
-        audit::KEYRING_PURPOSE,
-        log::KEYRING_PURPOSE,
-        crate::store::rows::KEYRING_PURPOSE,
-    ];
-    let (db, keyring, clock) =
-        crate::testing::migrated::<crate::store::fixture::Migrator>(&database.url, &purposes).await;
-    let keys = keyring.get().await.unwrap();
-    audit::ensure_log(&db, &keys, "auth.example", "token", clock.now())
+    let database = sqlite();
+    let api = api(&database).await;
+    let keys = api.keyring.get().await.unwrap();
+    audit::ensure_log(&api.db, &keys, "auth.example", "token", test_clock().now())
         .await
         .unwrap();
-    let api = AuditApi::new(db, keyring, Vec::new());
     let _searches = api.searches.clone().acquire_many_owned(2).await.unwrap();
     let verify = async || {
         let request = Request::new(pb::VerifyAuditLogRequest {});
@@ -59,15 +61,8 @@ async fn one_verification_runs_beside_the_searches() {
 
 #[tokio::test]
 async fn what_is_asked_of_the_wrong_service_or_too_early_is_told() {
-    let database = crate::testing::sqlite();
-    let purposes = [
-        audit::KEYRING_PURPOSE,
-        log::KEYRING_PURPOSE,
-        crate::store::rows::KEYRING_PURPOSE,
-    ];
-    let (db, keyring, _) =
-        crate::testing::migrated::<crate::store::fixture::Migrator>(&database.url, &purposes).await;
-    let api = AuditApi::new(db, keyring, Vec::new());
+    let database = sqlite();
+    let api = api(&database).await;
     let bad = pb::GetConsistencyProofRequest {
         first_size: 0,
         second_size: -1,

@@ -18,8 +18,12 @@ use crate::{
         grpc::Grpc,
         middleware::client_certificate::{CertificateHeader, ClientCertificates},
     },
+    store::{
+        audit::{self, Actor, ActorKind, Filter},
+        fixture::migrated,
+    },
     testing::{NoCallers, TEST_START, test_clock},
-    text::id::WorkloadId,
+    text::{id::WorkloadId, page::PageRequest},
 };
 
 fn with(name: &'static str, value: &str) -> HeaderMap {
@@ -179,6 +183,41 @@ async fn a_call_ends_with_its_caller_until_its_message_was_read() {
     cutoff.end_calls();
     finished.await;
     assert_eq!(cutoff.calls(), 1, "the end of a drain ends it");
+}
+
+#[tokio::test]
+async fn a_rejection_keeps_its_status_although_its_record_takes_longer_than_the_deadline() {
+    let (place, db) = migrated().await.remove(0);
+    let access = ["/a.A/GetThing", "/a.A/Open"].map(|path| (path, Access::Anyone));
+    let authorizer = Authorizer::new(Permissions::new(&access), Arc::new(NoCallers), test_clock());
+    let mut shared = Shared::for_test(Cutoff::default());
+    shared.rejected = Some(RejectedCalls::new(db.clone(), test_clock()));
+    let detached = shared.detached.clone();
+    let method = service_fn(async |_: Request<Body>| {
+        let (kind, id) = (ActorKind::Operator, "opr_1".to_owned());
+        context::note_caller(Actor { kind, id }, None);
+        let problem = Problem::new(Code::PermissionDenied, ErrorReason::PermissionDenied, "no");
+        Ok(Status::from(problem).into_http())
+    });
+    let stack = stack(Grpc { authorizer }, shared, method);
+    let call = |path| {
+        let request = Request::post(path).header("content-type", "application/grpc");
+        let request = request.header("grpc-timeout", "100m").body(Body::empty());
+        stack.clone().oneshot(request.unwrap())
+    };
+    let held = place.hold_writes().await;
+    for path in ["/a.A/GetThing", "/a.A/Open"] {
+        let began = Instant::now();
+        assert_eq!(code(&call(path).await.unwrap()), Code::PermissionDenied, "{path}");
+        assert!(began.elapsed() > Duration::from_millis(100), "{path}");
+    }
+    drop(held);
+    // A call that goes on without its caller ends after its record.
+    assert!(Box::pin(call("/a.A/Open")).now_or_never().is_none());
+    detached.finished().await;
+    let page = PageRequest::parse(&mut Default::default(), "", &[], 500, "").unwrap();
+    let events = audit::list(db.read(), &Filter::default(), &page).await.unwrap();
+    assert_eq!(events.into_parts().0.len(), 3);
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn call(id: &str, address: &str, method: &str) -> RejectedCall {
 
 impl Setup {
     async fn reject(&self, id: &str, address: &str, method: &str) {
-        self.rejected.record(call(id, address, method)).await;
+        self.rejected.record(call(id, address, method)).finish().await;
     }
 
     async fn end_minute(&self) {
@@ -227,7 +227,7 @@ async fn a_rejection_that_tells_more_is_listed_as_it_is_and_counted_as_any_other
             let mut rejected = call("opr_1", "192.0.2.1", METHOD);
             let event = Event::new("delivery.release").detail("same_person", "created it");
             rejected.caller.event = Some(Box::new(event));
-            setup.rejected.record(rejected).await;
+            setup.rejected.record(rejected).finish().await;
         }
         setup.end_minute().await;
         let actions: Vec<_> = setup.events().await.into_iter().map(|e| e.action).collect();

@@ -65,7 +65,7 @@ pub use rollup::Rollup;
 pub use seal::{SealError, check_unsealed, seal};
 pub use verify::{
     Fault, LogReport, Report, Untrusted, Verified,
-    row_versions::{RowReport, check_rows},
+    row_report::{RowReport, check_rows},
     verify, verify_all,
 };
 

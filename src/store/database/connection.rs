@@ -4,7 +4,7 @@
 use std::{
     future::Future,
     io,
-    sync::{self, Arc, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, MutexGuard, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     keys::Keyring,
+    lock::Lock,
     store::{
         StoreError,
         audit::{Record, RowVersion},
@@ -227,7 +228,7 @@ pub struct Transaction {
     /// The audit events of what it changes.
     events: Mutex<Vec<Record>>,
     /// The newest versions of the rows that its last event has to name.
-    rows: sync::Mutex<Vec<RowVersion>>,
+    rows: Lock<Vec<RowVersion>>,
     keys: Keys,
 }
 
@@ -295,7 +296,7 @@ impl Transaction {
     }
 
     fn rows(&self) -> MutexGuard<'_, Vec<RowVersion>> {
-        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rows.lock()
     }
 
     /// Takes the events that its commit has to write. The last one names the rows that were written.
@@ -342,7 +343,7 @@ impl Pool {
             backend: self.backend(),
             connection: Mutex::new(connection),
             events: Mutex::default(),
-            rows: sync::Mutex::default(),
+            rows: Lock::default(),
             keys: Keys::clone(self.shared_keys()),
         })
     }

@@ -2,15 +2,16 @@
 //! failover: what it answers is out of date.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard},
     time::{Duration, Instant},
 };
 
 use sea_orm::{ConnectionTrait, DatabaseBackend, ExprTrait};
 use sea_orm_migration::prelude::{Expr, OnConflict, Query};
-use tokio::{sync::Mutex as AsyncMutex, time::timeout};
+use tokio::{sync::Mutex, time::timeout};
 
 use super::{StoreError, pool::Pool};
+use crate::lock::Lock;
 
 /// The table of the heartbeat, with one row.
 pub(in crate::store) const TABLE: &str = "heartbeat";
@@ -32,9 +33,9 @@ END $$";
 /// The connections for heartbeats, and what the last ones proved.
 pub(in crate::store) struct Heartbeat {
     pool: Pool,
-    state: Mutex<State>,
+    state: Lock<State>,
     /// Held by the caller that seeks a proof for all.
-    proving: AsyncMutex<()>,
+    proving: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -51,8 +52,8 @@ impl Heartbeat {
     pub(in crate::store) fn new(pool: Pool) -> Self {
         Self {
             pool,
-            state: Mutex::default(),
-            proving: AsyncMutex::default(),
+            state: Lock::default(),
+            proving: Mutex::default(),
         }
     }
 
@@ -61,7 +62,7 @@ impl Heartbeat {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Returns if one was committed that began within the last 200 ms, or is now. Callers of the same moment share it, and

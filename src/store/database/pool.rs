@@ -8,7 +8,7 @@ use std::{
     io,
     str::FromStr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -33,7 +33,7 @@ use super::{
     passfile,
     sqlite_files::{FileId, SqliteFiles, file_id},
 };
-use crate::keys::Keyring;
+use crate::{keys::Keyring, lock::Lock};
 
 /// How long an operation waits for a free connection.
 pub(in crate::store) const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -94,12 +94,12 @@ pub(in crate::store) enum Session {
 
 /// When connections were last found to be dead. All that were last taken out before are discarded.
 #[derive(Default)]
-pub(in crate::store) struct Suspicion(Mutex<Option<Instant>>);
+pub(in crate::store) struct Suspicion(Lock<Option<Instant>>);
 
 impl Suspicion {
     /// Makes every idle connection suspect.
     pub(in crate::store) fn raise(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.0.lock() = Some(Instant::now());
     }
 
     /// Does the same, unless it was done a moment ago: while a database refuses every call, calls would open connections
@@ -114,7 +114,7 @@ impl Suspicion {
     }
 
     fn since(&self) -> Option<Instant> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock()
     }
 }
 

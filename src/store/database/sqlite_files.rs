@@ -6,8 +6,10 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::Path,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
+
+use crate::lock::Lock;
 
 /// The device and the inode of a file.
 pub(in crate::store) type FileId = (u64, u64);
@@ -17,7 +19,7 @@ type Ids = [Option<FileId>; 3];
 
 /// The files of the connections that are open. All pools of a database share it.
 #[derive(Default)]
-pub(in crate::store) struct SqliteFiles(Mutex<State>);
+pub(in crate::store) struct SqliteFiles(Lock<State>);
 
 #[derive(Default)]
 struct State {
@@ -30,7 +32,7 @@ struct State {
 impl SqliteFiles {
     /// Notes the files of a connection that has read. The connection keeps what this returns.
     pub(in crate::store) fn opened(&self, database: &Path) -> Arc<Ids> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         state.open.upgrade().unwrap_or_else(|| {
             let ids = Arc::new(ids(database));
             state.open = Arc::downgrade(&ids);
@@ -41,7 +43,7 @@ impl SqliteFiles {
     /// Returns whether log or index were removed or replaced under open connections. No connection may be used or opened
     /// then. Closing the last one saves the old log.
     pub(in crate::store) fn are_lost(&self, database: &Path) -> bool {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         let expected = state.lost.or_else(|| state.open.upgrade().map(|ids| *ids));
         let now = ids(database);
         // Another database has other files, and its connections are opened anew.

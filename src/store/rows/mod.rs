@@ -264,8 +264,9 @@ fn authentic<E: Protected>(
     Ok(Authentic(row))
 }
 
-/// Checks a row that a hand-written statement has read, and that it `is_match`: one that the statement asks for. For a [recorded](Protected::RECORDED) table the statement selects the
-/// version too: [`Dialect::versioned`](super::batch::json_rows::Dialect::versioned).
+/// Checks a row that a hand-written statement has read, and that it `is_match`: one that the statement asks for. For a
+/// [recorded](Protected::RECORDED) table the statement selects the version too:
+/// [`Dialect::versioned`](super::batch::json_rows::Dialect::versioned).
 ///
 /// # Errors
 /// [`StoreError::Altered`], [`StoreError::Key`] for a version of the key that this replica does not have.

@@ -28,6 +28,7 @@ const KINDS: [(&str, &str, &[&str]); 3] = [
 ];
 /// RSA exponents. The library that verifies takes at most 33 bits.
 const EXPONENTS: RangeInclusive<u64> = 3..=(1 << 33) - 1;
+
 /// A valid public key. Its members are written in this order.
 #[derive(Debug, Serialize)]
 pub struct Key {

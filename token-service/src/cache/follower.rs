@@ -235,8 +235,8 @@ impl<S: ChangeSource> ChangeFollower<S> {
         self.publish(changes.position, complete_at);
     }
 
-    /// Clears memory, because the feed has a new epoch, went back, lacks a change or was never followed, or because the index has room
-    /// for revocations that it left out. Continues before the first revocation that may still matter.
+    /// Clears memory, because the feed has a new epoch, went back, lacks a change or was never followed, or because the index
+    /// has room for revocations that it left out. Continues before the first revocation that may still matter.
     pub(super) fn restart(&self, facts: &Facts, changes: Changes) {
         let _applying = facts.applying.lock();
         facts.clear();

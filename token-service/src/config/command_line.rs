@@ -55,7 +55,8 @@ pub enum Command {
     },
     /// Add a version to a data key, beside replicas that serve
     RotateDataKey {
-        /// What the key is for: authorization-request, dpop-nonce, refresh, signing-key, verified-secret, idempotency, row, audit-event or audit-log
+        /// What the key is for: authorization-request, dpop-nonce, refresh, signing-key, verified-secret, idempotency, row,
+        /// audit-event or audit-log
         purpose: String,
         /// Settings.
         #[command(flatten)]
@@ -81,7 +82,8 @@ pub struct Flags {
     /// commas; http:// is for loopback
     #[arg(long, value_name = "URL")]
     pub registry_url: Option<String>,
-    /// File with this service's own workload token, mode 0600. Not needed with a client certificate; with both, the token counts
+    /// File with this service's own workload token, mode 0600. Not needed with a client certificate; with both, the
+    /// token counts
     #[arg(long, value_name = "PATH")]
     pub registry_token_file: Option<String>,
     /// PEM file of the authorities that sign registry-service's certificates

@@ -22,6 +22,7 @@ mod ends;
 mod findings;
 mod one_log;
 mod page;
+pub(super) mod row_report;
 pub(super) mod row_versions;
 mod strays;
 

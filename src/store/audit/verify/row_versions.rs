@@ -9,12 +9,11 @@ use aws_lc_rs::digest::{SHA256, digest};
 use prost::Message;
 use sea_orm::{QueryOrder, QuerySelect, entity::prelude::*};
 
-use super::super::{Fault, RowVersion, Untrusted, check::check_event_mac, resume::stepped::RESUME, row};
+use super::super::{RowVersion, Untrusted, check::check_event_mac, resume::stepped::RESUME, row};
 use crate::{
     audit::v1 as pb,
     store::{
         Keyed, Pool, StoreError,
-        batch::schema::foreign_objects,
         rows::{RowTable, StoredRow},
     },
 };
@@ -25,8 +24,6 @@ const PAGE: u64 = 1_000;
 const MOST_NAMES: usize = 1_000_000;
 /// The most differences that are kept. There are none in a record that nobody has edited.
 const MOST_DIFFERENCES: usize = 10_000;
-/// The most faults that are named one by one.
-const MOST_FAULTS: usize = 100;
 
 /// What an event holds of a row.
 type Digest = [u8; 16];
@@ -44,7 +41,7 @@ const UNREADABLE: &str = "holds a value that can't be read";
 pub(in crate::store::audit) struct Difference {
     pub(in crate::store::audit) row: String,
     /// The number of the event concerned.
-    number: i64,
+    pub(super) number: i64,
     what: &'static str,
     /// What is there.
     digest: Digest,
@@ -79,78 +76,9 @@ pub(in crate::store::audit) struct Differences {
     pub(in crate::store::audit) rows: Vec<Difference>,
     pub(in crate::store::audit) last: i64,
     /// How many other rows are not as the sealed events say, but are named by later ones.
-    unsettled: u64,
+    pub(super) unsettled: u64,
     /// How many rows are older than the record.
-    unproven: u64,
-}
-
-/// What a comparison of rows and events has found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RowReport {
-    /// What is wrong, in the order of the rows' names.
-    pub faults: Vec<Fault>,
-    /// How many rows were changed by events that are not sealed yet. Without the keys nothing is taken from these.
-    pub unsettled: u64,
-    /// How many rows are older than the oldest event. Without the keys nothing shows that they are right.
-    pub unproven: u64,
-}
-
-/// Compares the rows of some tables with the newest events that name them. Of a row whose events retention has removed it knows
-/// the version alone. Call it after [`verify_all`](super::verify_all), which checks the events themselves, with the events that
-/// nothing is taken from.
-///
-/// Names objects of the schema that no migration creates, too: see [`foreign_objects`].
-///
-/// With the keys of the database at hand, checks the MACs of every row, its version and the events too.
-///
-/// # Errors
-/// [`StoreError`] if the database is unavailable.
-pub async fn check_rows(
-    conn: &Pool,
-    tables: &[RowTable],
-    untrusted: &Untrusted,
-) -> Result<RowReport, StoreError> {
-    let found = match differences(conn, tables, untrusted).await {
-        Ok(found) => found,
-        Err(error) if error.is_temporary() => return Err(error),
-        Err(error) => {
-            let fault = Fault {
-                event_id: String::new(),
-                what: error.to_string(),
-            };
-            return Ok(RowReport {
-                faults: vec![fault],
-                ..RowReport::default()
-            });
-        }
-    };
-    let has_keys = conn.keys().is_some();
-    let mut report = RowReport {
-        faults: Vec::new(),
-        unsettled: found.unsettled,
-        unproven: if has_keys { 0 } else { found.unproven },
-    };
-    for object in foreign_objects(conn).await? {
-        report.faults.push(Fault {
-            event_id: String::new(),
-            what: format!("no migration has created the {object}"),
-        });
-    }
-    for difference in found.rows.iter().take(MOST_FAULTS) {
-        let event = row::Entity::find_by_id(difference.number).one(conn).await?;
-        report.faults.push(Fault {
-            event_id: event.map(|event| event.event_id).unwrap_or_default(),
-            what: difference.describe(),
-        });
-    }
-    let more = found.rows.len().saturating_sub(MOST_FAULTS);
-    if more > 0 {
-        report.faults.push(Fault {
-            event_id: String::new(),
-            what: format!("{more} more rows are not as the events say"),
-        });
-    }
-    Ok(report)
+    pub(super) unproven: u64,
 }
 
 /// Returns the rows that are not as the events say, in the order of their names.
@@ -340,8 +268,8 @@ impl<'a> Versions<'a> {
         }
     }
 
-    /// Reads the events after a number, and returns the number of the last one. Notes rows that an event has found otherwise than the event
-    /// before has left them: somebody has put an older one back, and a change has given it a new MAC.
+    /// Reads the events after a number, and returns the number of the last one. Notes rows that an event has found otherwise
+    /// than the event before has left them: somebody has put an older one back, and a change has given it a new MAC.
     ///
     /// Returns `None` if retention has deleted what was read, and perhaps what was not: begin again with the events that it has
     /// left.

@@ -3,7 +3,10 @@
 
 use std::borrow::Cow;
 
-use accord::{error::v1::ErrorReason, rpc::context};
+use accord::{
+    error::v1::ErrorReason,
+    rpc::{context, status::RETRY_SEALED},
+};
 use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
@@ -146,9 +149,6 @@ impl From<HttpError> for PageError {
     }
 }
 
-/// After how many seconds an event is sealed, usually.
-const RETRY_SEALED: u64 = 10;
-
 /// Notes the error for the audit record, too: every rejected call of a Tenant Admin ends here, unless its page is shown again.
 impl From<Error> for PageError {
     fn from(error: Error) -> Self {
@@ -173,7 +173,7 @@ impl From<Error> for PageError {
             }
             Error::NotYetSealed => {
                 return Self {
-                    retry_after: Some(RETRY_SEALED),
+                    retry_after: Some(RETRY_SEALED.as_secs()),
                     ..Self::new(
                         StatusCode::SERVICE_UNAVAILABLE,
                         "The receipt is not ready yet",

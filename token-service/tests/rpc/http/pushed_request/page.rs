@@ -7,6 +7,17 @@ async fn approve(browser: &mut Browser<'_>, world: &World, path: &str) -> Answer
     browser.submit(&format!("{path}/approve"), &approval(world)).await
 }
 
+/// Opens so many requests in a browser. Returns where.
+async fn opened(world: &World, browser: &mut Browser<'_>, count: usize) -> Vec<String> {
+    let mut targets = Vec::new();
+    for _ in 0..count {
+        let target = target(&world.client_id, &pushed(world).await);
+        assert_taken_in(&browser.get(&target).await);
+        targets.push(target);
+    }
+    targets
+}
+
 /// Asserts an error that only the person sees.
 #[track_caller]
 fn assert_shown(answer: &Answer, status: u16) {
@@ -185,12 +196,8 @@ async fn a_sign_in_that_outlasts_the_reference_reaches_the_decision() {
 async fn the_browser_that_opened_a_request_reloads_the_page_for_an_hour() {
     let world = World::start().await;
     let mut browser = Browser::new(&world);
-    let mut targets = Vec::new();
     // Several tabs, each with its own request.
-    for _ in 0..3 {
-        targets.push(target(&world.client_id, &pushed(&world).await));
-        assert_taken_in(&browser.get(&targets[targets.len() - 1]).await);
-    }
+    let targets = opened(&world, &mut browser, 3).await;
     let unopened = target(&world.client_id, &pushed(&world).await);
     world.clock().advance(Duration::from_secs(3000));
     world.delete_ended_rows().await;
@@ -218,11 +225,7 @@ async fn the_browser_that_opened_a_request_reloads_the_page_for_an_hour() {
 async fn a_browser_remembers_its_newest_requests() {
     let world = World::start().await;
     let mut browser = Browser::new(&world);
-    let mut targets = Vec::new();
-    for _ in 0..9 {
-        targets.push(target(&world.client_id, &pushed(&world).await));
-        assert_taken_in(&browser.get(&targets[targets.len() - 1]).await);
-    }
+    let targets = opened(&world, &mut browser, 9).await;
     world.clock().advance(Duration::from_secs(90));
     for (number, target) in targets.iter().enumerate() {
         let expected = if number == 0 { 400 } else { 200 };

@@ -1,0 +1,78 @@
+//! What a verification reports of the rows that are not as the events say.
+
+use sea_orm::entity::prelude::*;
+
+use super::{super::row, Fault, Untrusted, row_versions::differences};
+use crate::store::{Keyed, Pool, StoreError, batch::schema::foreign_objects, rows::RowTable};
+
+/// The most faults that are named one by one.
+const MOST_FAULTS: usize = 100;
+
+/// What a comparison of rows and events has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RowReport {
+    /// What is wrong, in the order of the rows' names.
+    pub faults: Vec<Fault>,
+    /// How many rows were changed by events that are not sealed yet. Without the keys nothing is taken from these.
+    pub unsettled: u64,
+    /// How many rows are older than the oldest event. Without the keys nothing shows that they are right.
+    pub unproven: u64,
+}
+
+/// Compares the rows of some tables with the newest events that name them. Of a row whose events retention has removed it knows
+/// the version alone. Call it after [`verify_all`](super::verify_all), which checks the events themselves, with the events that
+/// nothing is taken from.
+///
+/// Names objects of the schema that no migration creates, too: see [`foreign_objects`].
+///
+/// With the keys of the database at hand, checks the MACs of every row, its version and the events too.
+///
+/// # Errors
+/// [`StoreError`] if the database is unavailable.
+pub async fn check_rows(
+    conn: &Pool,
+    tables: &[RowTable],
+    untrusted: &Untrusted,
+) -> Result<RowReport, StoreError> {
+    let found = match differences(conn, tables, untrusted).await {
+        Ok(found) => found,
+        Err(error) if error.is_temporary() => return Err(error),
+        Err(error) => {
+            let fault = Fault {
+                event_id: String::new(),
+                what: error.to_string(),
+            };
+            return Ok(RowReport {
+                faults: vec![fault],
+                ..RowReport::default()
+            });
+        }
+    };
+    let has_keys = conn.keys().is_some();
+    let mut report = RowReport {
+        faults: Vec::new(),
+        unsettled: found.unsettled,
+        unproven: if has_keys { 0 } else { found.unproven },
+    };
+    for object in foreign_objects(conn).await? {
+        report.faults.push(Fault {
+            event_id: String::new(),
+            what: format!("no migration has created the {object}"),
+        });
+    }
+    for difference in found.rows.iter().take(MOST_FAULTS) {
+        let event = row::Entity::find_by_id(difference.number).one(conn).await?;
+        report.faults.push(Fault {
+            event_id: event.map(|event| event.event_id).unwrap_or_default(),
+            what: difference.describe(),
+        });
+    }
+    let more = found.rows.len().saturating_sub(MOST_FAULTS);
+    if more > 0 {
+        report.faults.push(Fault {
+            event_id: String::new(),
+            what: format!("{more} more rows are not as the events say"),
+        });
+    }
+    Ok(report)
+}

@@ -1,0 +1,104 @@
+//! Resumes after faults of rows that events name.
+
+use super::*;
+use crate::store::{
+    Pool,
+    audit::{RowVersion, check_rows},
+    rows::{self, StoredRow},
+};
+
+const ROW: &str = "things/1";
+
+fn version(mac: u8, before: Option<u8>) -> RowVersion {
+    RowVersion {
+        row: ROW.to_owned(),
+        digest: [mac; 16],
+        before: before.map(|before| [before; 16]),
+    }
+}
+
+/// A table with one row as a change has left it, and the same with the row that was there before.
+const NEW: RowTable = RowTable {
+    name: "things",
+    rows: |conn, each| Box::pin(row(conn, 2, each)),
+};
+const OLD: RowTable = RowTable {
+    name: "things",
+    rows: |conn, each| Box::pin(row(conn, 1, each)),
+};
+const EMPTY: RowTable = RowTable {
+    name: "things",
+    rows: |_, _| Box::pin(async { Ok(()) }),
+};
+
+async fn row(conn: &Pool, mac: u8, each: &mut (dyn FnMut(StoredRow) + Send)) -> Result<(), StoreError> {
+    let newest = rows::version::Entity::find_by_id(ROW).one(conn).await?;
+    each(StoredRow {
+        version: version(mac, None),
+        newest: newest.map(|newest| (newest.event_number, newest.row_digest)),
+        is_altered: false,
+    });
+    Ok(())
+}
+
+async fn changed_row(record: &Sealed, version: RowVersion) {
+    let tx = record.db.write().await.unwrap();
+    let event = Event::new("thing.update");
+    audit::record(&tx, &*record.clock, &SystemRandom, &Origin::system("test"), event).await;
+    tx.wrote(version);
+    tx.commit().await.unwrap();
+}
+
+async fn row_fault(record: &Sealed, table: RowTable) -> Option<String> {
+    let logs = keys(record, log::all(record.db.read()).await.unwrap().logs);
+    let verified = verify_all(record.db.read(), &logs, &[], Some(&record.keyring), |_, _| {}).await;
+    let untrusted = verified.unwrap().untrusted;
+    let found = check_rows(record.db.read(), &[table], &untrusted).await.unwrap();
+    found.faults.into_iter().next().map(|fault| fault.what)
+}
+
+/// Nothing is taken from an event that somebody has altered, and what its true content was is accepted by two persons.
+#[tokio::test]
+async fn rows_are_accepted_with_the_events_that_are_stepped_over() {
+    let forged = "UPDATE audit_events SET record = (SELECT record FROM audit_events WHERE number = 3) WHERE number = 2";
+    for (edit, is_sealed) in [
+        (forged, false),
+        (forged, true),
+        ("DELETE FROM audit_events WHERE number = 2", false),
+    ] {
+        for mut record in Sealed::each().await {
+            let place = record.place.label;
+            changed_row(&record, version(1, None)).await;
+            record.seal().await;
+            changed_row(&record, version(2, Some(1))).await;
+            record.change("other").await;
+            if is_sealed {
+                record.seal().await;
+            }
+            assert_eq!(row_fault(&record, NEW).await, None, "{place} {edit}");
+            record.edit(edit).await;
+            let tables = [NEW];
+            let resuming = Resuming {
+                tables: &tables,
+                ..resuming(&record)
+            };
+            let (first, second) = (decider(&*record.clock, "ann"), decider(&*record.clock, "bea"));
+            let requested = request_resume(&resuming, &first, "a disk was repaired")
+                .await
+                .unwrap();
+            assert!(requested.fault.contains(ROW), "{place} {}", requested.fault);
+            let resumed = confirm_resume(&resuming, &second, &requested.resume_id)
+                .await
+                .unwrap();
+            record.follow(resumed.new).await;
+            record.seal().await;
+            assert_eq!(row_fault(&record, NEW).await, None, "{place} {edit}");
+            for (table, what) in [(OLD, "is not as the event"), (EMPTY, "is gone since")] {
+                let fault = row_fault(&record, table).await.unwrap();
+                assert!(fault.contains(what), "{place} {edit}: {fault}");
+            }
+            changed_row(&record, version(1, Some(2))).await;
+            assert_eq!(row_fault(&record, OLD).await, None, "{place} {edit}");
+        }
+    }
+}
