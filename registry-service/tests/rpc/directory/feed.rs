@@ -113,7 +113,7 @@ async fn the_feed_marks_changes_that_end_tokens() {
         let request = pb::UpdateClientRequest {
             client: Some(pb::Client {
                 client_id: id.clone(),
-                display_name: "Contacts".into(),
+                allowed_networks: vec!["192.0.2.0/24".into()],
                 scopes: vec![pb::RequestedScope {
                     name: "contacts.read".into(),
                     reason: "to use contacts.read".into(),
@@ -126,7 +126,7 @@ async fn the_feed_marks_changes_that_end_tokens() {
         };
         clients.update_client(request).await.unwrap();
     };
-    update("display_name").await;
+    update("allowed_networks").await;
     update("scopes").await;
     let secrets = client::secrets(&harness, &id).await;
     for reason in [
