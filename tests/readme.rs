@@ -6,9 +6,13 @@ use crate::harness::{
     dev,
     document::{file, shell_lines},
     process::Process,
+    services::Services,
 };
 
-tests!(the_operator_commands_of_the_readme_run,);
+tests!(
+    the_operator_commands_of_the_readme_run,
+    the_first_calls_of_two_operators_run,
+);
 
 async fn the_operator_commands_of_the_readme_run() {
     let directory = tempfile::tempdir().unwrap();
@@ -42,4 +46,48 @@ async fn the_operator_commands_of_the_readme_run() {
         assert!(stdout.contains(sign), "{sign} is not in\n{stdout}");
     }
     dev.stop().await.unwrap();
+}
+
+async fn the_first_calls_of_two_operators_run() {
+    let databases = [accord::testing::sqlite(), accord::testing::sqlite()];
+    let services = Services::start(&databases[0].url, &databases[1].url).await;
+    let (_registry, address) = services.registry_with_second_operator();
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("two.sh");
+    std::fs::write(&script, shell_lines("docs/OPERATIONS.md", "two-operators")).unwrap();
+    for (name, role, person) in [
+        ("grace", "registrar", "Grace Hopper"),
+        ("alan", "approver", "Alan Turing"),
+    ] {
+        let create = ["operator", "create", name, "--role", role, "--person", person];
+        let token = services.run_registry(&create);
+        std::fs::write(directory.path().join(format!("{name}.token")), token).unwrap();
+    }
+
+    let mut command = Command::new("bash");
+    command
+        .args(["-euo", "pipefail"])
+        .arg(&script)
+        .env("REGISTRY", address)
+        .current_dir(directory.path());
+    let path = directory.path().to_owned();
+    let (status, stdout, stderr) = tokio::task::spawn_blocking(move || {
+        let mut process = Process::start(command, &path, "two");
+        (process.wait(), process.stdout(), process.stderr())
+    })
+    .await
+    .unwrap();
+    assert!(
+        status.success(),
+        "{status}\n--- printed\n{stdout}\n--- errors\n{stderr}"
+    );
+    for (file, sign) in [
+        ("enrolment.json", "enrolmentToken"),
+        ("enrolment-code.json", "releaseCode"),
+        ("delivery.json", "claimToken"),
+        ("delivery-code.json", "releaseCode"),
+    ] {
+        let text = std::fs::read_to_string(directory.path().join(file)).unwrap();
+        assert!(text.contains(sign), "{sign} is not in {file}\n{text}");
+    }
 }

@@ -156,7 +156,7 @@ pub async fn audit_access(flags: &Flags, token: &OpaqueToken) -> anyhow::Result<
     let settings = Settings::load(flags, Needs::Keys)?;
     let registry = Box::pin(open(&settings)).await?;
     let store = registry.store();
-    let found = store.find_caller(Credential::Token(token)).await?;
+    let found = store.find_caller_record(Credential::Token(token)).await?;
     let decider = found.and_then(|record| match record.caller {
         Caller::Operator { id, roles } => Decider::new(id, &roles, record.person),
         Caller::Workload { .. } => None,
@@ -165,7 +165,7 @@ pub async fn audit_access(flags: &Flags, token: &OpaqueToken) -> anyhow::Result<
         db: registry.database().clone(),
         keyring: store.keyring.get().await?,
         tables: crate::store::recorded_tables(),
-        decider: decider.context("the token is of no operator with the role security or admin")?,
+        decider: decider.context("the token must be that of an operator with the role security or admin")?,
     })
 }
 

@@ -158,7 +158,7 @@ mod tests {
         let mut settings = settings("https://auth.example");
         settings.service.audit_witness = "none".into();
         let checked = settings.checked(Needs::Everything).unwrap();
-        assert!(checked.service.audit_witness().is_none());
+        assert!(checked.service.options().audit_witness.is_none());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Runs registry-service: opens its store, and gives routes, permissions and periodic work to [`run`](run::run).
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
 use accord::{
     audit::v1::audit_service_server::AuditServiceServer,
@@ -17,8 +17,7 @@ use accord::{
         audit_service::AuditApi,
         auth::{Authorizer, Caller, CallerDirectory, Credential, Permissions},
         grpc::MAX_MESSAGE_BYTES,
-        middleware::limits::AddressLimit,
-        run::{self, AuditLog, Service, witness::Witness},
+        run::{self, AuditLog, Options, Service},
         telemetry::admin::Readiness,
     },
     store::{Database, rows::RowTable},
@@ -40,11 +39,7 @@ use crate::{
 pub struct Registry {
     store: Store,
     public_base_url: Arc<str>,
-    address_limit: Arc<AddressLimit>,
-    trusted_hops: usize,
-    audit_retention: Option<Duration>,
-    audit_witness: Option<Witness>,
-    readiness: Readiness,
+    options: Options,
 }
 
 impl Registry {
@@ -75,17 +70,14 @@ impl Registry {
         Ok(Self {
             store: Store::new(db, keyring, clock, random, settings.second_operator),
             public_base_url: settings.public_base_url.as_str().into(),
-            address_limit: Arc::new(AddressLimit::new(settings.service.address_calls_per_second)),
-            trusted_hops: settings.service.trusted_hops.into(),
-            audit_retention: settings.service.audit_retention(),
-            audit_witness: settings.service.audit_witness(),
-            readiness: Readiness::default(),
+            options: settings.service.options(),
         })
     }
 
     /// Reports its readiness there.
-    pub fn with_readiness(self, readiness: Readiness) -> Self {
-        Self { readiness, ..self }
+    pub fn with_readiness(mut self, readiness: Readiness) -> Self {
+        self.options.readiness = readiness;
+        self
     }
 
     /// Returns the registry's store.
@@ -113,28 +105,12 @@ impl Service for Registry {
         store::recorded_tables()
     }
 
-    fn audit_witness(&self) -> Option<Witness> {
-        self.audit_witness.clone()
-    }
-
-    fn readiness(&self) -> &Readiness {
-        &self.readiness
+    fn options(&self) -> &Options {
+        &self.options
     }
 
     fn clock(&self) -> &dyn Clock {
         &*self.store.clock
-    }
-
-    fn audit_retention(&self) -> Option<Duration> {
-        self.audit_retention
-    }
-
-    fn address_limit(&self) -> Arc<AddressLimit> {
-        self.address_limit.clone()
-    }
-
-    fn trusted_hops(&self) -> usize {
-        self.trusted_hops
     }
 
     fn authorizer(&self) -> Authorizer {
@@ -197,7 +173,7 @@ impl CallerDirectory for Store {
     async fn find_caller(&self, credential: Credential<'_>) -> Result<Option<Caller>, Status> {
         // An old primary may not know that the caller was revoked.
         self.db.check_current().await.map_err(Error::from)?;
-        let record = Store::find_caller(self, credential).await?;
+        let record = Store::find_caller_record(self, credential).await?;
         Ok(record.map(|record| record.caller))
     }
 

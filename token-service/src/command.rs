@@ -103,7 +103,7 @@ pub async fn audit_access(flags: &Flags, token: &OpaqueToken) -> anyhow::Result<
         db,
         keyring: keyring.get().await?,
         tables: store::recorded_tables(),
-        decider: decider.context("the token is of no operator with the role security or admin")?,
+        decider: decider.context("the token must be that of an operator with the role security or admin")?,
     })
 }
 

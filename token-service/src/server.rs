@@ -19,11 +19,8 @@ use accord::{
         channel::{HopChannel, HopToken},
         grpc::MAX_MESSAGE_BYTES,
         http::Http,
-        middleware::{
-            client_certificate::ClientCertificates,
-            limits::{AddressLimit, RateLimit},
-        },
-        run::{self, AuditLog, Listeners, Outage, Service, Signals, run, witness::Witness},
+        middleware::{client_certificate::ClientCertificates, limits::RateLimit},
+        run::{self, AuditLog, Listeners, Options, Outage, Service, Signals, run},
         telemetry::admin::Readiness,
         tls::certificate::record_registry_expiry,
     },
@@ -74,12 +71,8 @@ pub struct TokenServer {
     registry_tls: Option<ClientTls>,
     /// The generation of its files whose expiry is recorded; `u64::MAX` before the first.
     recorded_generation: Arc<AtomicU64>,
-    address_limit: Arc<AddressLimit>,
-    trusted_hops: usize,
-    audit_retention: Option<Duration>,
-    audit_witness: Option<Witness>,
+    options: Options,
     signing_key_period: Option<Duration>,
-    readiness: Readiness,
 }
 
 impl TokenServer {
@@ -176,19 +169,16 @@ impl TokenServer {
             },
             registry_tls,
             recorded_generation: Arc::new(AtomicU64::new(u64::MAX)),
-            address_limit: Arc::new(AddressLimit::new(settings.service.address_calls_per_second)),
-            trusted_hops: settings.service.trusted_hops.into(),
-            audit_retention: settings.service.audit_retention(),
-            audit_witness: settings.service.audit_witness(),
+            options: settings.service.options(),
             product_name: settings.product_name.as_str().into(),
             signing_key_period: settings.signing_key_period(),
-            readiness: Readiness::default(),
         })
     }
 
     /// Reports its readiness there.
-    pub fn with_readiness(self, readiness: Readiness) -> Self {
-        Self { readiness, ..self }
+    pub fn with_readiness(mut self, readiness: Readiness) -> Self {
+        self.options.readiness = readiness;
+        self
     }
 
     /// The OAuth 2.0 operations.
@@ -226,12 +216,8 @@ impl Service for TokenServer {
         self.oauth.store.rollup()
     }
 
-    fn audit_witness(&self) -> Option<Witness> {
-        self.audit_witness.clone()
-    }
-
-    fn readiness(&self) -> &Readiness {
-        &self.readiness
+    fn options(&self) -> &Options {
+        &self.options
     }
 
     async fn record_gauges(&self) {
@@ -254,10 +240,6 @@ impl Service for TokenServer {
 
     fn clock(&self) -> &dyn Clock {
         &*self.oauth.store.clock
-    }
-
-    fn audit_retention(&self) -> Option<Duration> {
-        self.audit_retention
     }
 
     fn authorizer(&self) -> Authorizer {
@@ -296,17 +278,9 @@ impl Service for TokenServer {
             oauth: self.oauth.clone(),
             consents: self.consents.clone(),
             authorizer: self.authorizer(),
-            readiness: self.readiness.clone(),
+            readiness: self.options.readiness.clone(),
             product_name: self.product_name.clone(),
         }))
-    }
-
-    fn address_limit(&self) -> Arc<AddressLimit> {
-        self.address_limit.clone()
-    }
-
-    fn trusted_hops(&self) -> usize {
-        self.trusted_hops
     }
 
     async fn check_ready(&self) -> anyhow::Result<()> {

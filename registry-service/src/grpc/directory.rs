@@ -79,7 +79,7 @@ impl DirectoryService for Api {
             }
             _ => return Err(Error::UnknownCaller.into()),
         };
-        let (record, position) = read_at(&self.store, self.store.find_caller(credential)).await?;
+        let (record, position) = read_at(&self.store, self.store.find_caller_record(credential)).await?;
         let Some(record) = record else {
             // A revoked credential at token-service, which does not know whose it was.
             if let Some(caller) = self.store.find_revoked_caller(credential).await? {

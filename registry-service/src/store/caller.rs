@@ -178,7 +178,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::AmbiguousCertificate`] for names of two callers.
-    pub async fn find_caller(&self, credential: Credential<'_>) -> Result<Option<CallerRecord>> {
+    pub async fn find_caller_record(&self, credential: Credential<'_>) -> Result<Option<CallerRecord>> {
         let Some(query) = with_credential(credential) else {
             return Ok(None);
         };

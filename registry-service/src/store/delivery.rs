@@ -272,8 +272,8 @@ impl Store {
     }
 }
 
-/// Deletes the nonce of a link that was opened. Without the nonce nobody can derive the secret again. No MAC covers it: with
-/// another one the link yields what is no secret.
+/// Deletes the nonce of a link that was opened. Without the nonce nobody can derive the secret again. The MAC
+/// does not cover it: with another one only a useless secret derives.
 async fn forget_nonce(tx: &Transaction, delivery_id: &str) -> Result<()> {
     let forget = Entity::update_many()
         .filter(Column::DeliveryId.eq(delivery_id))

@@ -153,10 +153,7 @@ impl HopChannel {
                         return Ok(response);
                     }
                     // The replica may have lost its database.
-                    log(
-                        "it says that it is unavailable",
-                        &peer.resolved.address.to_string(),
-                    );
+                    log("it answered UNAVAILABLE", &peer.resolved.address.to_string());
                     self.peers.eject(peer);
                 }
                 // The caller's own timer ends in the same moment, and knows the right answer.

@@ -18,7 +18,9 @@ use crate::{
     keys::{FileMasterKey, MasterKeySource, Pkcs11Uri},
     rpc::{
         config::{MISSING, Problems},
-        run::witness::Witness,
+        middleware::limits::AddressLimit,
+        run::{Options, witness::Witness},
+        telemetry::admin::Readiness,
         tls::{
             server::ServerTls,
             settings::{DEFAULT_MIN_VERSION, PartnerCertificates, TlsFlags, TlsSettings},
@@ -191,15 +193,16 @@ impl ServiceSettings {
         Duration::from_secs(self.drain_delay)
     }
 
-    /// Returns how long the audit record keeps events; `None` means for ever.
-    pub fn audit_retention(&self) -> Option<Duration> {
+    /// Returns what these settings say to [`run`](crate::rpc::run::run).
+    pub fn options(&self) -> Options {
         const DAY: Duration = Duration::from_secs(24 * 3600);
-        (self.audit_days > 0).then(|| DAY * self.audit_days)
-    }
-
-    /// Returns where signed heads of the audit record's log are pushed, if anywhere.
-    pub fn audit_witness(&self) -> Option<Witness> {
-        Witness::parse(&self.audit_witness).ok()
+        Options {
+            address_limit: Arc::new(AddressLimit::new(self.address_calls_per_second)),
+            trusted_hops: self.trusted_hops.into(),
+            audit_retention: (self.audit_days > 0).then(|| DAY * self.audit_days),
+            audit_witness: Witness::parse(&self.audit_witness).ok(),
+            readiness: Readiness::default(),
+        }
     }
 
     /// Checks every value for these listeners, each with the key of its address, and that those in `needs` are set.

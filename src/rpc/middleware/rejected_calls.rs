@@ -200,7 +200,7 @@ impl RejectedCalls {
         }
     }
 
-    /// Writes events in one transaction. After an error they may be written: then they are told twice.
+    /// Writes events in one transaction. After an error the events may have been written; they are then recorded twice.
     async fn write(&self, events: Vec<(Origin, Event)>) -> Result<(), StoreError> {
         let Inner {
             db, clock, writing, ..

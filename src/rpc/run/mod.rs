@@ -89,11 +89,6 @@ pub trait Service: Clone + Send + Sync + 'static {
     /// Returns what sums up the events that are sealed.
     fn rollup(&self) -> impl Rollup {}
 
-    /// Returns where signed heads of the record's log are pushed.
-    fn audit_witness(&self) -> Option<Witness> {
-        None
-    }
-
     /// Returns the service's clock.
     fn clock(&self) -> &dyn Clock;
 
@@ -108,28 +103,12 @@ pub trait Service: Clone + Send + Sync + 'static {
         None
     }
 
-    /// Returns where [`run`] tells whether the service is ready.
-    fn readiness(&self) -> &Readiness;
+    /// Returns what its settings say to [`run`].
+    fn options(&self) -> &Options;
 
     /// Records gauges of the service's own, such as the age of its facts. Called about once a second.
     fn record_gauges(&self) -> impl Future<Output = ()> + Send {
         async {}
-    }
-
-    /// Returns how long the audit record keeps events; `None` means for ever.
-    fn audit_retention(&self) -> Option<Duration> {
-        None
-    }
-
-    /// Returns the limit on calls from one address.
-    fn address_limit(&self) -> Arc<AddressLimit> {
-        Arc::new(AddressLimit::new(0))
-    }
-
-    /// Returns how many gateways a call from outside passes: the caller's address is so many elements from the right in
-    /// `X-Forwarded-For`.
-    fn trusted_hops(&self) -> usize {
-        1
     }
 
     /// Checks everything but the database that must be ready. Must not depend on the registry: only calls that need it
@@ -153,6 +132,34 @@ pub trait Service: Clone + Send + Sync + 'static {
 
     /// Deletes expired rows. It may run late: each use of a row checks its expiry.
     fn delete_expired(&self) -> impl Future<Output = anyhow::Result<()>> + Send;
+}
+
+/// How to run a service. By default calls are not limited, and the audit record is kept for ever and pushed nowhere.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The limit on calls from one address.
+    pub address_limit: Arc<AddressLimit>,
+    /// How many gateways a call from outside passes: the caller's address is the element of `X-Forwarded-For` in this place
+    /// from the right.
+    pub trusted_hops: usize,
+    /// How long the audit record keeps events; `None` means for ever.
+    pub audit_retention: Option<Duration>,
+    /// Where signed heads of the record's log are pushed.
+    pub audit_witness: Option<Witness>,
+    /// Where [`run`] tells whether the service is ready.
+    pub readiness: Readiness,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            address_limit: Arc::new(AddressLimit::new(0)),
+            trusted_hops: 1,
+            audit_retention: None,
+            audit_witness: None,
+            readiness: Readiness::default(),
+        }
+    }
 }
 
 /// What the log of a service's audit record is made with.
@@ -215,11 +222,11 @@ pub async fn run<S: Service>(
     let rejected = RejectedCalls::new(service.database().clone(), authorizer.clock());
     let (drain, drained) = (Drain::default(), CancellationToken::new());
     let shared = Shared {
-        limit: service.address_limit(),
+        limit: service.options().address_limit.clone(),
         gateways: Gateways {
             authorizer: authorizer.clone(),
             has_tls: tls.is_some(),
-            trusted_hops: service.trusted_hops(),
+            trusted_hops: service.options().trusted_hops,
         },
         cutoff: drain.cutoff.clone(),
         detached: drain.detached.clone(),
@@ -287,11 +294,11 @@ pub(crate) async fn in_process<S: Service>(
 ) -> anyhow::Result<impl middleware::Routes> {
     let (routes, _) = grpc::router(service.routes(), S::GRPC_SERVICES).await?;
     let shared = Shared {
-        limit: service.address_limit(),
+        limit: service.options().address_limit.clone(),
         gateways: Gateways {
             authorizer: authorizer.clone(),
             has_tls: false,
-            trusted_hops: service.trusted_hops(),
+            trusted_hops: service.options().trusted_hops,
         },
         cutoff: middleware::Cutoff::default(),
         detached: middleware::detached_calls::DetachedCalls::default(),
@@ -318,7 +325,8 @@ async fn report_readiness(
             let check = check.unwrap_or_else(|_| Err(anyhow!("the database did not answer in time")));
             // The log has the causes, which may tell more than strangers may know.
             service
-                .readiness()
+                .options()
+                .readiness
                 .set(check.as_ref().err().map(ToString::to_string));
             let problem = check.err().map(|error| format!("{error:#}"));
             let is_ready = problem.is_none();
@@ -340,7 +348,7 @@ async fn report_readiness(
     shutdown.run_until_cancelled(checks).await;
     ready.set(0.0);
     let stopping = "the service is stopping".to_owned();
-    service.readiness().set(Some(stopping));
+    service.options().readiness.set(Some(stopping));
     health.set_serving(false).await;
     stop.cancelled().await;
     health.end_watches().await;
@@ -376,7 +384,7 @@ async fn maintain_keys(service: &impl Service, stop: &CancellationToken) {
 async fn delete_expired(service: &impl Service, stop: &CancellationToken) {
     let (db, clock) = (service.database(), service.clock());
     let record = move || async move {
-        let Some(kept) = service.audit_retention() else {
+        let Some(kept) = service.options().audit_retention else {
             return anyhow::Ok(());
         };
         let since = clock.now().minus(kept);
@@ -392,7 +400,7 @@ async fn delete_expired(service: &impl Service, stop: &CancellationToken) {
         Ok(())
     };
     let answers = move || async move {
-        service.address_limit().forget_idle();
+        service.options().address_limit.forget_idle();
         idempotency::delete_expired(db, clock.now()).await?;
         anyhow::Ok(())
     };

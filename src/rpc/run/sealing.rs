@@ -30,7 +30,7 @@ static LIMIT: LogLimit = LogLimit::new(LOG_PERIOD);
 /// Seals until `stop`, whenever this replica holds the lease.
 pub(super) async fn seal(service: &impl Service, stop: &CancellationToken) {
     let mut sealer = Sealer::new();
-    let witness = service.audit_witness();
+    let witness = &service.options().audit_witness;
     // Scraped from the start, also without a witness.
     counter!(AUDIT_WITNESS_FAILURES).increment(0);
     let heads = sealer.heads.subscribe();
@@ -56,7 +56,7 @@ pub(super) async fn seal(service: &impl Service, stop: &CancellationToken) {
         }
     };
     let pushes = async {
-        match &witness {
+        match witness {
             Some(witness) => witness::push(witness, heads).await,
             None => drop(heads),
         }

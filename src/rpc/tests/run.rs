@@ -35,7 +35,7 @@ use crate::{
 struct Panics {
     db: Database,
     clock: Arc<ManualClock>,
-    readiness: Readiness,
+    options: Options,
 }
 
 #[tonic::async_trait]
@@ -109,8 +109,8 @@ impl Service for Panics {
         routes
     }
 
-    fn readiness(&self) -> &Readiness {
-        &self.readiness
+    fn options(&self) -> &Options {
+        &self.options
     }
 
     fn http(&self) -> Option<Http> {
@@ -146,7 +146,7 @@ async fn panics(url: &str) -> Panics {
     Panics {
         db,
         clock: test_clock(),
-        readiness: Readiness::default(),
+        options: Options::default(),
     }
 }
 
@@ -358,7 +358,7 @@ async fn a_server_with_a_skewed_clock_is_not_ready() {
 async fn readiness_follows_a_service_from_its_start_to_its_stop() {
     let (database, shutdown) = (sqlite(), CancellationToken::new());
     let service = panics(&database.url).await;
-    let readiness = service.readiness.clone();
+    let readiness = service.options.readiness.clone();
     assert_eq!(readiness.problem().as_deref(), Some("the service is starting"));
     let grpc = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let running = tokio::spawn(run(service, Listeners::plaintext(grpc, None), shutdown.clone()));

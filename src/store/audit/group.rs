@@ -224,7 +224,7 @@ fn group(key: &DataKey, next: &Next, records: &[impl Borrow<Record>]) -> Result<
 
 /// Deletes the rows of writers that ended before `since`, and of which retention has deleted all groups. Returns how many.
 ///
-/// The name of a writer says when it has ended at the latest: whoever wrote on would write what is never sealed.
+/// A writer's name holds its latest end. Events written later are never sealed.
 pub async fn delete_ended_writers(db: &Database, since: UnixMillis) -> Result<u64, StoreError> {
     let ended = EventId::of(ulid_at(since.minus(WRITER_LIFETIME + CLOCK_TOLERANCE), 0));
     let groups = Entity::find()

@@ -64,13 +64,13 @@ pub async fn delete_before(
     }
 }
 
-/// Whether an older log goes by the age of a resume.
+/// Whether a log with an accepted fault may be deleted.
 enum Accepted {
     /// No resume has accepted a fault of it.
     Nothing,
-    /// It stays.
+    /// The resume is too recent; keep the log.
     Young,
-    /// It goes whole. Its number of leaves.
+    /// Delete the whole log, which has so many leaves.
     Old(i64),
 }
 
@@ -184,7 +184,7 @@ async fn delete_some(
         .filter(leaf::Column::LeafIndex.lte(last.leaf_index))
         .exec(&tx)
         .await?;
-    // Of a log that goes whole the first event says so: what is left of it counts no more.
+    // When the whole log is deleted, its first deletion event already covers every leaf.
     let through = whole.map_or(last.leaf_index, |size| size - 1);
     let event = Event::new(DELETE)
         .detail("count", deleted.leaves.to_string())

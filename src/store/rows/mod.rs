@@ -232,11 +232,11 @@ impl<E: Protected> Locked<E> {
     }
 }
 
-/// Locks the row with a key until the transaction ends, to end what it stands for.
+/// Locks the row with a key until the transaction ends, in order to revoke or suspend what it describes.
 ///
 /// # Errors
-/// [`StoreError::Altered`], also for a row that somebody has removed, with or without its version: what it stands for may go on in
-/// memory, so that its end is published all the same. Without its version, an event that is still there names it.
+/// [`StoreError::Altered`], also for a row that somebody has removed, with or without its version: an event may still name it.
+/// Caches may hold it, so the caller must publish its end.
 pub async fn lock_to_end<E: Protected>(
     tx: &Transaction,
     key: &[&str],

@@ -192,7 +192,7 @@ impl<S: ChangeSource> ChangeFollower<S> {
             let after = after.as_ref().map(|applied| &applied.position);
             let changes = self.source.changes_after(after).await?;
             if self.went_back(&changes.position) {
-                // Somebody has put back the counter, or a server has lost what it had committed. The source has the reader start again.
+                // Somebody has put back the counter, or a server has lost what it had committed. The source then answers `reset`.
                 tracing::error!(
                     feed = S::NAME,
                     "the change feed went back behind what it has answered"
@@ -274,8 +274,8 @@ impl<S: ChangeSource> ChangeFollower<S> {
         revocations.is_complete().then(|| lease.map(|()| last))
     }
 
-    /// Returns at most `limit` revocations after a position, in the feed's order, of tokens that may be unexpired. If the
-    /// answer's position is lower than `seq`, the feed itself went back: another replica's lead is caught up with.
+    /// Returns at most `limit` revocations after a position, in the feed's order, of tokens that may be unexpired. Catches up
+    /// first if `seq` is ahead of this replica. If the answer is still lower, the feed itself went back.
     pub(super) async fn revocations_after(
         &self,
         facts: &Facts,

@@ -276,8 +276,8 @@ impl Cache {
 
     /// Returns the caller with this credential; `None` if it is unknown, or its caller is revoked.
     ///
-    /// Remembers certificates that name no caller, too: a partner's may come with every call. Only so many exist as an authority of
-    /// `--client-ca` has signed, while anybody can make up a token.
+    /// Also caches certificates that name no caller: a partner sends one with every call. Their number is bounded by what the
+    /// authorities of `--client-ca` have signed. Tokens can be made up, so unknown tokens are not cached.
     pub async fn caller(&self, credential: Credential<'_>) -> Result<Option<Caller>> {
         let (changes, callers) = (&self.registry_changes, &self.facts.callers);
         let digest = credential.digest();

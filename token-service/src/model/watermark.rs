@@ -49,7 +49,7 @@ impl<T> AsOf<T> {
 
     /// Lowers this to another answer of the same source, if that is older. Returns `None` if the source was replaced
     /// in between, because positions of different epochs can't be compared.
-    pub fn lower<U>(&mut self, answer: AsOf<U>) -> Option<U> {
+    pub fn lower_to<U>(&mut self, answer: AsOf<U>) -> Option<U> {
         if answer.position.epoch != self.position.epoch {
             return None;
         }
@@ -70,13 +70,13 @@ pub struct Watermark {
 
 impl Watermark {
     /// Adds an answer of the registry.
-    pub fn registry<T>(&mut self, answer: AsOf<T>) -> Result<T> {
-        self.registry.lower(answer).ok_or(Error::RegistryUnavailable)
+    pub fn include_registry<T>(&mut self, answer: AsOf<T>) -> Result<T> {
+        self.registry.lower_to(answer).ok_or(Error::RegistryUnavailable)
     }
 
     /// Adds an answer of token-service's own database.
-    pub fn own<T>(&mut self, answer: AsOf<T>) -> Result<T> {
-        self.own.lower(answer).ok_or(Error::Unavailable)
+    pub fn include_own<T>(&mut self, answer: AsOf<T>) -> Result<T> {
+        self.own.lower_to(answer).ok_or(Error::Unavailable)
     }
 
     /// Returns whether every answer still counts.
@@ -162,12 +162,15 @@ mod tests {
         let older = at("aa", 6);
         tokio::time::advance(Duration::from_millis(100)).await;
         let mut watermark = watermark(("aa", 7), ("bb", 9));
-        watermark.registry(at("aa", 5)).unwrap();
-        watermark.registry(older).unwrap();
-        watermark.own(at("bb", 12)).unwrap();
-        watermark.own(at("bb", 8)).unwrap();
+        watermark.include_registry(at("aa", 5)).unwrap();
+        watermark.include_registry(older).unwrap();
+        watermark.include_own(at("bb", 12)).unwrap();
+        watermark.include_own(at("bb", 8)).unwrap();
         assert_eq!(watermark.to_string(), "aa-bb.5.8");
-        assert!(watermark.registry(at("other", 9)).is_err() && watermark.own(at("aa", 9)).is_err());
+        assert!(
+            watermark.include_registry(at("other", 9)).is_err()
+                && watermark.include_own(at("aa", 9)).is_err()
+        );
 
         tokio::time::advance(LEASE - Duration::from_millis(100)).await;
         assert!(watermark.is_current(LEASE));

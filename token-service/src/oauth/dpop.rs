@@ -2,7 +2,7 @@
 //! once. What a proof must be is in [`accord::dpop`].
 //!
 //! The order is: [`check`] after the client was authenticated and its calls were limited, [`BoundKey::spend`] after everything
-//! else that may reject the call. A call that is limited or challenged can so be repeated with the same proof.
+//! else that may reject the call. A call that is limited or challenged can therefore be repeated with the same proof.
 
 use std::time::Duration;
 

@@ -229,7 +229,7 @@ impl Introspection<'_> {
             return self.reject_unknown().await;
         }
         let (mut parties, grant) = self.parties_and_grant(&claims).await?;
-        parties.watermark.own(keys)?;
+        parties.watermark.include_own(keys)?;
         let expected = verify::Tenant {
             tenant_id: self.tenant_id.as_str(),
             issuer: &parties.tenant.issuer,
@@ -252,7 +252,7 @@ impl Introspection<'_> {
         let scope = parties.enabled(&grant, claims.scope.split(' '))?;
         let names = revocation_names(&claims, &kid);
         let revoked = oauth.cache.last_revocation_after(rev.token_seq, &names).await?;
-        let is_revoked = parties.watermark.own(revoked)?.is_some();
+        let is_revoked = parties.watermark.include_own(revoked)?.is_some();
         let is_active = grant
             .state_with(now, Some(&**parties.client), true)
             .yields_tokens();
@@ -385,7 +385,7 @@ impl Introspection<'_> {
         }
         let mut parties = Box::pin(self.parties(&client_id, &user_id)).await?;
         let grant = Box::pin(cache.grant(tenant_id, &grant_id)).await?;
-        let grant = parties.watermark.own(grant)?;
+        let grant = parties.watermark.include_own(grant)?;
         if let Some(grant) = &grant {
             cache.cache_entry(&parties.client, &parties.tenant, &parties.user, grant);
         }
@@ -404,8 +404,8 @@ impl Introspection<'_> {
         let mut watermark = Watermark { registry, own };
         Ok(Parties {
             client,
-            tenant: watermark.registry(tenant?)?,
-            user: watermark.registry(user?)?,
+            tenant: watermark.include_registry(tenant?)?,
+            user: watermark.include_registry(user?)?,
             watermark,
         })
     }

@@ -51,7 +51,7 @@ async fn a_token_finds_its_caller_until_it_is_revoked() {
                 (new.authority, &new.name),
                 "{database:?}"
             );
-            let found = store.find_caller(Credential::Token(&token)).await.unwrap();
+            let found = store.find_caller_record(Credential::Token(&token)).await.unwrap();
             assert_eq!(found.as_ref(), Some(&record), "{database:?}");
             let id = record.caller.id();
             let revoked = store
@@ -65,7 +65,7 @@ async fn a_token_finds_its_caller_until_it_is_revoked() {
                 .unwrap();
             assert_eq!(again, revoked, "{database:?}");
             assert_eq!(
-                store.find_caller(Credential::Token(&token)).await.unwrap(),
+                store.find_caller_record(Credential::Token(&token)).await.unwrap(),
                 None,
                 "{database:?}"
             );
@@ -98,7 +98,10 @@ async fn unknown_tokens_and_tokens_of_other_kinds_find_no_caller() {
         TokenKind::Enrolment,
     ] {
         let token = OpaqueToken::generate(kind, &SystemRandom);
-        assert_eq!(store.find_caller(Credential::Token(&token)).await.unwrap(), None);
+        assert_eq!(
+            store.find_caller_record(Credential::Token(&token)).await.unwrap(),
+            None
+        );
     }
     let unknown = OperatorId::generate(&*store.clock, &SystemRandom);
     for (caller_type, id) in [
@@ -161,9 +164,11 @@ async fn a_certificate_name_belongs_to_one_live_caller_of_any_type() {
 
         let names = ["x.example".to_owned(), "ada.example".to_owned()];
         let by_name = Credential::Certificate(&names);
-        let found = store.find_caller(by_name).await.unwrap();
+        let found = store.find_caller_record(by_name).await.unwrap();
         assert_eq!(found.as_ref(), Some(first), "{database:?}");
-        let none = store.find_caller(Credential::Certificate(&names[..1])).await;
+        let none = store
+            .find_caller_record(Credential::Certificate(&names[..1]))
+            .await;
         assert_eq!(none.unwrap(), None, "{database:?}");
 
         let second = store.create_caller(&creation("Create"), named(pages())).await;
@@ -176,13 +181,17 @@ async fn a_certificate_name_belongs_to_one_live_caller_of_any_type() {
             .revoke_caller(&origin(), CallerType::Operator, id, "a test")
             .await
             .unwrap();
-        assert_eq!(store.find_caller(by_name).await.unwrap(), None, "{database:?}");
+        assert_eq!(
+            store.find_caller_record(by_name).await.unwrap(),
+            None,
+            "{database:?}"
+        );
         assert!(!has_certificate_names(&store.db).await.unwrap(), "{database:?}");
         let (third, _) = store
             .create_caller(&creation("Create"), named(pages()))
             .await
             .unwrap();
-        let found = store.find_caller(by_name).await.unwrap();
+        let found = store.find_caller_record(by_name).await.unwrap();
         assert_eq!(found, Some(third), "{database:?}");
     }
 }

@@ -115,7 +115,7 @@ async fn what_an_edit_would_obtain_is_not_given() {
         let mut forged = operator.clone();
         forged.token_hash = Some(own.digest().to_vec());
         replace::<caller::Entity>(&store.db, &operator, &forged).await;
-        let found = store.find_caller(Credential::Token(&own)).await;
+        let found = store.find_caller_record(Credential::Token(&own)).await;
         assert!(
             matches!(found, Err(Error::Store(StoreError::Altered("callers")))),
             "{database:?}"
@@ -235,7 +235,7 @@ async fn a_caller_that_nobody_added_is_none() {
         let key = accord::testing::other_row_key();
         accord::store::rows::protect::<caller::Entity>(&key, &mut forged).unwrap();
         replace::<caller::Entity>(&store.db, &row, &forged).await;
-        let found = store.find_caller(Credential::Token(&token.unwrap())).await;
+        let found = store.find_caller_record(Credential::Token(&token.unwrap())).await;
         assert!(
             matches!(found, Err(Error::Store(StoreError::Altered("callers")))),
             "{database:?}"

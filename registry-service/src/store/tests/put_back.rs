@@ -133,7 +133,7 @@ async fn an_old_row_that_is_put_back_is_rejected_and_named() {
         let version = version_of::<caller::Entity>(&store.db, &old).await;
         let revoking = store.revoke_caller(&by, CallerType::Operator, &id, "left");
         revoking.await.unwrap();
-        let rejects = async || match store.find_caller(Credential::Token(&token)).await {
+        let rejects = async || match store.find_caller_record(Credential::Token(&token)).await {
             Ok(found) => {
                 assert!(found.is_none());
                 let listed = store.list_callers(CallerType::Operator, &page()).await;

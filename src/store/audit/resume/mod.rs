@@ -58,14 +58,13 @@ pub enum ResumeError {
     /// There is no request with this id, or it was not confirmed in time.
     #[error("no request with this id waits for a confirmation")]
     NoRequest,
-    /// The person who requested it can't confirm it, nor can an operator without a person, nor can anybody confirm what such an
-    /// operator has requested.
+    /// The operator who confirms must have a person, and so must the one who requested it: another one.
     #[error(
         "another person than the one who requested it must confirm it, and both operators must have a person"
     )]
     SamePerson,
     /// The fault is not the one that was requested to be stepped over.
-    #[error("the fault is another one by now: {0}")]
+    #[error("the fault has changed since the request: {0}")]
     OtherFault(String),
     /// Rows have numbers that nobody can have reached, so that stepping over them would leave out events to come.
     #[error("{0}")]

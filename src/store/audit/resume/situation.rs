@@ -21,8 +21,8 @@ use crate::store::{
     log::{self, Log},
 };
 
-/// The most faults that are told one by one. A digest pins all of them.
-const MOST_WORDS: usize = 20;
+/// The most faults listed by name. The digest covers all.
+const MAX_LISTED_FAULTS: usize = 20;
 
 /// What is wrong with what is sealed, and with the rows that events name.
 pub(super) struct Sealed {
@@ -114,8 +114,8 @@ impl Resuming<'_> {
         if words.is_empty() {
             return Err(ResumeError::NoFault);
         }
-        let more = words.len().saturating_sub(MOST_WORDS);
-        words.truncate(MOST_WORDS);
+        let more = words.len().saturating_sub(MAX_LISTED_FAULTS);
+        words.truncate(MAX_LISTED_FAULTS);
         if more > 0 {
             words.push(format!("{more} more"));
         }

@@ -116,11 +116,10 @@ pub(super) struct Unaccepted {
 }
 
 /// Verifies several logs of a record, the oldest first, each by its key from outside. Of the open log it checks with a keyring
-/// the events that are not sealed yet, too. A log of the database that is not given is a fault, with a keyring, if no holder of
-/// the keys has started it, and otherwise one that was not verified.
+/// the events that are not sealed yet, too. Without a keyring, a log that is not given is reported
+/// as unverified. With one, it is a fault unless a holder of the keys has started it.
 ///
-/// What retention removed of an older log, and what a resume has stepped over, stands in events of later logs: without those
-/// logs it is a fault.
+/// Deletions and resumes of an older log are recorded in later logs. Without these they look like faults.
 ///
 /// # Errors
 /// [`StoreError`] if the database is unavailable. A fault is no error.

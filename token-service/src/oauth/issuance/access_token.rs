@@ -50,7 +50,7 @@ impl Issuance<'_> {
                 .any(|scope| scope.name == *name && grant.allows(scope))
         };
         let scopes = effective_scopes(&grant.scopes, enabled, &self.request.scopes)?;
-        let keys = self.watermark.own(self.oauth.cache.keys().await?)?;
+        let keys = self.watermark.include_own(self.oauth.cache.keys().await?)?;
         let store = &self.oauth.store;
         let now = store.now();
         let bounds = [grant.expires_at, family.map(|family| family.expires_at)];

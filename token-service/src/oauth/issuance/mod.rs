@@ -178,7 +178,7 @@ impl<'a> Issuance<'a> {
         let mut watermark = Watermark { registry, own };
         let tenant = match &entry {
             Some(entry) => entry.tenant.clone(),
-            None => watermark.registry(find_tenant(oauth, request).await?)?,
+            None => watermark.include_registry(find_tenant(oauth, request).await?)?,
         };
         if !client.tenants.contains_key(&tenant.tenant_id) {
             return Err(request.grant.no_grant_error());
@@ -260,7 +260,7 @@ impl<'a> Issuance<'a> {
     /// Reads the tenant's user, if there is one.
     async fn user(&mut self, user_id: &UserId) -> Result<Option<Arc<Cached<User>>>> {
         let user = found(self.oauth.cache.user(&self.tenant.tenant_id, user_id).await)?;
-        user.map(|user| self.watermark.registry(user)).transpose()
+        user.map(|user| self.watermark.include_registry(user)).transpose()
     }
 
     /// Rejects any other target than the tenant's API (RFC 8707 §2).
@@ -296,7 +296,7 @@ impl<'a> Issuance<'a> {
             Some(family) => cache.grant(tenant_id, &family.grant_id).await?,
             None => cache.current_grant(&self.client.client_id, tenant_id).await?,
         };
-        let Some(grant) = self.watermark.own(found)? else {
+        let Some(grant) = self.watermark.include_own(found)? else {
             return Err(no_grant(self.oauth, self.request, &self.client).await);
         };
         self.grant_id = Some(grant.grant_id.clone());
