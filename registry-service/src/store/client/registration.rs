@@ -31,15 +31,16 @@ use accord::{
 };
 
 impl Store {
-    /// Returns whether the client of a request gets a secret. So does the one of a request that does not exist.
+    /// Returns whether the client of this request gets a secret; true for an unknown request, which [`Self::register_client`]
+    /// then rejects.
     pub async fn registers_secret(&self, request_id: &IntegrationRequestId) -> Result<bool> {
         let request = self.find_integration_request(request_id).await?;
         let authentication = request.map(|request| request.content.security.authentication);
         Ok(authentication.is_none_or(|authentication| authentication.takes_secrets()))
     }
 
-    /// Registers the client of an approved request, with its first secret, handed over as `delivery` says; without one for a
-    /// request of which [`Self::registers_secret`] says so.
+    /// Registers the client of an approved request. `delivery` says how its first secret is handed over; `None` for a client that
+    /// [`Self::registers_secret`] says gets none.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::WrongState`], [`Error::Invalid`] for a request that amends a client,
