@@ -110,7 +110,7 @@ pub async fn complete_enrolment(store: &Store, origin: Origin, completion: Compl
     let event = Event::new("user.enrol")
         .tenant(&tenant_id)
         .subject(user_id.as_str());
-    let event = event.detail("refused", why).refused();
+    let event = event.detail("why", why).refused();
     store.record(&origin, event).await?;
     Err(used_at.map_or(Error::LinkInvalid, |used_at| Error::EnrolmentUsed { used_at }))
 }

@@ -132,7 +132,7 @@ impl Store {
                 Some(claimed_at) => ("opened before", Error::LinkOpened { claimed_at }),
                 None => ("ended", Error::LinkInvalid),
             };
-            let event = event("delivery.claim").detail("refused", why).refused();
+            let event = event("delivery.claim").detail("why", why).refused();
             self.audit(&tx, origin, event).await?;
             commit(tx, ()).await?;
             return Err(rejection);
@@ -184,7 +184,7 @@ impl Store {
             .client(&client_id)
             .subject(row.delivery_id.as_str())
             .detail("secret_id", secret_id.as_str())
-            .detail("refused", refused)
+            .detail("why", refused)
             .refused();
         self.audit(&tx, origin, event).await?;
         if row.wrong_codes >= MAX_WRONG_CODES && self.end_unopened(&tx, origin, row).await? {

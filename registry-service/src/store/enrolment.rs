@@ -159,7 +159,7 @@ impl Store {
         let event = Event::new("user.enrol")
             .tenant(&tenant_id)
             .subject(row.user_id.as_str())
-            .detail("refused", refused)
+            .detail("why", refused)
             .refused();
         self.audit(&tx, origin, event).await?;
         commit(tx, ()).await?;

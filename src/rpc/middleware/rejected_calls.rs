@@ -328,7 +328,7 @@ fn described(key: &CountKey) -> Event {
     let event = Event::new(ACTION);
     match key.method.as_str() {
         "" => event,
-        method => event.detail("method", method).detail("reason", key.reason),
+        method => event.detail("method", method).detail("error_reason", key.reason),
     }
 }
 

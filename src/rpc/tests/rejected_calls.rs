@@ -129,7 +129,7 @@ async fn a_flood_is_listed_first_and_then_counted_by_method_and_reason() {
         assert_eq!(counts, [(METHOD, 7_493), ("other", 2_497)], "{:?}", setup.place);
         let count = &events[11];
         assert_eq!(
-            (count.actor.id.as_str(), &*count.detail["reason"]),
+            (count.actor.id.as_str(), &*count.detail["error_reason"]),
             ("opr_1", DENIED)
         );
         assert_eq!(count.detail["first_time"], "2026-01-01T00:00:00Z");
