@@ -238,7 +238,7 @@ impl Store {
         if needs_other && !acting.is_other_than(creator) {
             let event = self.with_tenants(&tx, origin, event).await?;
             tx.rollback().await?;
-            return Err(second_operator_required("the release", event));
+            return Err(second_operator_required("the release needs", event));
         }
         Ok((tx, event, acting.person))
     }

@@ -47,7 +47,6 @@ const GIVES: &[(&str, &str)] = &[
     ("consent.activate", "a new setup"),
     ("delivery.create", "CreateDelivery"),
     ("integration_request.approve", "ApproveIntegrationRequest"),
-    ("integration_request.register", "RegisterClient"),
     ("tenant.reinstate", "ReinstateTenant"),
     ("user.reactivate", "ReactivateUser"),
 ];

@@ -35,7 +35,8 @@ impl Store {
         };
         let client_id = &amends.client_id;
         let row = lock_client(&tx, client_id).await?;
-        self.mark_registered(&tx, request_id, client_id).await?;
+        self.mark_registered(&tx, request_id, client_id, "client.amend")
+            .await?;
         let before = client(row.stored())?;
         if before.etag != amends.etag {
             return Err(Error::AmendmentOutdated);

@@ -118,7 +118,9 @@ impl Store {
         request_id: &IntegrationRequestId,
     ) -> Result<Event> {
         let now = self.now();
-        let request = self.mark_registered(tx, request_id, client_id).await?;
+        let request = self
+            .mark_registered(tx, request_id, client_id, "client.register")
+            .await?;
         let request = request.content;
         if request.amends.is_some() {
             let mut v = Violations::default();
