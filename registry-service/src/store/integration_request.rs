@@ -4,7 +4,7 @@ use accord::{
     clock::UnixMillis,
     store::{
         Creation, Keyed, Transaction,
-        audit::{Event, Origin},
+        audit::{Action, Event, Origin, action},
         idempotency::CreationOutcome,
         rows::{self, Authentic, Locked, ProtectedRows},
     },
@@ -82,7 +82,7 @@ impl Store {
         };
         let row = rows::insert(&tx, row).await?;
         reservation.complete(&tx, id.as_str()).await?;
-        let event = Event::new("integration_request.submit")
+        let event = Event::new(action::INTEGRATION_REQUEST_SUBMIT)
             .subject(id.as_str())
             .concerning(new.tenant_ids.clone());
         let event = with_content(event, &new)?;
@@ -150,8 +150,12 @@ impl Store {
     ) -> Result<IntegrationRequest> {
         let tx = self.db.write().await?;
         let (action, step, reason) = match &decision {
-            Decision::Approve => ("integration_request.approve", Transition::APPROVE, ""),
-            Decision::Reject(reason) => ("integration_request.reject", Transition::REJECT, reason.as_str()),
+            Decision::Approve => (action::INTEGRATION_REQUEST_APPROVE, Transition::APPROVE, ""),
+            Decision::Reject(reason) => (
+                action::INTEGRATION_REQUEST_REJECT,
+                Transition::REJECT,
+                reason.as_str(),
+            ),
         };
         let mut event = Event::new(action).subject(id.as_str());
         let mut row = lock_for(&tx, id, step).await?;
@@ -193,7 +197,7 @@ impl Store {
         tx: &Transaction,
         id: &IntegrationRequestId,
         client_id: &ClientId,
-        action: &'static str,
+        action: Action,
     ) -> Result<IntegrationRequest> {
         let mut row = lock_for(tx, id, Transition::REGISTER).await?;
         if self.second_operator {

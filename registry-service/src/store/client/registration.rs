@@ -23,7 +23,12 @@ use crate::{
 };
 use accord::{
     clock::UnixMillis,
-    store::{Creation, Transaction, audit::Event, idempotency::CreationOutcome, rows},
+    store::{
+        Creation, Transaction,
+        audit::{Event, action},
+        idempotency::CreationOutcome,
+        rows,
+    },
     text::{
         id::{ClientId, IntegrationRequestId},
         validation::Violations,
@@ -119,7 +124,7 @@ impl Store {
     ) -> Result<Event> {
         let now = self.now();
         let request = self
-            .mark_registered(tx, request_id, client_id, "client.register")
+            .mark_registered(tx, request_id, client_id, action::CLIENT_REGISTER)
             .await?;
         let request = request.content;
         if request.amends.is_some() {
@@ -136,7 +141,8 @@ impl Store {
             .security_profile
             .applied(None, now)
             .map_err(|_| corrupt("integration_requests"))?;
-        let event = event("client.register", client_id).detail("integration_request_id", request_id.as_str());
+        let event =
+            event(action::CLIENT_REGISTER, client_id).detail("integration_request_id", request_id.as_str());
         let event = with_content(event, &request)?;
         let row = Model {
             client_id: client_id.to_string(),

@@ -256,9 +256,11 @@ async fn an_approved_request_becomes_one_client() {
         let client = ClientId::generate(&*store.clock, &SystemRandom);
         let register = async || {
             let tx = store.db.write().await.unwrap();
-            let marked = store.mark_registered(&tx, &id, &client, "client.register").await;
+            let marked = store
+                .mark_registered(&tx, &id, &client, action::CLIENT_REGISTER)
+                .await;
             if marked.is_ok() {
-                let event = Event::new("client.register").client(&client);
+                let event = Event::test("client.register").client(&client);
                 store.audit(&tx, &origin(), event).await.unwrap();
                 commit(tx, ()).await.unwrap();
             }
@@ -397,7 +399,9 @@ async fn an_approval_from_before_the_rule_counts_only_if_it_was_another_persons(
             store.second_operator = true;
             let client = ClientId::generate(&*store.clock, &SystemRandom);
             let tx = store.db.write().await.unwrap();
-            let marked = store.mark_registered(&tx, &id, &client, "client.amend").await;
+            let marked = store
+                .mark_registered(&tx, &id, &client, action::CLIENT_AMEND)
+                .await;
             tx.rollback().await.unwrap();
             assert_eq!(marked.is_ok(), counts, "{database:?} {approver:?}");
             let Err(error) = marked else { continue };
@@ -406,7 +410,7 @@ async fn an_approval_from_before_the_rule_counts_only_if_it_was_another_persons(
             let Error::SecondOperatorRequired { event, .. } = error else {
                 panic!("{error:?}")
             };
-            assert_eq!(event.action, "client.amend", "{database:?} {approver:?}");
+            assert_eq!(event.action, action::CLIENT_AMEND, "{database:?} {approver:?}");
         }
     }
 }
