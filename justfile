@@ -25,6 +25,7 @@ dist:
 nightly:
     .ci/nightly
 
-# Writes docs/SETTINGS.md and the examples of deploy/systemd from the command lines.
+# Writes docs/SETTINGS.md and the examples of deploy/systemd from the command lines, and the table of audit actions in
+# docs/OPERATIONS.md from their list.
 settings:
     UPDATE=1 cargo test --workspace --test e2e -- settings

@@ -371,7 +371,7 @@ impl Stage {
         };
         let mut audit = AuditServiceClient::new(self.world.token_operator.clone());
         let mut events = ok(audit.list_audit_events(request).await).audit_events;
-        events.retain(|event| event.detail.contains_key("error") || event.detail.contains_key("reason"));
+        events.retain(|event| event.detail.contains_key("error_reason"));
         events
     }
 }

@@ -1,8 +1,9 @@
-//! What the documents and the examples of `deploy/` say about settings, compared with the command lines. `just settings`
-//! writes the generated files again.
+//! What the documents and the examples of `deploy/` say about settings, compared with the command lines, and the table of audit
+//! actions in OPERATIONS, compared with their list. `just settings` writes what is generated again.
 
-use std::fmt::Write;
+use std::{fmt::Write, path::Path};
 
+use accord::store::audit::action;
 use clap::{Command, CommandFactory};
 
 use crate::harness::document::file;
@@ -10,6 +11,7 @@ use crate::harness::document::file;
 tests!(
     the_table_of_settings_is_the_one_of_the_command_lines,
     the_examples_of_systemd_have_every_setting,
+    the_table_of_actions_is_their_list,
 );
 
 /// A setting: a flag of `serve`, which is also a variable and a key of the file.
@@ -206,4 +208,53 @@ async fn the_examples_of_systemd_have_every_setting() {
         let path = format!("deploy/systemd/{}.env", service.short);
         assert_is(&path, &example(&service));
     }
+}
+
+/// Whether code below a folder has a word. Tests don't count, and models, which record nothing.
+fn names(folder: &Path, word: &str) -> bool {
+    let mut entries = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    entries.any(|path| match path.is_dir() {
+        true => !path.ends_with("tests") && !path.ends_with("model") && names(&path, word),
+        false => {
+            let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+            let is_end = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_uppercase() || c == '_');
+            text.match_indices(word)
+                .any(|(at, _)| is_end(&text[at + word.len()..]))
+        }
+    })
+}
+
+/// The rows of the table of audit actions. Which service records an action is where the sources name it.
+fn actions() -> String {
+    let mut rows = "| action | recorded by | what happened |\n|---|---|---|\n".to_owned();
+    for (action, help) in action::ALL {
+        let constant = action.as_str().replace('.', "_").to_ascii_uppercase();
+        let word = match *action {
+            action::TOKEN_ISSUE => "Event::issued".to_owned(),
+            _ => format!("action::{constant}"),
+        };
+        let is_named =
+            ["src", "registry-service/src", "token-service/src"].map(|folder| names(&file(folder), &word));
+        let by = match is_named {
+            [_, true, true] | [true, false, false] => "both",
+            [_, true, false] => "registry-service",
+            [_, false, true] => "token-service",
+            [false, false, false] => panic!("nothing records {action:?} by {word}"),
+        };
+        writeln!(rows, "| `{}` | {by} | {} |", action.as_str(), cell(help)).unwrap();
+    }
+    rows
+}
+
+async fn the_table_of_actions_is_their_list() {
+    let path = "docs/OPERATIONS.md";
+    let text = std::fs::read_to_string(file(path)).unwrap();
+    let (before, section) = text.split_once("\n### Actions\n").unwrap();
+    let table = section.find("\n| ").unwrap() + 1;
+    let (introduction, section) = section.split_at(table);
+    let (_, after) = section.split_once("\n\n").unwrap();
+    let expected = format!("{before}\n### Actions\n{introduction}{}\n{after}", actions());
+    assert_is(path, &expected);
 }

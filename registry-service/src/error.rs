@@ -56,9 +56,9 @@ pub enum Error {
     #[error("the client changed since the request was submitted: submit another one")]
     AmendmentOutdated,
     /// The rule of two people requires another person.
-    #[error("{what} needs a second person")]
+    #[error("{what} a second person")]
     SecondOperatorRequired {
-        /// What needs one.
+        /// What needs or lacks one, with this verb.
         what: &'static str,
         /// The event of the rejection, which the transaction that found it could not commit.
         event: Box<Event>,

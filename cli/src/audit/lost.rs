@@ -14,7 +14,7 @@ use accord::{
     clock::UnixMillis,
     store::{
         Database,
-        audit::{self, EventRow, Filter, Outcome},
+        audit::{self, EventRow, Filter, Outcome, action},
     },
     text::{page::PageRequest, validation::Violations},
 };
@@ -55,8 +55,10 @@ impl Line {
 
     /// Returns the actions that do this one again.
     fn again(&self) -> impl Iterator<Item = &str> {
-        let others = DONE_BY_ANOTHER.iter().filter(|(of, _)| *of == self.action);
-        others.map(|(_, other)| *other).chain([&*self.action])
+        let others = DONE_BY_ANOTHER
+            .iter()
+            .filter(|(of, _)| of.as_str() == self.action);
+        others.map(|(_, other)| other.as_str()).chain([&*self.action])
     }
 
     /// Returns whether an event does this one again: on the same subject, with the same new values if the action is the same.
@@ -90,7 +92,8 @@ const NOT_SET: [&str; 8] = [
 /// some; of a secret it takes away as much as its reason says.
 fn set_the_same(action: &str, one: &BTreeMap<String, String>, other: &BTreeMap<String, String>) -> bool {
     let is_bare = |detail: &BTreeMap<_, _>| detail.contains_key("altered") && new_values(detail).is_empty();
-    let is_as_bad = action != "client_secret.revoke" || one.get("reason") == other.get("reason");
+    let is_as_bad =
+        action != action::CLIENT_SECRET_REVOKE.as_str() || one.get("reason") == other.get("reason");
     is_as_bad && (new_values(one) == new_values(other) || is_bare(one) || is_bare(other))
 }
 
@@ -203,7 +206,7 @@ fn line(text: &str) -> anyhow::Result<Option<Line>> {
 /// Returns up to which time retention may have deleted events.
 async fn deleted_until(db: &Database) -> anyhow::Result<Option<UnixMillis>> {
     let filter = Filter {
-        action: Some("audit_events.delete".to_owned()),
+        action: Some(action::AUDIT_EVENTS_DELETE.as_str().to_owned()),
         ..Filter::default()
     };
     let newest = listed(db, &filter, 1).await?.into_iter().next();
@@ -232,7 +235,7 @@ async fn report(db: &Database, lost: &[Line], out: &mut impl Write) -> anyhow::R
     let creates = |line: &&Line| matches!(Effect::of(&line.action), Effect::Creates(_) | Effect::Begins);
     // A link is made with its secret, which has no event of its own.
     let subjects = |line: &Line| [line.subject.clone(), line.detail.get("secret_id").cloned()];
-    let is_link = |line: &&Line| line.action == "delivery.create";
+    let is_link = |line: &&Line| line.action == action::DELIVERY_CREATE.as_str();
     let created = lost
         .iter()
         .filter(|line| creates(line) || is_link(line))

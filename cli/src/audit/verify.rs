@@ -307,7 +307,7 @@ mod tests {
             let record = async |count: usize| {
                 let tx = db.write().await.unwrap();
                 for _ in 0..count {
-                    let event = Event::new("scope.create");
+                    let event = Event::test("scope.create");
                     audit::record(&tx, &*clock, &SystemRandom, &Origin::system("test"), event).await;
                 }
                 tx.commit().await.unwrap();

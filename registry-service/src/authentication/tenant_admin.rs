@@ -1,7 +1,7 @@
 //! Signs Tenant Admins in, and enrols them by a one-time link.
 
 use accord::{
-    store::audit::{Event, Origin},
+    store::audit::{Event, Origin, action},
     text::{account_name::AccountName, id::TenantId, validation::only_field},
 };
 use zeroize::Zeroizing;
@@ -35,7 +35,7 @@ pub async fn sign_in(
         None => None,
     };
     let tenant = store.find_tenant(&tenant_id).await?;
-    let mut event = Event::new("user.sign_in");
+    let mut event = Event::new(action::USER_SIGN_IN);
     if tenant.is_some() {
         event = event.tenant(&tenant_id);
     }
@@ -107,10 +107,10 @@ pub async fn complete_enrolment(store: &Store, origin: Origin, completion: Compl
         }
     }
     let why = used_at.map_or("ended", |_| "used before");
-    let event = Event::new("user.enrol")
+    let event = Event::new(action::USER_ENROL)
         .tenant(&tenant_id)
         .subject(user_id.as_str());
-    let event = event.detail("refused", why).refused();
+    let event = event.detail("why", why).refused();
     store.record(&origin, event).await?;
     Err(used_at.map_or(Error::LinkInvalid, |used_at| Error::EnrolmentUsed { used_at }))
 }

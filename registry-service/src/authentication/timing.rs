@@ -81,7 +81,7 @@ async fn the_time_of_a_sign_in_tells_neither_account_nor_password() {
                 3 => attempt(&store, "ada", "short").await,
                 // The control: what a sign-in costs that skips the hash of an unknown account.
                 _ => store
-                    .record(&origin(), Event::new("user.sign_in").refused())
+                    .record(&origin(), Event::test("user.sign_in").refused())
                     .await
                     .unwrap(),
             }

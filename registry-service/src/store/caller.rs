@@ -4,7 +4,7 @@ use accord::{
     clock::UnixMillis,
     store::{
         Creation, Database, Keyed, StoreError,
-        audit::{ActorKind, Event, Origin},
+        audit::{ActorKind, Event, Origin, action},
         idempotency::{CreationOutcome, Derivation},
         rows::{self, Authentic, Lookup, ProtectedRows},
     },
@@ -63,11 +63,11 @@ impl Store {
         let (id, action, detail) = match caller_type {
             CallerType::Operator => {
                 let id = OperatorId::generate(&*self.clock, &*self.random);
-                (id.to_string(), "operator.create", "roles")
+                (id.to_string(), action::OPERATOR_CREATE, "roles")
             }
             CallerType::Workload => {
                 let id = WorkloadId::generate(&*self.clock, &*self.random);
-                (id.to_string(), "workload.create", "kind")
+                (id.to_string(), action::WORKLOAD_CREATE, "kind")
             }
         };
         let certificate_name = new.certificate_name.map(|name| name.as_str().to_owned());
@@ -135,8 +135,8 @@ impl Store {
     ) -> Result<CallerRecord> {
         let tx = self.db.write().await?;
         let event = Event::new(match caller_type {
-            CallerType::Operator => "operator.revoke",
-            CallerType::Workload => "workload.revoke",
+            CallerType::Operator => action::OPERATOR_REVOKE,
+            CallerType::Workload => action::WORKLOAD_REVOKE,
         });
         let change = change(change_kind::CALLER, &id, None);
         let event = with_reason(event.subject(id), reason);

@@ -4,7 +4,7 @@ use accord::{
     clock::UnixMillis,
     store::{
         Creation, Keyed, StoreError,
-        audit::{Event, Origin},
+        audit::{Event, Origin, action},
         idempotency::CreationOutcome,
         rows::{self, Authentic, ProtectedRows},
     },
@@ -47,7 +47,7 @@ impl Store {
     ) -> Result<(ClientSecret, Handover)> {
         let client_id = new.client_id.clone();
         let end = new.expires_at.map(|end| end.to_timestamp().to_string());
-        let event = Event::new("client_secret.create")
+        let event = Event::new(action::CLIENT_SECRET_CREATE)
             .client(&client_id)
             .detail("delivery", new.delivery.as_ref())
             .detail_if("expire_time", end);
@@ -109,7 +109,7 @@ impl Store {
         let (client_id, secret_id) = (&revocation.client_id, &revocation.secret_id);
         let reason = revocation.reason;
         let tx = self.db.write().await?;
-        let event = Event::new("client_secret.revoke")
+        let event = Event::new(action::CLIENT_SECRET_REVOKE)
             .client(client_id)
             .subject(secret_id.as_str())
             .detail("reason", reason.as_ref())

@@ -5,7 +5,7 @@ use accord::{
     clock::UnixMillis,
     store::{
         Creation, Transaction,
-        audit::{Event, Origin},
+        audit::{Event, Origin, action},
         change,
         idempotency::CreationOutcome,
         rows::{CHANGED_AT_ONCE, Locked, ProtectedRows},
@@ -69,7 +69,7 @@ impl Store {
         }
         let (issued, handover) = self.issue(&tx, &creation.origin, secret, reservation).await?;
         let link = link(handover)?;
-        let event = Event::new("delivery.create")
+        let event = Event::new(action::DELIVERY_CREATE)
             .client(client_id)
             .subject(link.delivery_id.as_str())
             .detail("secret_id", issued.secret_id.as_str());
@@ -132,7 +132,7 @@ impl Store {
                 Some(claimed_at) => ("opened before", Error::LinkOpened { claimed_at }),
                 None => ("ended", Error::LinkInvalid),
             };
-            let event = event("delivery.claim").detail("refused", why).refused();
+            let event = event(action::DELIVERY_CLAIM).detail("why", why).refused();
             self.audit(&tx, origin, event).await?;
             commit(tx, ()).await?;
             return Err(rejection);
@@ -143,7 +143,7 @@ impl Store {
         let bits = linked_secret(key, nonce, claim_token);
         let bundle = self.bundle(&tx, &client, &secret_id, &bits).await?;
         if !opens {
-            self.audit(&tx, origin, event("delivery.repeat")).await?;
+            self.audit(&tx, origin, event(action::DELIVERY_REPEAT)).await?;
             return commit(tx, bundle).await;
         }
         row.claimed_at = Some(now);
@@ -156,7 +156,7 @@ impl Store {
         let mut secret = secret.ok_or(corrupt("deliveries"))?;
         secret.awaiting_claim = false;
         secret.save(&tx).await?;
-        let event = event("delivery.claim");
+        let event = event(action::DELIVERY_CLAIM);
         self.publish(&tx, origin, event, changed(&client_id)).await?;
         commit(tx, bundle).await
     }
@@ -180,11 +180,11 @@ impl Store {
             Some(_) => "opened before",
             None => problem.into(),
         };
-        let event = Event::new("delivery.claim")
+        let event = Event::new(action::DELIVERY_CLAIM)
             .client(&client_id)
             .subject(row.delivery_id.as_str())
             .detail("secret_id", secret_id.as_str())
-            .detail("refused", refused)
+            .detail("why", refused)
             .refused();
         self.audit(&tx, origin, event).await?;
         if row.wrong_codes >= MAX_WRONG_CODES && self.end_unopened(&tx, origin, row).await? {
@@ -263,7 +263,7 @@ impl Store {
         row.save(tx).await?;
         let (client_id, secret_id) = ids(&row)?;
         end_unclaimed(tx, &secret_id, now).await?;
-        let event = Event::new("delivery.end")
+        let event = Event::new(action::DELIVERY_END)
             .client(&client_id)
             .subject(row.delivery_id.as_str())
             .detail("secret_id", secret_id.as_str());

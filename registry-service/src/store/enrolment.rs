@@ -4,7 +4,7 @@ use accord::{
     clock::UnixMillis,
     store::{
         Transaction,
-        audit::{Event, Origin},
+        audit::{Event, Origin, action},
         idempotency::Derivation,
         rows::{self, Authentic, ProtectedRows},
     },
@@ -107,7 +107,9 @@ impl Store {
         row.used_by = used_by.map(Vec::from);
         row.save(&tx).await?;
         let tenant_id = TenantId::parse(&row.tenant_id).map_err(|_| corrupt("enrolments"))?;
-        let event = Event::new("user.enrol").tenant(&tenant_id).subject(&row.user_id);
+        let event = Event::new(action::USER_ENROL)
+            .tenant(&tenant_id)
+            .subject(&row.user_id);
         let change = change(change_kind::USER, &row.user_id, Some(&tenant_id));
         self.publish(&tx, origin, event, change).await?;
         commit(tx, tenant_id).await
@@ -156,10 +158,10 @@ impl Store {
             None => problem.into(),
         };
         let tenant_id = TenantId::parse(&row.tenant_id).map_err(|_| corrupt("enrolments"))?;
-        let event = Event::new("user.enrol")
+        let event = Event::new(action::USER_ENROL)
             .tenant(&tenant_id)
             .subject(row.user_id.as_str())
-            .detail("refused", refused)
+            .detail("why", refused)
             .refused();
         self.audit(&tx, origin, event).await?;
         commit(tx, ()).await?;

@@ -4,7 +4,7 @@ use accord::{
     clock::UnixMillis,
     store::{
         Creation, Keyed, Transaction,
-        audit::{Event, Origin},
+        audit::{Action, Event, Origin, action},
         idempotency::CreationOutcome,
         rows::{self, Authentic, Locked, ProtectedRows},
     },
@@ -82,7 +82,7 @@ impl Store {
         };
         let row = rows::insert(&tx, row).await?;
         reservation.complete(&tx, id.as_str()).await?;
-        let event = Event::new("integration_request.submit")
+        let event = Event::new(action::INTEGRATION_REQUEST_SUBMIT)
             .subject(id.as_str())
             .concerning(new.tenant_ids.clone());
         let event = with_content(event, &new)?;
@@ -150,8 +150,12 @@ impl Store {
     ) -> Result<IntegrationRequest> {
         let tx = self.db.write().await?;
         let (action, step, reason) = match &decision {
-            Decision::Approve => ("integration_request.approve", Transition::APPROVE, ""),
-            Decision::Reject(reason) => ("integration_request.reject", Transition::REJECT, reason.as_str()),
+            Decision::Approve => (action::INTEGRATION_REQUEST_APPROVE, Transition::APPROVE, ""),
+            Decision::Reject(reason) => (
+                action::INTEGRATION_REQUEST_REJECT,
+                Transition::REJECT,
+                reason.as_str(),
+            ),
         };
         let mut event = Event::new(action).subject(id.as_str());
         let mut row = lock_for(&tx, id, step).await?;
@@ -169,7 +173,7 @@ impl Store {
             };
             if self.second_operator && !may_approve(&acting, &row) {
                 tx.rollback().await?;
-                return Err(second_operator_required("the approval", event));
+                return Err(second_operator_required("the approval needs", event));
             }
         }
         match &decision {
@@ -183,7 +187,8 @@ impl Store {
     }
 
     /// Moves an approved request to REGISTERED, with its client. Of racing calls, one succeeds. With `--second-operator`, an
-    /// approval of the time before counts only if it would be possible now.
+    /// approval of the time before counts only if it would be possible now. `action` is that of the call, for the event of a
+    /// rejection.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::WrongState`], [`Error::SecondOperatorRequired`].
@@ -192,6 +197,7 @@ impl Store {
         tx: &Transaction,
         id: &IntegrationRequestId,
         client_id: &ClientId,
+        action: Action,
     ) -> Result<IntegrationRequest> {
         let mut row = lock_for(tx, id, Transition::REGISTER).await?;
         if self.second_operator {
@@ -201,9 +207,10 @@ impl Store {
                 .ok_or(corrupt("integration_requests"))?;
             let approver = operator(tx, approver).await?;
             if !approver.is_some_and(|approver| may_approve(&approver, &row)) {
-                let event = Event::new("integration_request.register").subject(id.as_str());
+                let event = Event::new(action).subject(id.as_str());
                 let event = event.detail("second_person", "not at the approval");
-                return Err(second_operator_required("the approval", event));
+                let what = "the request can't be applied: its approval lacks";
+                return Err(second_operator_required(what, event));
             }
         }
         row.client_id = Some(client_id.to_string());

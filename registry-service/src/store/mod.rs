@@ -11,7 +11,7 @@ use accord::{
     random::{Random, SharedRandom},
     store::{
         Creation, Database, StoreError, Transaction,
-        audit::{self, ActorKind, Event, EventRow, Origin, operator_actions},
+        audit::{self, ActorKind, Event, EventRow, Origin, action, operator_actions},
         change::{self, Change},
         idempotency::{self, CreationOutcome, Derivation},
         keyring::SharedKeyring,
@@ -167,7 +167,7 @@ impl Store {
         subject: &str,
         result: T,
     ) -> Result<T> {
-        let event = Event::new("secret.show_again").subject(subject);
+        let event = Event::new(action::SECRET_SHOW_AGAIN).subject(subject);
         let event = event.detail("method", creation.method);
         self.audit(&tx, &creation.origin, event).await?;
         commit(tx, result).await
@@ -273,7 +273,7 @@ pub fn recorded_tables() -> Vec<RowTable> {
 pub async fn end_links(db: &Database, clock: &dyn Clock, random: &dyn Random) -> Result<()> {
     let now = clock.now();
     let record = async |tx: &Transaction, kind: &'static str, count: usize| {
-        let event = Event::new("epoch.end_links")
+        let event = Event::new(action::EPOCH_END_LINKS)
             .detail("kind", kind)
             .detail("count", count.to_string());
         audit::record(tx, clock, random, &Origin::system("command-line"), event).await;

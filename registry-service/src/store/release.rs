@@ -6,7 +6,7 @@ use accord::{
     keys::DataKey,
     store::{
         Transaction,
-        audit::{Event, Origin},
+        audit::{Event, Origin, action},
         rows::ProtectedRows,
     },
     text::{
@@ -112,7 +112,7 @@ impl Store {
         let row = link::Entity::look_up_by_id(id.as_str()).lock_one(&tx).await?;
         let mut row = row.ok_or(Error::NotFound("delivery"))?;
         let (client_id, secret_id) = delivery::ids(&row)?;
-        let event = Event::new("delivery.release")
+        let event = Event::new(action::DELIVERY_RELEASE)
             .client(&client_id)
             .subject(id.as_str())
             .detail("secret_id", secret_id.as_str());
@@ -171,7 +171,7 @@ impl Store {
             state: ended_as(is_used),
         };
         let mut row = open.ok_or_else(|| not_open(user.password_hash.is_some()))?;
-        let event = Event::new("user.release_enrolment")
+        let event = Event::new(action::USER_RELEASE_ENROLMENT)
             .tenant(tenant_id)
             .subject(user_id.as_str());
         let needs_other = row.needs_release || self.second_operator;
@@ -238,7 +238,7 @@ impl Store {
         if needs_other && !acting.is_other_than(creator) {
             let event = self.with_tenants(&tx, origin, event).await?;
             tx.rollback().await?;
-            return Err(second_operator_required("the release", event));
+            return Err(second_operator_required("the release needs", event));
         }
         Ok((tx, event, acting.person))
     }

@@ -4,7 +4,7 @@ use accord::{
     clock::UnixMillis,
     store::{
         Creation, Keyed,
-        audit::{Event, Origin},
+        audit::{Event, Origin, action},
         idempotency::CreationOutcome,
         rows::{self, Authentic, ProtectedRows},
     },
@@ -51,7 +51,7 @@ impl Store {
         };
         let row = rows::insert::<Entity>(&tx, row).await.map_err(exists("scope"))?;
         reservation.complete(&tx, name.as_str()).await?;
-        let event = Event::new("scope.create")
+        let event = Event::new(action::SCOPE_CREATE)
             .subject(name.as_str())
             .detail("description", row.description.as_str());
         let change = change(change_kind::SCOPE, name, None);
@@ -86,7 +86,7 @@ impl Store {
         if description.is_none() && enabled.is_none() {
             return scope(row.stored());
         }
-        let event = Event::new("scope.update").subject(name.as_str());
+        let event = Event::new(action::SCOPE_UPDATE).subject(name.as_str());
         let event = replaced(event, "description", &row.description, &description)?;
         let event = replaced(event, "enabled", &row.enabled, &enabled)?;
         if let Some(description) = description {

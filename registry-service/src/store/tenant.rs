@@ -4,7 +4,7 @@ use accord::{
     clock::UnixMillis,
     store::{
         Creation, Keyed, StoreError, Transaction,
-        audit::{Event, Origin},
+        audit::{Action, Event, Origin, action},
         change::Change,
         idempotency::CreationOutcome,
         rows::{self, Authentic, Locked, ProtectedRows},
@@ -54,7 +54,7 @@ impl Store {
         };
         let row = rows::insert::<Entity>(&tx, row).await.map_err(exists("tenant"))?;
         reservation.complete(&tx, id.as_str()).await?;
-        let event = event("tenant.create", id)
+        let event = event(action::TENANT_CREATE, id)
             .detail("display_name", row.display_name.as_str())
             .detail("cloud_api_url", row.cloud_api_url.as_str());
         self.publish(&tx, &creation.origin, event, changed(id)).await?;
@@ -94,7 +94,7 @@ impl Store {
         if name.is_none() && url.is_none() {
             return tenant(row.stored());
         }
-        let event = event("tenant.update", tenant_id);
+        let event = event(action::TENANT_UPDATE, tenant_id);
         let event = replaced(event, "display_name", &row.display_name, &name)?;
         let event = replaced(event, "cloud_api_url", &row.cloud_api_url, &url)?;
         if let Some(name) = name {
@@ -122,8 +122,8 @@ impl Store {
     ) -> Result<Tenant> {
         let tx = self.db.write().await?;
         let (action, kind) = match to {
-            State::Suspended => ("tenant.suspend", change_kind::TENANT_TOKENS_ENDED),
-            State::Active => ("tenant.reinstate", change_kind::TENANT),
+            State::Suspended => (action::TENANT_SUSPEND, change_kind::TENANT_TOKENS_ENDED),
+            State::Active => (action::TENANT_REINSTATE, change_kind::TENANT),
         };
         let change = change(kind, tenant_id, Some(tenant_id));
         let event = with_reason(event(action, tenant_id), reason);
@@ -159,7 +159,7 @@ pub(super) async fn lock(tx: &Transaction, tenant_id: &TenantId) -> Result<Optio
     Ok(Entity::look_up_by_id(tenant_id.as_str()).lock_one(tx).await?)
 }
 
-fn event(action: &'static str, tenant_id: &TenantId) -> Event {
+fn event(action: Action, tenant_id: &TenantId) -> Event {
     Event::new(action).tenant(tenant_id).subject(tenant_id.as_str())
 }
 

@@ -5,7 +5,7 @@ use accord::{
     keys::Keyring,
     store::{
         Creation, Keyed, StoreError, Transaction,
-        audit::{Event, Origin},
+        audit::{Action, Event, Origin, action},
         change::Change,
         idempotency::CreationOutcome,
         rows::{self, Authentic, Locked, ProtectedRows},
@@ -97,7 +97,7 @@ impl Store {
                 .await?;
         }
         reservation.complete(&tx, user_id.as_str()).await?;
-        let event = event("user.register", tenant_id, &user_id);
+        let event = event(action::USER_REGISTER, tenant_id, &user_id);
         let event = event
             .detail("label", row.label.as_str())
             .detail("tenant_admin", new.tenant_admin.to_string());
@@ -150,8 +150,8 @@ impl Store {
         let tx = self.db.write().await?;
         let now = self.now();
         let (action, kind) = match to {
-            State::Deactivated => ("user.deactivate", change_kind::USER_TOKENS_ENDED),
-            State::Active => ("user.reactivate", change_kind::USER),
+            State::Deactivated => (action::USER_DEACTIVATE, change_kind::USER_TOKENS_ENDED),
+            State::Active => (action::USER_REACTIVATE, change_kind::USER),
         };
         let event = with_reason(event(action, tenant_id, user_id), reason);
         let change = change(kind, user_id, Some(tenant_id));
@@ -227,7 +227,7 @@ impl Store {
         self.insert_enrolment(&tx, &creation.origin, tenant_id, user_id, &token)
             .await?;
         reservation.complete(&tx, user_id.as_str()).await?;
-        let event = event("user.reset_password", tenant_id, user_id);
+        let event = event(action::USER_RESET_PASSWORD, tenant_id, user_id);
         let event = replaced(event, "password", &had, &Some("none"))?;
         let change = changed(tenant_id, user_id);
         let seq = self.publish(&tx, &creation.origin, event, change).await?;
@@ -265,7 +265,7 @@ async fn lock(tx: &Transaction, tenant_id: &TenantId, user_id: &UserId) -> Resul
     Ok(Entity::look_up_by_id(key).lock_one(tx).await?)
 }
 
-fn event(action: &'static str, tenant_id: &TenantId, user_id: &UserId) -> Event {
+fn event(action: Action, tenant_id: &TenantId, user_id: &UserId) -> Event {
     Event::new(action).tenant(tenant_id).subject(user_id.as_str())
 }
 

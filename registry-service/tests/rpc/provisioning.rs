@@ -82,7 +82,7 @@ async fn claims(harness: &Harness) -> (usize, Vec<String>) {
         .partition(|event| event.outcome() == AuditOutcome::Success);
     let why = refused.into_iter().map(|event| {
         assert_eq!(event.outcome(), AuditOutcome::Refused);
-        event.detail["refused"].clone()
+        event.detail["why"].clone()
     });
     (succeeded.len(), why.collect())
 }
@@ -133,7 +133,7 @@ async fn a_link_is_opened_once() {
         found,
         [event(AuditOutcome::Refused), event(AuditOutcome::Success)]
     );
-    assert_eq!(events[0].detail["refused"], "opened before");
+    assert_eq!(events[0].detail["why"], "opened before");
     // The secret that was handed over stays live.
     authenticate(&harness, &created.client_id, &bundle.client_secret)
         .await
@@ -194,7 +194,7 @@ async fn the_audit_record_shows_that_a_link_was_opened_again() {
         (&created.client_id, &link.delivery_id, &secret.secret_id)
     );
     assert_eq!(event.occur_time, Some(again.to_timestamp()));
-    assert_eq!(event.detail["refused"], "opened before");
+    assert_eq!(event.detail["why"], "opened before");
     assert_eq!(event.actor_kind(), AuditActorKind::Anonymous);
     assert!(!format!("{event:?}").contains(&link.claim_token));
 }

@@ -84,7 +84,7 @@ async fn a_method_that_its_role_does_not_have_is_an_event_of_the_operator() {
             (AuditActorKind::Operator, AuditOutcome::Refused)
         );
         assert_eq!(event.detail["method"], method);
-        assert_eq!(event.detail["reason"], "PERMISSION_DENIED");
+        assert_eq!(event.detail["error_reason"], "PERMISSION_DENIED");
         assert_eq!(
             (event.caller_address.as_str(), event.caller_address_source()),
             ("127.0.0.1", AuditAddressSource::Peer)
@@ -140,7 +140,7 @@ async fn a_broken_rule_is_an_event_with_its_reason_and_a_success_is_none() {
     let reasons: Vec<_> = rejected(&harness)
         .await
         .iter()
-        .map(|event| event.detail["reason"].clone())
+        .map(|event| event.detail["error_reason"].clone())
         .collect();
     let expected = [
         "WRONG_STATE",
@@ -174,7 +174,7 @@ async fn a_revoked_credential_is_named_here_and_at_token_service_and_an_unknown_
         (event.actor_kind(), event.actor_id.as_str()),
         (AuditActorKind::Operator, operator_id.as_str())
     );
-    assert_eq!(event.detail["reason"], "UNAUTHENTICATED");
+    assert_eq!(event.detail["error_reason"], "UNAUTHENTICATED");
 
     let mut directory = DirectoryServiceClient::new(harness.workload(WorkloadKind::TokenService));
     let request = pb::AuthenticateCallerRequest {
@@ -310,5 +310,5 @@ async fn a_flood_of_approvals_that_need_a_second_person_is_counted_too() {
     let counts = rejected(&harness).await;
     let count = counts.iter().find(|event| calls(event) > 1).unwrap();
     assert_eq!(calls(count), 40);
-    assert_eq!(count.detail["reason"], "SECOND_OPERATOR_REQUIRED");
+    assert_eq!(count.detail["error_reason"], "SECOND_OPERATOR_REQUIRED");
 }

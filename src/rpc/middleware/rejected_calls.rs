@@ -24,12 +24,9 @@ use crate::{
     rpc::context::NotedCaller,
     store::{
         Database, StoreError,
-        audit::{self, Actor, ActorKind, Event, Origin},
+        audit::{self, Actor, ActorKind, Event, Origin, action},
     },
 };
-
-/// The action of these events.
-pub const ACTION: &str = "call.reject";
 
 /// How long calls are counted until their counts are written.
 const PERIOD: Duration = Duration::from_secs(60);
@@ -325,10 +322,10 @@ fn nobody() -> Origin {
 
 /// Returns the event of a call about which nothing else is known.
 fn described(key: &CountKey) -> Event {
-    let event = Event::new(ACTION);
+    let event = Event::new(action::CALL_REJECT);
     match key.method.as_str() {
         "" => event,
-        method => event.detail("method", method).detail("reason", key.reason),
+        method => event.detail("method", method).detail("error_reason", key.reason),
     }
 }
 

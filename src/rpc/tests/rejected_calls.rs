@@ -116,7 +116,7 @@ async fn a_flood_is_listed_first_and_then_counted_by_method_and_reason() {
         assert!(
             listed
                 .iter()
-                .all(|event| event.action == ACTION && calls(event) == 1)
+                .all(|event| event.action == action::CALL_REJECT.as_str() && calls(event) == 1)
         );
         assert_eq!(listed[10].actor.id, "opr_2");
         setup.end_minute().await;
@@ -129,7 +129,7 @@ async fn a_flood_is_listed_first_and_then_counted_by_method_and_reason() {
         assert_eq!(counts, [(METHOD, 7_493), ("other", 2_497)], "{:?}", setup.place);
         let count = &events[11];
         assert_eq!(
-            (count.actor.id.as_str(), &*count.detail["reason"]),
+            (count.actor.id.as_str(), &*count.detail["error_reason"]),
             ("opr_1", DENIED)
         );
         assert_eq!(count.detail["first_time"], "2026-01-01T00:00:00Z");
@@ -225,13 +225,17 @@ async fn a_rejection_that_tells_more_is_listed_as_it_is_and_counted_as_any_other
     for setup in setups().await {
         for _ in 0..=LISTED {
             let mut rejected = call("opr_1", "192.0.2.1", METHOD);
-            let event = Event::new("delivery.release").detail("same_person", "created it");
+            let event = Event::test("delivery.release").detail("same_person", "created it");
             rejected.caller.event = Some(Box::new(event));
             setup.rejected.record(rejected).finish().await;
         }
         setup.end_minute().await;
         let actions: Vec<_> = setup.events().await.into_iter().map(|e| e.action).collect();
-        let expected = [vec!["delivery.release"; LISTED as usize], vec![ACTION]].concat();
+        let expected = [
+            vec!["delivery.release"; LISTED as usize],
+            vec![action::CALL_REJECT.as_str()],
+        ]
+        .concat();
         assert_eq!(actions, expected, "{:?}", setup.place);
     }
 }

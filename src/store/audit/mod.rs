@@ -39,8 +39,9 @@ mod verify;
 
 pub use check::sealed_number;
 pub use event::{
-    Actor, ActorKind, CallerAddress, Event, GrantType, ISSUE, IssuedToken, Origin, Outcome, Record,
-    RowVersion, next_id,
+    Actor, ActorKind, CallerAddress, Event, GrantType, IssuedToken, Origin, Outcome, Record, RowVersion,
+    action::{self, Action},
+    next_id,
 };
 pub use group::{Appended, GroupWriter, delete_ended_writers};
 pub use list::{
@@ -145,7 +146,7 @@ async fn insert(tx: &Transaction, mut records: Vec<Record>) -> Result<(), StoreE
         .map(|(number, (record, encoded))| row::ActiveModel {
             number: Set(number),
             event_id: Set(record.event_id.as_str().to_owned()),
-            action: Set(record.event.action.to_owned()),
+            action: Set(record.event.action.as_str().to_owned()),
             outcome: Set(record.event.outcome.as_ref().to_owned()),
             actor_id: Set(record.origin.actor.id.clone()),
             tenant_id: Set(record.event.tenant_id.as_ref().map(TenantId::to_string)),

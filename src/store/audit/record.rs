@@ -7,7 +7,7 @@ use prost::Message;
 use ulid::Ulid;
 use uuid::Uuid;
 
-use super::{Actor, ActorKind, CallerAddress, GrantType, ISSUE, LogPosition, Outcome, Record};
+use super::{Actor, ActorKind, CallerAddress, GrantType, LogPosition, Outcome, Record, action};
 use crate::{
     audit::v1::{
         self as pb,
@@ -142,7 +142,7 @@ pub(in crate::store) fn encode(record: &Record) -> Vec<u8> {
         }),
         action: match event.issued_token {
             Some(_) => String::new(),
-            None => event.action.to_owned(),
+            None => event.action.as_str().to_owned(),
         },
         subject: event.subject.clone().unwrap_or_default(),
         detail: event
@@ -247,7 +247,7 @@ fn describe(row: &mut EventRow, token: &pb::IssuedToken) -> Result<(), StoreErro
     let grant_id = GrantId::from_bytes(&token.grant_id).ok_or(UNREADABLE)?;
     let user_id = UserId::from_bytes(&token.user_id).ok_or(UNREADABLE)?;
     let grant_type = GrantType::try_from(token.grant_type()).map_err(|()| UNREADABLE)?;
-    row.action = ISSUE.to_owned();
+    row.action = action::TOKEN_ISSUE.as_str().to_owned();
     row.subject = Some(grant_id.into());
     row.detail.extend(
         [

@@ -4,7 +4,7 @@
 use sea_orm::{QueryOrder, QuerySelect, entity::prelude::*};
 
 use super::{
-    Event, Origin,
+    Event, Origin, action,
     check::{check_columns, check_contents, check_event},
     group,
     leaf_rows::{Row, rows},
@@ -13,7 +13,7 @@ use super::{
     record::decode,
     resume::{
         self,
-        stepped::{RESUME, Stepped, decode_resume},
+        stepped::{Stepped, decode_resume},
     },
     row,
     seal::{OWN, leaf},
@@ -28,8 +28,6 @@ use crate::{
 
 /// How many leaves one transaction deletes.
 const LEAVES: u64 = 500;
-/// The action of the event that says which leaves were deleted.
-pub(super) const DELETE: &str = "audit_events.delete";
 
 /// What retention has deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,7 +82,7 @@ async fn accepted(tx: &Transaction, log_id: i64, first_kept: &EventId) -> Result
         return Ok(Accepted::Nothing);
     };
     let resumes = row::Entity::find()
-        .filter(row::Column::Action.eq(RESUME))
+        .filter(row::Column::Action.eq(action::AUDIT_LOG_RESUME.as_str()))
         .order_by_asc(row::Column::Number);
     let mut found = Accepted::Nothing;
     for resume in resumes.all(tx).await? {
@@ -186,7 +184,7 @@ async fn delete_some(
         .await?;
     // When the whole log is deleted, its first deletion event already covers every leaf.
     let through = whole.map_or(last.leaf_index, |size| size - 1);
-    let event = Event::new(DELETE)
+    let event = Event::new(action::AUDIT_EVENTS_DELETE)
         .detail("count", deleted.leaves.to_string())
         .detail("log", last.log_id.to_string())
         .detail("through", through.to_string())
@@ -239,7 +237,7 @@ fn is_sealed(row: &Row, sealed: Option<Hash>) -> bool {
 /// Returns the log, and the last deleted leaf of it, that an event names, if it is one about deleted leaves.
 pub(super) fn decode_deleted(encoded: &[u8]) -> Option<(i64, u64)> {
     let event = decode(encoded).ok()?;
-    if event.action != DELETE {
+    if event.action != action::AUDIT_EVENTS_DELETE.as_str() {
         return None;
     }
     Some((

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Database, StoreError,
-    audit::{self, Event, Origin},
+    audit::{self, Event, Origin, action},
     change, rows,
 };
 use crate::{
@@ -153,7 +153,7 @@ pub async fn add_version(
         row::Entity::insert(row).exec_without_returning(&tx).await?,
         1,
     )?;
-    let event = Event::new("data_key.rotate")
+    let event = Event::new(action::DATA_KEY_ROTATE)
         .subject(purpose)
         .detail("version", version.to_string());
     audit::record(&tx, clock, random, &Origin::system("command-line"), event).await;
@@ -209,7 +209,7 @@ pub async fn rewrap(
             return Err(StoreError::Busy);
         }
     }
-    let event = Event::new("master_key.rotate")
+    let event = Event::new(action::MASTER_KEY_ROTATE)
         .subject(new.id())
         .detail("data_keys", rows.len().to_string());
     audit::record(&tx, clock, random, &Origin::system("command-line"), event).await;

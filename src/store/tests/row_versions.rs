@@ -68,7 +68,7 @@ fn all() -> Lookup<holder::Entity> {
 }
 
 async fn change(tx: &Transaction) {
-    let event = Event::new("holder.change");
+    let event = Event::test("holder.change");
     audit::record(tx, &*test_clock(), &SystemRandom, &Origin::system("test"), event).await;
 }
 

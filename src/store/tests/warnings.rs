@@ -98,7 +98,7 @@ async fn events_whose_session_ended_in_their_commit_are_not_reported_as_recorded
     let place = server.database();
     let db = Database::connect(&place.url).await.unwrap();
     db.migrate::<Migrator>().await.unwrap();
-    let event = Event::new("test.event");
+    let event = Event::test("test.event");
     let record = Record::new(&*test_clock(), &SystemRandom, Origin::system("test"), event);
     db.use_keys(event_keys());
     let events = RecordEvents {

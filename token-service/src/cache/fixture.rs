@@ -408,7 +408,7 @@ impl Cache {
         };
         let tx = self.store.db.write().await.unwrap();
         rows::insert::<entity::grant::Entity>(&tx, grant).await.unwrap();
-        let (origin, event) = (Origin::system("test"), Event::new("test.event"));
+        let (origin, event) = (Origin::system("test"), Event::test("test.event"));
         audit::record(&tx, &*test_clock(), &SystemRandom, &origin, event).await;
         tx.commit().await.unwrap();
     }

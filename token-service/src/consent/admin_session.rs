@@ -11,7 +11,7 @@ use accord::{
         context::{self, CallContext},
         middleware::MAX_CALL_TIME,
     },
-    store::audit::{Actor, ActorKind, Event, Origin},
+    store::audit::{Actor, ActorKind, Event, Origin, action},
     text::{
         id::{SetupId, TenantId},
         opaque::{OpaqueToken, TokenKind},
@@ -94,7 +94,9 @@ async fn finish_sign_in(
             Ok((token, opened_at.plus(LIFETIME), attempt))
         }
         Err(Error::SignInFailed) => {
-            let event = Event::new("admin_session.open").tenant(&tenant_id).refused();
+            let event = Event::new(action::ADMIN_SESSION_OPEN)
+                .tenant(&tenant_id)
+                .refused();
             store.record(origin, event).await?;
             Err(Error::SignInFailed)
         }

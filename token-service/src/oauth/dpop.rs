@@ -12,7 +12,7 @@ use accord::{
     error::v1::ErrorReason,
     log_limit::LogLimit,
     metrics::DPOP_PROOFS_REJECTED,
-    store::audit::Event,
+    store::audit::{Event, action},
     text::id::{ClientId, TenantId},
     verify::Confirmation,
 };
@@ -27,8 +27,6 @@ use crate::{
     },
 };
 
-/// The action of the event of a call without one of the keys that its client is limited to.
-const REFUSED_KEY: &str = "dpop_key.refuse";
 /// What a client that is limited to keys must do.
 const KNOWN_KEY: &str =
     "the client must send a proof, and jwk must be a key whose thumbprint is in the client's dpop_jkts";
@@ -165,7 +163,9 @@ pub fn require_known_key(client: &Client, tenant_id: &TenantId, jkt: Option<&str
     if client.may_use_dpop_key(jkt) {
         return Ok(());
     }
-    let event = Event::new(REFUSED_KEY).tenant(tenant_id).detail_if("jkt", jkt);
+    let event = Event::new(action::DPOP_KEY_REFUSE)
+        .tenant(tenant_id)
+        .detail_if("jkt", jkt);
     note_rejected_client(&client.client_id, ErrorReason::InvalidDpopProof, event);
     count("key");
     log_rejection(&client.client_id, &KNOWN_KEY);

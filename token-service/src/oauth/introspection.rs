@@ -7,7 +7,7 @@ use accord::{
     clock::UnixMillis,
     dpop::{ReplayError, VerifiedProof},
     error::v1::ErrorReason,
-    store::audit::Event,
+    store::audit::{Event, action},
     text::{
         id::{ClientId, GrantId, ScopeName, TenantId, UserId},
         network::AllowedNetworks,
@@ -205,7 +205,7 @@ impl Introspection<'_> {
             return;
         };
         let address = self.binding.and_then(|binding| binding.client_address);
-        let event = Event::new("token_use.refuse")
+        let event = Event::new(action::TOKEN_USE_REFUSE)
             .tenant(self.tenant_id)
             .subject(grant_id)
             .detail("why", why)

@@ -86,7 +86,11 @@ fn note_rejected_client(client_id: &ClientId, reason: ErrorReason, event: Event)
         id: client_id.to_string(),
     };
     context::note_caller(actor, None);
-    context::note_event(event.client(client_id).detail("reason", reason_name(reason)));
+    context::note_event(
+        event
+            .client(client_id)
+            .detail("error_reason", reason_name(reason)),
+    );
     context::note_rejection(reason);
 }
 

@@ -3,7 +3,10 @@
 //!
 //! Opening the reference checks the request again, because the client may have changed since.
 
-use accord::{store::audit::Event, text::id::TenantId};
+use accord::{
+    store::audit::{Event, action},
+    text::id::TenantId,
+};
 use zeroize::Zeroizing;
 
 use super::issuance::client_origin;
@@ -55,7 +58,7 @@ pub struct Pushed {
 pub async fn push(oauth: &OAuth, request: Request) -> Result<Pushed> {
     let authenticated = authenticate(oauth, &request.tenant_id, &request.credentials).await?;
     let client_id = authenticated.client.value.client_id.clone();
-    let event = Event::new("pushed_request.refuse").tenant(&request.tenant_id);
+    let event = Event::new(action::PUSHED_REQUEST_REFUSE).tenant(&request.tenant_id);
     let pushed = Box::pin(push_for(oauth, authenticated, request)).await;
     pushed.inspect_err(|error| {
         // Who is authenticated and lacks the key may have stolen the rest.

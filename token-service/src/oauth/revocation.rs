@@ -3,7 +3,7 @@
 
 use accord::{
     clock::UnixMillis,
-    store::audit::Event,
+    store::audit::{Event, action},
     text::{
         id::{ClientId, TenantId},
         opaque::RefreshToken,
@@ -16,7 +16,9 @@ use crate::{error::Result, model::family::is_genuine, oauth::OAuth, oauth::issua
 /// Revokes a token of the client.
 pub async fn revoke(oauth: &OAuth, client_id: &ClientId, tenant_id: &TenantId, token: &str) -> Result<()> {
     let (store, origin) = (&oauth.store, client_origin(client_id));
-    let event = Event::new("token.revoke").tenant(tenant_id).client(client_id);
+    let event = Event::new(action::TOKEN_REVOKE)
+        .tenant(tenant_id)
+        .client(client_id);
     if let Ok(token) = RefreshToken::parse(token) {
         let found = store.find_family(tenant_id, token.family()).await?;
         let keyring = store.keyring_of(found.as_deref()).await?;

@@ -5,7 +5,7 @@ use accord::{
     position::{Epoch, Position},
     store::{
         Transaction,
-        audit::{Event, Origin},
+        audit::{Event, Origin, action},
         rows::{self, Checked, Locked, Lookup, ProtectedRows},
     },
     text::{
@@ -33,7 +33,7 @@ impl Store {
         let token = OpaqueToken::generate(TokenKind::AdminSession, &*self.random);
         let tx = self.db.write().await?;
         let now = self.now();
-        let event = Event::new("admin_session.open")
+        let event = Event::new(action::ADMIN_SESSION_OPEN)
             .tenant(&new.tenant_id)
             .subject(new.user_id.as_str())
             .detail("session", session_id(&token.digest()))
@@ -92,7 +92,7 @@ impl Store {
         row.ended_at = Some(self.now().as_millis());
         row.save(&tx).await?;
         let session = session(&row)?;
-        let event = Event::new("admin_session.end")
+        let event = Event::new(action::ADMIN_SESSION_END)
             .tenant(&session.tenant_id)
             .subject(session.user_id.as_str())
             .detail("session", session_id(&session.digest))

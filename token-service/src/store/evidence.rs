@@ -1,7 +1,7 @@
 //! What the audit record shows a tenant: the proof of an approval, and what operators did.
 
 use accord::{
-    store::audit::{self, EventProof, EventRow, Filter, Outcome},
+    store::audit::{self, EventProof, EventRow, Filter, Outcome, action},
     text::{
         id::{ClientId, EventId, GrantId, TenantId},
         page::PageRequest,
@@ -9,7 +9,7 @@ use accord::{
     tlog::ProofFile,
 };
 
-use super::{Store, setup::APPROVE};
+use super::Store;
 use crate::{
     error::{Error, Result},
     model::tenant::operator_action::OperatorAction,
@@ -27,7 +27,7 @@ impl Store {
     ) -> Result<(EventId, ProofFile)> {
         let filter = Filter {
             tenant_id: Some(tenant_id.clone()),
-            action: Some(APPROVE.to_owned()),
+            action: Some(action::CONSENT_APPROVE.as_str().to_owned()),
             subject: Some(grant_id.to_string()),
             ..Filter::default()
         };

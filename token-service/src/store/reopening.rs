@@ -14,7 +14,7 @@ use accord::{
     random::SharedRandom,
     store::{
         Database, StoreError, Transaction,
-        audit::{self, Event, Origin},
+        audit::{self, Event, Origin, action},
         rows::{Locked, ProtectedRows},
     },
     text::opaque::OpaqueToken,
@@ -147,7 +147,7 @@ impl Reopenings {
         row.used_at = None;
         row.expires_at = code.expires_at.as_millis();
         row.save(&tx).await?;
-        let event = Event::new("code.reopen")
+        let event = Event::new(action::CODE_REOPEN)
             .tenant(&code.tenant_id)
             .client(&code.client_id)
             .subject(code.grant_id.as_str())

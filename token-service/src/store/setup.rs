@@ -4,7 +4,7 @@ use accord::{
     clock::UnixMillis,
     store::{
         Creation, Keyed, Transaction,
-        audit::Event,
+        audit::{Event, action},
         idempotency::{self, CreationOutcome, Derivation},
         rows::{self, Checked, ProtectedRows},
     },
@@ -38,9 +38,6 @@ use crate::{
 /// The stored state before the decision; later it is the decision.
 const PENDING: &str = "pending";
 
-/// The action of the event of an approval.
-pub(super) const APPROVE: &str = "consent.approve";
-
 impl Store {
     /// Reads the setup that an earlier call with the same request id started. Returns `None` if this call is new.
     ///
@@ -71,7 +68,7 @@ impl Store {
         let now = self.now();
         let (setup_id, request) = (new.setup_id, new.request);
         let parameters = request.parameters;
-        let event = Event::new("setup.start")
+        let event = Event::new(action::SETUP_START)
             .tenant(&request.tenant_id)
             .client(&request.client_id)
             .subject(setup_id.as_str())
@@ -186,7 +183,7 @@ impl Store {
             mac: Vec::new(),
         };
         rows::insert::<code::Entity>(&tx, code).await?;
-        let event = Event::new(APPROVE)
+        let event = Event::new(action::CONSENT_APPROVE)
             .tenant(&setup.tenant_id)
             .client(&setup.client_id)
             .subject(grant_id.as_str())
@@ -283,7 +280,7 @@ impl Store {
             drop(tx);
             return Err(self.decided(setup).await?);
         };
-        let event = Event::new("consent.repeat")
+        let event = Event::new(action::CONSENT_REPEAT)
             .tenant(&setup.tenant_id)
             .client(&setup.client_id)
             .subject(&row.grant_id)
@@ -307,7 +304,7 @@ impl Store {
         };
         decide(&tx, setup, Decision::Denied, now).await?;
         reservation.complete(&tx, setup.setup_id.as_str()).await?;
-        let event = Event::new("consent.deny")
+        let event = Event::new(action::CONSENT_DENY)
             .tenant(&setup.tenant_id)
             .client(&setup.client_id)
             .subject(setup.setup_id.as_str())

@@ -294,7 +294,7 @@ async fn the_networks_of_client_and_consent_count_if_the_address_is_told() {
     assert!(
         events
             .iter()
-            .all(|event| event.detail["reason"] == "NETWORK_NOT_ALLOWED")
+            .all(|event| event.detail["error_reason"] == "NETWORK_NOT_ALLOWED")
     );
     world.change_client(|client| client.allowed_networks = vec!["127.0.0.0/8".into()]);
     assert!(!is_active(&world, &token, from("203.0.113.7")).await);

@@ -262,7 +262,7 @@ async fn a_rejected_call_is_counted_by_reason_and_is_an_event() {
             ),
             ("acme", world.client_id.as_str(), grant_id.as_str(), OUTSIDE)
         );
-        assert_eq!(event.detail["reason"], "NETWORK_NOT_ALLOWED");
+        assert_eq!(event.detail["error_reason"], "NETWORK_NOT_ALLOWED");
         assert_eq!(event.detail["grant_type"], "client_credentials");
         // A flood is counted, not listed.
         for _ in 0..20 {

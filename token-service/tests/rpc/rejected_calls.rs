@@ -38,7 +38,7 @@ fn revoking(grant_id: &str, session: &str) -> pb::RevokeConsentRequest {
 
 /// Method and reason of an event.
 fn said(event: &AuditEvent) -> (&str, &str) {
-    (&event.detail["method"], &event.detail["reason"])
+    (&event.detail["method"], &event.detail["error_reason"])
 }
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn a_tenant_admin_is_named_whose_session_does_not_suffice() {
     assert_eq!(rejected(&world).await, []);
     let last = async |reason: &str| {
         let event = rejected(&world).await.pop().unwrap();
-        assert_eq!(event.detail["reason"], reason);
+        assert_eq!(event.detail["error_reason"], reason);
         assert_eq!(
             (event.actor_kind(), event.actor_id.as_str()),
             (AuditActorKind::TenantAdmin, world.admin_id.as_str())

@@ -113,7 +113,7 @@ async fn the_profile_holds_from_its_start_on() {
     );
     let events = world.audit_events("token.refuse").await;
     assert_eq!(events.len(), 1);
-    assert_eq!(events[0].detail["reason"], "INVALID_DPOP_PROOF");
+    assert_eq!(events[0].detail["error_reason"], "INVALID_DPOP_PROOF");
     let given = pb::StartSetupRequest {
         request_id: request_id(),
         ..world.request()

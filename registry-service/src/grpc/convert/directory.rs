@@ -7,7 +7,7 @@ use accord::{
     position::{Epoch, Position},
     registry::v1 as pb,
     store::{
-        audit::{EventRow, Outcome},
+        audit::{Action, EventRow, Outcome, action},
         change::ChangeRow,
     },
     text::{
@@ -231,7 +231,12 @@ pub fn list_operator_actions(
 /// Writes what an operator did. Shows only details that say nothing of other tenants: the names of changed fields without values,
 /// and never `tenants`.
 pub fn operator_action(event: EventRow) -> pb::OperatorAction {
-    const CHANGES: [&str; 3] = [".update", ".amend", ".set_keys"];
+    const CHANGES: [Action; 4] = [
+        action::CLIENT_AMEND,
+        action::CLIENT_SET_KEYS,
+        action::CLIENT_UPDATE,
+        action::TENANT_UPDATE,
+    ];
     const FIELDS: [&str; 11] = [
         "allowed_networks",
         "cloud_api_url",
@@ -246,7 +251,7 @@ pub fn operator_action(event: EventRow) -> pb::OperatorAction {
         "token_endpoint_auth_method",
     ];
     // The event of a creation holds the values that it sets.
-    let is_change = CHANGES.iter().any(|change| event.action.ends_with(change));
+    let is_change = CHANGES.iter().any(|change| event.action == change.as_str());
     let changed = FIELDS
         .into_iter()
         .filter(|name| is_change && event.detail.contains_key(*name));

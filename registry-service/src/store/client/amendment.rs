@@ -1,7 +1,7 @@
 //! Amendments of clients by approved integration requests.
 
 use accord::{
-    store::audit::Origin,
+    store::audit::{Origin, action},
     text::{id::IntegrationRequestId, validation::Violations},
 };
 
@@ -35,7 +35,8 @@ impl Store {
         };
         let client_id = &amends.client_id;
         let row = lock_client(&tx, client_id).await?;
-        self.mark_registered(&tx, request_id, client_id).await?;
+        self.mark_registered(&tx, request_id, client_id, action::CLIENT_AMEND)
+            .await?;
         let before = client(row.stored())?;
         if before.etag != amends.etag {
             return Err(Error::AmendmentOutdated);
@@ -43,7 +44,7 @@ impl Store {
         require_signing_key(&tx, request.content.security_profile).await?;
         let now = self.now();
         let update = amended(&before, &request.content, now)?;
-        let event = event("client.amend", client_id);
+        let event = event(action::CLIENT_AMEND, client_id);
         let event = event.detail("integration_request_id", request_id.as_str());
         // Secrets of a time at which they did not count never count again.
         let event = match before.accepts_secrets(now) && update.accepts_secrets(&before, now) {

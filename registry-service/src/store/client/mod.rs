@@ -4,7 +4,7 @@ use accord::{
     clock::UnixMillis,
     store::{
         Keyed, StoreError, Transaction,
-        audit::{Event, Origin},
+        audit::{Action, Event, Origin, action},
         change::Change,
         rows::{self, Authentic, Locked, Lookup, ProtectedRows, all_written},
     },
@@ -87,7 +87,7 @@ impl Store {
         let Some(update) = update.effective(&before) else {
             return Ok(before);
         };
-        let event = event("client.update", client_id);
+        let event = event(action::CLIENT_UPDATE, client_id);
         let client = self.change(&tx, origin, event, row, update).await?;
         commit(tx, client).await
     }
@@ -181,8 +181,8 @@ impl Store {
     ) -> Result<Client> {
         let tx = self.db.write().await?;
         let (action, change) = match to {
-            State::Suspended => ("client.suspend", tokens_ended(client_id)),
-            State::Active => ("client.reinstate", changed(client_id)),
+            State::Suspended => (action::CLIENT_SUSPEND, tokens_ended(client_id)),
+            State::Active => (action::CLIENT_REINSTATE, changed(client_id)),
         };
         let event = with_reason(event(action, client_id), reason);
         let mut row = match rows::lock_to_end::<Entity>(&tx, &[client_id.as_str()]).await {
@@ -235,7 +235,7 @@ pub(super) fn unended_secrets(client_id: &ClientId, now: UnixMillis) -> Lookup<c
         })
 }
 
-pub(super) fn event(action: &'static str, client_id: &ClientId) -> Event {
+pub(super) fn event(action: Action, client_id: &ClientId) -> Event {
     Event::new(action).client(client_id).subject(client_id.as_str())
 }
 

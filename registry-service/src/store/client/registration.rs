@@ -23,7 +23,12 @@ use crate::{
 };
 use accord::{
     clock::UnixMillis,
-    store::{Creation, Transaction, audit::Event, idempotency::CreationOutcome, rows},
+    store::{
+        Creation, Transaction,
+        audit::{Event, action},
+        idempotency::CreationOutcome,
+        rows,
+    },
     text::{
         id::{ClientId, IntegrationRequestId},
         validation::Violations,
@@ -31,15 +36,16 @@ use accord::{
 };
 
 impl Store {
-    /// Returns whether the client of a request gets a secret. So does the one of a request that does not exist.
+    /// Returns whether the client of this request gets a secret; true for an unknown request, which [`Self::register_client`]
+    /// then rejects.
     pub async fn registers_secret(&self, request_id: &IntegrationRequestId) -> Result<bool> {
         let request = self.find_integration_request(request_id).await?;
         let authentication = request.map(|request| request.content.security.authentication);
         Ok(authentication.is_none_or(|authentication| authentication.takes_secrets()))
     }
 
-    /// Registers the client of an approved request, with its first secret, handed over as `delivery` says; without one for a
-    /// request of which [`Self::registers_secret`] says so.
+    /// Registers the client of an approved request. `delivery` says how its first secret is handed over; `None` for a client that
+    /// [`Self::registers_secret`] says gets none.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::WrongState`], [`Error::Invalid`] for a request that amends a client,
@@ -117,7 +123,9 @@ impl Store {
         request_id: &IntegrationRequestId,
     ) -> Result<Event> {
         let now = self.now();
-        let request = self.mark_registered(tx, request_id, client_id).await?;
+        let request = self
+            .mark_registered(tx, request_id, client_id, action::CLIENT_REGISTER)
+            .await?;
         let request = request.content;
         if request.amends.is_some() {
             let mut v = Violations::default();
@@ -133,7 +141,8 @@ impl Store {
             .security_profile
             .applied(None, now)
             .map_err(|_| corrupt("integration_requests"))?;
-        let event = event("client.register", client_id).detail("integration_request_id", request_id.as_str());
+        let event =
+            event(action::CLIENT_REGISTER, client_id).detail("integration_request_id", request_id.as_str());
         let event = with_content(event, &request)?;
         let row = Model {
             client_id: client_id.to_string(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use accord::{
     clock::UnixMillis,
-    store::audit::{Event, Origin},
+    store::audit::{Event, Origin, action},
     text::{id::ClientId, validation::Violations},
 };
 
@@ -59,7 +59,7 @@ impl Store {
             return Err(Error::Invalid(v));
         }
         // As JSON, because a `kid` may contain any separator.
-        let event = event("client.set_keys", client_id).detail("kids", json(&keys.kids())?.to_string());
+        let event = event(action::CLIENT_SET_KEYS, client_id).detail("kids", json(&keys.kids())?.to_string());
         let update = ClientUpdate {
             json_web_key_set: Some(keys.as_str().to_owned()),
             ..ClientUpdate::default()

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use accord::store::{
     Keyed, Transaction,
-    audit::{Event, Origin},
+    audit::{Event, Origin, action},
     rows::ProtectedRows,
 };
 use sea_orm::{QuerySelect, entity::prelude::*, sea_query::Expr};
@@ -53,7 +53,7 @@ impl Store {
         let update = Entity::update_many().filter(Column::Id.eq(1));
         let update = update.col_expr(Column::Algorithms, Expr::value(new.as_str()));
         update.exec(&tx).await?;
-        let event = Event::new("signing_algorithms.report")
+        let event = Event::new(action::SIGNING_ALGORITHMS_REPORT)
             .detail("old", old)
             .detail("new", new);
         self.audit(&tx, origin, event).await?;

@@ -206,7 +206,7 @@ async fn secrets_that_differ_at_their_end_are_different() {
         let mut row = row.unwrap();
         row.secret_hash = hashed.phc;
         row.save(&tx).await.unwrap();
-        let event = Event::new("client_secret.test").subject(secret.secret_id.as_str());
+        let event = Event::test("client_secret.test").subject(secret.secret_id.as_str());
         store.audit(&tx, &origin(), event).await.unwrap();
         commit(tx, ()).await.unwrap();
         let id = client.client_id.as_str();

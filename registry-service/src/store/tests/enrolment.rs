@@ -159,7 +159,7 @@ async fn a_restored_database_ends_more_links_than_one_transaction_changes() {
         let (_, token) = added(&store, "ada").await;
         let row = enrolment_row(&store, &token).await;
         let tx = store.db.write().await.unwrap();
-        let event = Event::new("test.event");
+        let event = Event::test("test.event");
         audit::record(&tx, &*store.clock, &*store.random, &origin(), event).await;
         for number in 1..=2 * rows::CHANGED_AT_ONCE {
             let copy = Model {

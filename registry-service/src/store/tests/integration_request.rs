@@ -256,9 +256,11 @@ async fn an_approved_request_becomes_one_client() {
         let client = ClientId::generate(&*store.clock, &SystemRandom);
         let register = async || {
             let tx = store.db.write().await.unwrap();
-            let marked = store.mark_registered(&tx, &id, &client).await;
+            let marked = store
+                .mark_registered(&tx, &id, &client, action::CLIENT_REGISTER)
+                .await;
             if marked.is_ok() {
-                let event = Event::new("client.register").client(&client);
+                let event = Event::test("client.register").client(&client);
                 store.audit(&tx, &origin(), event).await.unwrap();
                 commit(tx, ()).await.unwrap();
             }
@@ -397,11 +399,18 @@ async fn an_approval_from_before_the_rule_counts_only_if_it_was_another_persons(
             store.second_operator = true;
             let client = ClientId::generate(&*store.clock, &SystemRandom);
             let tx = store.db.write().await.unwrap();
-            let marked = store.mark_registered(&tx, &id, &client).await;
+            let marked = store
+                .mark_registered(&tx, &id, &client, action::CLIENT_AMEND)
+                .await;
             tx.rollback().await.unwrap();
-            let is_rejected = matches!(marked, Err(Error::SecondOperatorRequired { .. }));
-            assert_eq!(is_rejected, !counts, "{database:?} {approver:?}: {marked:?}");
             assert_eq!(marked.is_ok(), counts, "{database:?} {approver:?}");
+            let Err(error) = marked else { continue };
+            let why = "the request can't be applied: its approval lacks a second person";
+            assert_eq!(error.to_string(), why, "{database:?} {approver:?}");
+            let Error::SecondOperatorRequired { event, .. } = error else {
+                panic!("{error:?}")
+            };
+            assert_eq!(event.action, action::CLIENT_AMEND, "{database:?} {approver:?}");
         }
     }
 }

@@ -169,7 +169,7 @@ impl Scene {
     async fn refusals(&self, action: &str) -> Vec<String> {
         let events = self.events(action).await.into_iter();
         let refused = events.filter(|event| event.outcome == Outcome::Refused);
-        refused.map(|event| event.detail["refused"].clone()).collect()
+        refused.map(|event| event.detail["why"].clone()).collect()
     }
 }
 

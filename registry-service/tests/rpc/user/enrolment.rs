@@ -39,7 +39,7 @@ async fn an_enrolment_link_works_once_before_it_expires() {
     assert_eq!(
         (
             refused.outcome(),
-            refused.detail["refused"].as_str(),
+            refused.detail["why"].as_str(),
             &refused.subject
         ),
         (AuditOutcome::Refused, "used before", &user_id)

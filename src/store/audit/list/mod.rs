@@ -9,7 +9,7 @@ use sea_orm::{
 };
 
 use super::{
-    EventRow, ISSUE, LogPosition, Outcome, group,
+    EventRow, LogPosition, Outcome, action, group,
     proof::groups_at,
     record::decode,
     row,
@@ -104,7 +104,9 @@ impl Filter {
 
     /// Returns whether events of issued tokens can match.
     fn admits_tokens(&self) -> bool {
-        self.action.as_deref().is_none_or(|action| action == ISSUE)
+        self.action
+            .as_deref()
+            .is_none_or(|action| action == action::TOKEN_ISSUE.as_str())
     }
 
     /// Returns a query for the events that match and have rows of their own.
@@ -276,7 +278,8 @@ pub async fn find_issued(conn: &impl ConnectionTrait, jti: &EventId) -> Result<O
         .one(conn)
         .await?;
     if let Some(own) = own {
-        return decode(&own.record).map(|event| Some(event).filter(|event| event.action == ISSUE));
+        return decode(&own.record)
+            .map(|event| Some(event).filter(|event| event.action == action::TOKEN_ISSUE.as_str()));
     }
     for group in groups_at(conn, jti).await? {
         for event in group::events(&group.events)? {

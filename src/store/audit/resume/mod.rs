@@ -12,7 +12,7 @@ use sea_orm::{IntoActiveModel, entity::prelude::*, sea_query::Expr};
 use tokio::time::sleep;
 
 use super::{
-    Actor, ActorKind, Event, Origin, group::writer, protection, record, seal::OWN,
+    Actor, ActorKind, Event, Origin, action, group::writer, protection, record, seal::OWN,
     verify::row_versions::drop_changed,
 };
 use crate::{
@@ -40,7 +40,7 @@ pub(super) mod stepped;
 mod stepping;
 
 use situation::{Sealed, Situation};
-use stepped::{AcceptedFault, RESUME};
+use stepped::AcceptedFault;
 use stepping::SteppingError;
 
 /// Why a log was not resumed.
@@ -197,7 +197,7 @@ pub async fn request_resume(
         .exec_without_returning(&tx)
         .await?;
     if !situation.steps.has_no_counter {
-        let event = Event::new("audit_log.request_resume")
+        let event = Event::new(action::AUDIT_LOG_REQUEST_RESUME)
             .subject(&*row.origin)
             .detail("fault", &*situation.fault)
             .detail("reason", reason)
@@ -351,7 +351,7 @@ fn event(
     let faults: Vec<_> = faults.collect();
     let rows: Vec<_> = situation.steps.steps.iter().map(|step| &step.rows).collect();
     const UNWRITABLE: StoreError = StoreError::Corrupt("a resume");
-    Ok(Event::new(RESUME)
+    Ok(Event::new(action::AUDIT_LOG_RESUME)
         .subject(new.origin.as_str())
         .detail(
             "accepted",

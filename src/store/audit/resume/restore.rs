@@ -2,16 +2,14 @@
 
 use sea_orm::{ConnectionTrait, QueryOrder, QuerySelect, entity::prelude::*};
 
-use super::super::{Event, group, record::decode, row};
+use super::super::{Event, action, group, record::decode, row};
 use crate::{
     clock::UnixMillis,
     store::{StoreError, is_epoch_unfinished},
     text::id::EventId,
 };
 
-/// The action of the event with which a new epoch starts.
-const START: &str = "epoch.start";
-/// Its detail with the time of the newest event before the restore.
+/// The detail of its event with the time of the newest event before the restore.
 const COPIED_AT: &str = "copied_at";
 
 /// Returns the event with which a new epoch starts. Call it before the epoch is marked as unfinished.
@@ -21,7 +19,7 @@ pub async fn epoch_start(conn: &impl ConnectionTrait, epoch: &str) -> Result<Eve
         true => copied_at(conn).await?,
         false => newest_event(conn).await?.map(|event_id| event_id.time()),
     };
-    let event = Event::new(START).subject(epoch);
+    let event = Event::new(action::EPOCH_START).subject(epoch);
     Ok(match copied_at {
         Some(copied_at) => event.detail(COPIED_AT, copied_at.to_timestamp().to_string()),
         None => event,
@@ -31,7 +29,7 @@ pub async fn epoch_start(conn: &impl ConnectionTrait, epoch: &str) -> Result<Eve
 /// Returns the time of the newest event that the restored copy had; `None` if the database is no copy, or its record does not say.
 pub async fn copied_at(conn: &impl ConnectionTrait) -> Result<Option<UnixMillis>, StoreError> {
     let start = row::Entity::find()
-        .filter(row::Column::Action.eq(START))
+        .filter(row::Column::Action.eq(action::EPOCH_START.as_str()))
         .order_by_desc(row::Column::Number)
         .limit(1)
         .one(conn)
@@ -98,7 +96,7 @@ mod tests {
             let clock = test_clock();
             let start = epoch_start(db.read(), "e1").await.unwrap();
             assert!(start.detail.is_empty(), "{place:?}: a copy without events");
-            record(&db, &*clock, Event::new("client.suspend"), false).await;
+            record(&db, &*clock, Event::test("client.suspend"), false).await;
             let newest = clock.now();
             clock.advance(Duration::from_secs(3600));
             assert_eq!(copied_at(db.read()).await.unwrap(), None, "{place:?}");

@@ -2,10 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::record::decode;
-
-/// The action of the event that starts a log after a fault.
-pub(in crate::store::audit) const RESUME: &str = "audit_log.resume";
+use super::super::{action, record::decode};
 
 /// A run of rows that is in no log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +40,7 @@ pub(in crate::store::audit) struct Accepted {
 /// Returns what an event says about a resume, if it is one of a resume.
 pub(in crate::store::audit) fn decode_resume(number: i64, encoded: &[u8]) -> Option<Accepted> {
     let event = decode(encoded).ok()?;
-    if event.action != RESUME {
+    if event.action != action::AUDIT_LOG_RESUME.as_str() {
         return None;
     }
     Some(Accepted {

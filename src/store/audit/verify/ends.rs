@@ -8,9 +8,8 @@ use crate::{
     store::{
         Keyed, StoreError,
         audit::{
-            check, group,
+            action, check, group,
             resume::stepped::Stepped,
-            retention::DELETE,
             row,
             seal::{OWN, leaf},
         },
@@ -47,7 +46,7 @@ impl<C: Keyed> Verification<'_, C> {
         };
         let waiting = row::Entity::find()
             .filter(row::Column::Number.gt(sealed))
-            .filter(row::Column::Action.eq(DELETE))
+            .filter(row::Column::Action.eq(action::AUDIT_EVENTS_DELETE.as_str()))
             .order_by_asc(row::Column::Number);
         for row in waiting.all(self.conn).await? {
             if check::check_event(keyring, &row).is_ok() {

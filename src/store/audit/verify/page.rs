@@ -6,11 +6,9 @@ use sea_orm::{QueryOrder, entity::prelude::*};
 
 use super::{
     super::{
-        check,
+        Action, action, check,
         extent::Extent,
         leaf_rows::{Row, rows},
-        resume::stepped::RESUME,
-        retention::DELETE,
         seal::leaf,
     },
     Fault,
@@ -198,8 +196,9 @@ fn digest(leaf: &Leaf, row: Option<&Row>) -> String {
 }
 
 fn about_the_record(row: Row) -> Option<Vec<u8>> {
+    const ACTIONS: [Action; 2] = [action::AUDIT_EVENTS_DELETE, action::AUDIT_LOG_RESUME];
     match row {
-        Row::Own(row) if row.action == DELETE || row.action == RESUME => Some(row.record),
+        Row::Own(row) if ACTIONS.iter().any(|action| row.action == action.as_str()) => Some(row.record),
         _ => None,
     }
 }

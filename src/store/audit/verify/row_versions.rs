@@ -9,7 +9,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use prost::Message;
 use sea_orm::{QueryOrder, QuerySelect, entity::prelude::*};
 
-use super::super::{RowVersion, Untrusted, check::check_event_mac, resume::stepped::RESUME, row};
+use super::super::{RowVersion, Untrusted, action, check::check_event_mac, row};
 use crate::{
     audit::v1 as pb,
     store::{
@@ -308,7 +308,7 @@ impl<'a> Versions<'a> {
 
     fn add_event(&mut self, number: i64, record: pb::AuditRecord) {
         self.first.get_or_insert(number);
-        let is_resume = record.action == RESUME;
+        let is_resume = record.action == action::AUDIT_LOG_RESUME.as_str();
         for version in record.rows {
             let Some(key) = self.key(&version.row) else {
                 continue;

@@ -29,20 +29,20 @@ async fn a_tenant_has_the_acts_of_operators_that_concern_it() {
     for (place, db) in migrated().await {
         let clock = test_clock();
         for (kind, event) in [
-            (ActorKind::Operator, Event::new("tenant.suspend").tenant(&acme)),
+            (ActorKind::Operator, Event::test("tenant.suspend").tenant(&acme)),
             (
                 ActorKind::TenantAdmin,
-                Event::new("consent.approve").tenant(&acme),
+                Event::test("consent.approve").tenant(&acme),
             ),
             (
                 ActorKind::Operator,
-                Event::new("client.suspend").concerning([acme.clone(), globex.clone(), acme.clone()]),
+                Event::test("client.suspend").concerning([acme.clone(), globex.clone(), acme.clone()]),
             ),
             (
                 ActorKind::Operator,
-                Event::new("tenant.update").tenant(&globex).refused(),
+                Event::test("tenant.update").tenant(&globex).refused(),
             ),
-            (ActorKind::Operator, Event::new("scope.update")),
+            (ActorKind::Operator, Event::test("scope.update")),
         ] {
             let tx = db.write().await.unwrap();
             record(&tx, &*clock, &SystemRandom, &origin(kind), event).await;

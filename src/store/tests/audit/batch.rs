@@ -29,7 +29,7 @@ fn record(subject: usize) -> Record {
         },
         request_id: "req-1".into(),
     };
-    let event = Event::new("test.event").subject(subject.to_string());
+    let event = Event::test("test.event").subject(subject.to_string());
     Record::new(&*test_clock(), &SystemRandom, origin, event)
 }
 

@@ -22,7 +22,7 @@ fn record(clock: &ManualClock) -> Record {
         clock,
         &SystemRandom,
         Origin::system("test"),
-        Event::new("test.event"),
+        Event::test("test.event"),
     )
 }
 

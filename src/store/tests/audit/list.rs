@@ -45,7 +45,7 @@ impl<'a> Recorder<'a> {
     }
 
     async fn change(&self, tenant: &str) -> EventId {
-        let event = Event::new("consent.revoke").tenant(&TenantId::parse(tenant).unwrap());
+        let event = Event::test("consent.revoke").tenant(&TenantId::parse(tenant).unwrap());
         let tx = self.db.write().await.unwrap();
         let origin = Origin::system("test");
         let id = audit::record(&tx, &**self.clock, &SystemRandom, &origin, event).await;
@@ -140,7 +140,7 @@ async fn both_shapes_are_one_list() {
         };
         assert_eq!(recorder.list(&changes, 3).await.len(), 10, "{place:?}");
         let tokens = Filter {
-            action: Some(ISSUE.to_owned()),
+            action: Some(action::TOKEN_ISSUE.as_str().to_owned()),
             from: Some(times[3]),
             until: Some(times[5]),
             ..of("acme")

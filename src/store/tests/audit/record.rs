@@ -144,7 +144,7 @@ fn a_client_that_acts_on_another_is_read_back() {
         (ActorKind::Anonymous, ""),
         (ActorKind::System, "retention"),
     ] {
-        let event = Event::new("client.suspend").client(&clients[0]);
+        let event = Event::test("client.suspend").client(&clients[0]);
         let record = Record::new(&*test_clock(), &*test_random(), origin(kind, id, ""), event);
         assert_eq!(decode(&encode(&record)).unwrap().actor, record.origin.actor);
     }
@@ -158,7 +158,7 @@ proptest! {
         reason in "\\PC{0,200}",
         is_refused: bool,
     ) {
-        let mut event = Event::new("client.suspend").detail("reason", reason.clone());
+        let mut event = Event::test("client.suspend").detail("reason", reason.clone());
         event.subject = subject.clone();
         let event = if is_refused { event.refused() } else { event };
         let origin = origin(ActorKind::Operator, "opr_1", &request_id);
@@ -182,7 +182,7 @@ proptest! {
 fn the_longest_details_give_way_to_their_hashes_so_that_a_record_stays_below_64_kib() {
     let (clock, random) = (test_clock(), test_random());
     let text = |letter: &str, bytes: usize| letter.repeat(bytes);
-    let event = Event::new("integration_request.approve")
+    let event = Event::test("integration_request.approve")
         .detail("scopes", text("s", 100_000))
         .detail("redirect_uris", text("r", 40_000))
         .detail("presentation", text("p", 16_000));
@@ -216,7 +216,7 @@ fn the_longest_details_give_way_to_their_hashes_so_that_a_record_stays_below_64_
     let (old, new): (Vec<_>, Vec<_>) = (uris(&["a"; 20]), uris(&["a"; 10]));
     let (old, new) = ([uris(&["b"]), old].concat(), [new, uris(&["c"])].concat());
     let replaced = serde_json::json!({ "old": old, "new": new }).to_string();
-    let event = Event::new("client.update").detail("redirect_uris", replaced);
+    let event = Event::test("client.update").detail("redirect_uris", replaced);
     let origin = origin(ActorKind::Operator, "opr_1", UUID);
     let record = Record::new(&*clock, &*random, origin, event);
     let kept = serde_json::json!({ "added": uris(&["c"]), "removed": uris(&["b"]) });

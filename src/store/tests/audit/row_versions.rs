@@ -31,7 +31,7 @@ async fn change(tx: Transaction, digest: Digest, before: Option<Digest>) {
         tx.wrote(version(row, digest, before));
     }
     let (clock, origin) = (test_clock(), Origin::system("test"));
-    audit::record(&tx, &*clock, &SystemRandom, &origin, Event::new("holder.change")).await;
+    audit::record(&tx, &*clock, &SystemRandom, &origin, Event::test("holder.change")).await;
     tx.commit().await.unwrap();
 }
 

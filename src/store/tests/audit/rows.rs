@@ -54,7 +54,7 @@ async fn an_event_round_trips() {
         let clock = test_clock();
         let tenant = TenantId::parse("acme").unwrap();
         let client = ClientId::generate(&*clock, &SystemRandom);
-        let event = Event::new("client.suspend")
+        let event = Event::test("client.suspend")
             .tenant(&tenant)
             .client(&client)
             .subject("sec_1")
@@ -92,7 +92,7 @@ async fn a_rolled_back_event_is_not_recorded() {
     for (place, db) in migrated().await {
         let tx = db.write().await.unwrap();
         let origin = origin(ActorKind::System, "");
-        record(&tx, &*test_clock(), &SystemRandom, &origin, Event::new("a")).await;
+        record(&tx, &*test_clock(), &SystemRandom, &origin, Event::test("a")).await;
         tx.rollback().await.unwrap();
         assert_eq!(actions(db.read(), Filter::default()).await, [""; 0], "{place:?}");
     }
@@ -102,11 +102,11 @@ async fn a_rolled_back_event_is_not_recorded() {
 async fn numbers_of_events_have_no_gaps() {
     for (place, db) in migrated().await {
         let (clock, origin) = (test_clock(), origin(ActorKind::System, ""));
-        record_all(&db, &*clock, &origin, vec![Event::new("a"), Event::new("b")]).await;
+        record_all(&db, &*clock, &origin, vec![Event::test("a"), Event::test("b")]).await;
         let tx = db.write().await.unwrap();
-        record(&tx, &*clock, &SystemRandom, &origin, Event::new("c")).await;
+        record(&tx, &*clock, &SystemRandom, &origin, Event::test("c")).await;
         tx.rollback().await.unwrap();
-        record_all(&db, &*clock, &origin, vec![Event::new("d")]).await;
+        record_all(&db, &*clock, &origin, vec![Event::test("d")]).await;
         let rows = row::Entity::find().order_by_asc(row::Column::Number);
         let rows = rows.all(db.read()).await.unwrap();
         let numbers: Vec<_> = rows.iter().map(|row| (row.number, row.action.as_str())).collect();
@@ -125,10 +125,13 @@ async fn filters_combine() {
         let partner = origin(ActorKind::Client, "cli_1");
         let second = Duration::from_secs(1);
         for (origin, event) in [
-            (&registrar, Event::new("t0").tenant(&acme)),
-            (&registrar, Event::new("t1").tenant(&other).subject("set_1")),
-            (&partner, Event::new("t2").tenant(&acme).client(&client)),
-            (&partner, Event::new("t3").tenant(&acme).client(&client).refused()),
+            (&registrar, Event::test("t0").tenant(&acme)),
+            (&registrar, Event::test("t1").tenant(&other).subject("set_1")),
+            (&partner, Event::test("t2").tenant(&acme).client(&client)),
+            (
+                &partner,
+                Event::test("t3").tenant(&acme).client(&client).refused(),
+            ),
         ] {
             record_all(&db, &*clock, origin, vec![event]).await;
             clock.advance(second);
@@ -263,7 +266,7 @@ async fn pages_follow_one_another_while_events_are_added() {
     for (place, db) in migrated().await {
         let clock = test_clock();
         let origin = origin(ActorKind::System, "");
-        let events = (0..25).map(|n| Event::new("tick").subject(format!("{n}")));
+        let events = (0..25).map(|n| Event::test("tick").subject(format!("{n}")));
         record_all(&db, &*clock, &origin, events.collect()).await;
 
         let filter = Filter {
@@ -279,7 +282,7 @@ async fn pages_follow_one_another_while_events_are_added() {
             assert_eq!(events.len(), expected, "{place:?}");
             seen.extend(events.into_iter().filter_map(|event| event.subject));
             // Newer events don't shift the pages that follow.
-            let late = Event::new("tick").subject("late");
+            let late = Event::test("tick").subject("late");
             record_all(&db, &*clock, &origin, vec![late]).await;
         }
         assert_eq!(token, "");
@@ -293,7 +296,7 @@ async fn an_insert_takes_any_number_of_events() {
     for (place, db) in migrated().await {
         let clock = test_clock();
         let origin = origin(ActorKind::System, "");
-        let events = vec![Event::new("tick"); 64 + 3 * 16 + 3 * 4 + 3];
+        let events = vec![Event::test("tick"); 64 + 3 * 16 + 3 * 4 + 3];
         let ids = record_all(&db, &*clock, &origin, events).await;
         assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "{place:?}");
         let rows = row::Entity::find().order_by_asc(row::Column::Number);
@@ -324,7 +327,7 @@ async fn an_event_that_is_not_written_ends_its_change() {
     for (place, db) in migrated().await {
         drop_inserts(&db, "audit_events").await;
         let tx = db.write().await.unwrap();
-        let event = Event::new("client.suspend");
+        let event = Event::test("client.suspend");
         record(&tx, &*test_clock(), &SystemRandom, &Origin::system("test"), event).await;
         let committed = tx.commit().await;
         assert!(
@@ -338,11 +341,11 @@ async fn an_event_that_is_not_written_ends_its_change() {
 async fn a_forged_event_at_the_next_number_keeps_nothing_from_being_recorded() {
     for (place, db) in migrated().await {
         let by = origin(ActorKind::Operator, "opr_1");
-        record_all(&db, &*test_clock(), &by, vec![Event::new("client.create")]).await;
+        record_all(&db, &*test_clock(), &by, vec![Event::test("client.create")]).await;
         let forge = "INSERT INTO audit_events (number, event_id, action, outcome, actor_id, record, key_version, mac)
             SELECT number + 1, event_id || 'x', action, outcome, actor_id, record, key_version, mac FROM audit_events";
         db.read().execute_unprepared(forge).await.unwrap();
-        record_all(&db, &*test_clock(), &by, vec![Event::new("client.suspend")]).await;
+        record_all(&db, &*test_clock(), &by, vec![Event::test("client.suspend")]).await;
         let found = list(db.read(), &Filter::default(), &page(0, "")).await.unwrap();
         let events = found.into_parts().0;
         let actions: Vec<_> = events.iter().map(|event| event.action.as_str()).collect();
@@ -357,7 +360,7 @@ async fn an_event_of_ours_at_the_next_number_is_kept_although_a_column_was_edite
         let by = origin(ActorKind::Operator, "opr_1");
         let save = "CREATE TABLE saved AS SELECT * FROM change_counter";
         db.read().execute_unprepared(save).await.unwrap();
-        record_all(&db, &*test_clock(), &by, vec![Event::new("client.create")]).await;
+        record_all(&db, &*test_clock(), &by, vec![Event::test("client.create")]).await;
         for edit in [
             "UPDATE audit_events SET action = 'client.get'",
             "DELETE FROM change_counter",
@@ -366,7 +369,7 @@ async fn an_event_of_ours_at_the_next_number_is_kept_although_a_column_was_edite
             db.read().execute_unprepared(edit).await.unwrap();
         }
         let tx = db.write().await.unwrap();
-        let record = Record::new(&*test_clock(), &SystemRandom, by, Event::new("client.suspend"));
+        let record = Record::new(&*test_clock(), &SystemRandom, by, Event::test("client.suspend"));
         let inserted = insert(&tx, vec![record]).await;
         assert!(
             matches!(inserted, Err(StoreError::Altered("change_counter"))),
@@ -377,6 +380,8 @@ async fn an_event_of_ours_at_the_next_number_is_kept_although_a_column_was_edite
 
 #[test]
 fn an_event_names_each_table_that_was_edited() {
-    let event = Event::new("client.suspend").altered("clients").altered("changes");
+    let event = Event::test("client.suspend")
+        .altered("clients")
+        .altered("changes");
     assert_eq!(event.detail["altered"], "clients, changes");
 }

@@ -73,7 +73,7 @@ impl Sealed {
     /// Records an event with a row of its own.
     pub async fn change(&self, action: &'static str) -> EventId {
         let tx = self.db.write().await.unwrap();
-        let event = Event::new(action).subject("grt_1").detail("reason", "asked to");
+        let event = Event::test(action).subject("grt_1").detail("reason", "asked to");
         let id = audit::record(&tx, &*self.clock, &SystemRandom, &Origin::system("test"), event).await;
         tx.commit().await.unwrap();
         id
@@ -82,7 +82,7 @@ impl Sealed {
     /// Records a group. Returns the ids of its events.
     pub async fn group(&self, size: usize) -> Vec<EventId> {
         let record = |_| {
-            let event = Event::new("token.issue");
+            let event = Event::test("token.issue");
             Record::new(&*self.clock, &SystemRandom, Origin::system("test"), event)
         };
         let records: Vec<_> = (0..size).map(record).collect();
@@ -365,7 +365,7 @@ async fn a_counter_that_is_put_back_behind_the_log_is_noticed_by_whoever_reads_i
         let read = change::read(db, sealed, None, 1).await.map(|_| ());
         assert!(is_behind(read.unwrap_err()), "{:?}", record.place);
         let tx = record.db.write().await.unwrap();
-        let event = Event::new("c");
+        let event = Event::test("c");
         audit::record(&tx, &*record.clock, &SystemRandom, &Origin::system("test"), event).await;
         assert!(is_behind(tx.commit().await.unwrap_err()), "{:?}", record.place);
     }

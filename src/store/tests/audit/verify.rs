@@ -283,7 +283,7 @@ async fn replicas_that_delete_at_the_same_time_delete_each_leaf_once() {
     for mut record in Sealed::each().await {
         let tx = record.db.write().await.unwrap();
         for _ in 0..1_200 {
-            let (event, origin) = (Event::new("one"), audit::Origin::system("test"));
+            let (event, origin) = (Event::test("one"), audit::Origin::system("test"));
             audit::record(&tx, &*record.clock, &SystemRandom, &origin, event).await;
         }
         tx.commit().await.unwrap();

@@ -73,7 +73,7 @@ async fn an_edited_revocation_stops_every_answer_about_revocations() {
     let (first, registry, _database) = cache().await;
     let tenant_id = TenantId::parse(TENANT).unwrap();
     let ends = first.store.now().plus(Duration::from_secs(300));
-    let (by, event) = (Origin::system("test"), Event::new("token.revoke"));
+    let (by, event) = (Origin::system("test"), Event::test("token.revoke"));
     let revoked = first
         .store
         .revoke_access_token(&by, &tenant_id, "one", ends, event);

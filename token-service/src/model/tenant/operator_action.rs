@@ -89,6 +89,8 @@ fn field(name: &str) -> &str {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use accord::store::audit::action;
+
     use super::*;
 
     fn action(name: &str, changed: &[&str], is_refused: bool) -> String {
@@ -106,6 +108,36 @@ mod tests {
             is_refused,
             changed_fields: changed.iter().map(|name| (*name).to_owned()).collect(),
             is_single_person: false,
+        }
+    }
+
+    #[test]
+    fn what_operators_do_to_a_tenant_is_told_in_plain_words() {
+        // Of these resources operators change what a tenant has.
+        let resources = [
+            "tenant",
+            "user",
+            "client",
+            "client_secret",
+            "delivery",
+            "integration_request",
+        ];
+        // No operator does these, and a rejected request concerns no tenant yet.
+        let others = [
+            action::DELIVERY_CLAIM,
+            action::DELIVERY_REPEAT,
+            action::INTEGRATION_REQUEST_REJECT,
+            action::USER_ENROL,
+            action::USER_SIGN_IN,
+        ];
+        let mut told = vec![action::CONSENT_REVOKE];
+        told.extend(action::ALL.iter().map(|(action, _)| *action).filter(|action| {
+            let resource = action.as_str().split_once('.').unwrap().0;
+            resources.contains(&resource) && !others.contains(action)
+        }));
+        for (known, _) in action::ALL {
+            let text = of(known.as_str(), &[], false).description();
+            assert_eq!(text != known.as_str(), told.contains(known), "{known:?}");
         }
     }
 

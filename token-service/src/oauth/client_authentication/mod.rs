@@ -6,7 +6,7 @@ use accord::{
     error::v1::ErrorReason,
     log_limit::LogLimit,
     rpc::tls::peer::ClientCertificate,
-    store::audit::Event,
+    store::audit::{Event, action},
     text::{
         id::{ClientId, TenantId},
         opaque::ClientSecret,
@@ -216,7 +216,7 @@ pub async fn verify(oauth: &OAuth, tenant_id: &TenantId, credentials: &Credentia
             log_rejection(credentials, &why);
             // The credential is right, so somebody has copied it, or the client is at fault.
             if let Some(client_id) = claimed_client(credentials) {
-                let event = Event::new("client_credential.refuse").tenant(tenant_id);
+                let event = Event::new(action::CLIENT_CREDENTIAL_REFUSE).tenant(tenant_id);
                 note_rejected_client(&client_id, error.reason(), event.detail("why", why));
             }
         }
@@ -268,7 +268,7 @@ pub async fn spend(oauth: &OAuth, assertion: Option<Assertion>) -> Result<()> {
     };
     tracing::warn!(%client_id, why = %error, "client authentication failed");
     // The client's key has signed it: somebody has copied it, or the client is at fault.
-    let event = Event::new("client_assertion.reuse");
+    let event = Event::new(action::CLIENT_ASSERTION_REUSE);
     note_rejected_client(&client_id, ErrorReason::InvalidClient, event);
     Err(error)
 }

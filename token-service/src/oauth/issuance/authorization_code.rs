@@ -3,7 +3,7 @@
 use accord::{
     error::v1::ErrorReason,
     rpc::context,
-    store::audit::Event,
+    store::audit::{Event, action},
     text::{
         id::FamilyId,
         opaque::{OpaqueToken, TokenKind},
@@ -43,7 +43,7 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
     let is_registered = issuance.client.redirect_uris.contains(&code.redirect_uri);
     if !is_registered || !code.accepts(&request.redirect_uri, &request.code_verifier, now) {
         issuance.spend_single_use().await?;
-        let event = issuance.event("code.refuse", &code.grant_id);
+        let event = issuance.event(action::CODE_REFUSE, &code.grant_id);
         let event = event.detail("why", "verifier, redirect URI or time").refused();
         let (store, origin) = (store.clone(), issuance.origin());
         let invalidated =
@@ -111,7 +111,7 @@ fn check_key(issuance: &Issuance<'_>, code: &Code) -> Result<()> {
                 .to_owned(),
         )),
         KeyMatch::Other => {
-            let event = Event::new("code.refuse")
+            let event = Event::new(action::CODE_REFUSE)
                 .tenant(&issuance.tenant.tenant_id)
                 .subject(code.grant_id.as_str())
                 .detail("why", "key of the DPoP proof");
@@ -170,7 +170,7 @@ async fn replayed(issuance: &mut Issuance<'_>, token: &OpaqueToken) -> Result<Is
         // The first use failed meanwhile, and its code became usable again.
         return Err(Error::Unavailable);
     }
-    let event = issuance.event("code.replay", &code.grant_id).refused();
+    let event = issuance.event(action::CODE_REPLAY, &code.grant_id).refused();
     let family = match &code.family_id {
         Some(family_id) => store.find_family(&code.tenant_id, family_id).await?,
         None => None,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use accord::{
     position::Position,
     rpc::context,
-    store::audit::{Actor, ActorKind, Event, GrantType, Origin},
+    store::audit::{Action, Actor, ActorKind, Event, GrantType, Origin},
     text::{
         id::{ClientId, GrantId, ScopeName, TenantId, UserId},
         opaque::RefreshToken,
@@ -250,7 +250,7 @@ impl<'a> Issuance<'a> {
     }
 
     /// Begins an event about a grant.
-    fn event(&self, action: &'static str, grant_id: &GrantId) -> Event {
+    fn event(&self, action: Action, grant_id: &GrantId) -> Event {
         Event::new(action)
             .tenant(&self.tenant.tenant_id)
             .client(&self.client.client_id)

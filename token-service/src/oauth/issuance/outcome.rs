@@ -7,7 +7,7 @@ use accord::{
     log_limit::LogLimit,
     metrics::{CREDENTIALS_REUSED, TOKENS_ISSUED, TOKENS_REJECTED},
     rpc::status::reason_name,
-    store::audit::Event,
+    store::audit::{Event, action},
 };
 use metrics::{Counter, counter};
 
@@ -49,7 +49,7 @@ impl Issuance<'_> {
         if !matches!(error, Error::NetworkNotAllowed(_) | Error::InvalidDpopProof(_)) {
             return;
         }
-        let event = Event::new("token.refuse")
+        let event = Event::new(action::TOKEN_REFUSE)
             .tenant(&self.tenant.tenant_id)
             .detail("grant_type", self.request.grant.kind().as_ref());
         let event = match &self.grant_id {

@@ -4,7 +4,10 @@
 //! [`Generations::renew_without_rotation`]: crate::model::family::Generations::renew_without_rotation
 //! [`Generations::renew`]: crate::model::family::Generations::renew
 
-use accord::{store::audit::Event, text::opaque::RefreshToken};
+use accord::{
+    store::audit::{Action, Event, action},
+    text::opaque::RefreshToken,
+};
 
 use super::{Issuance, Issued};
 use crate::{
@@ -50,7 +53,7 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
     let next = match renewal {
         Renewal::Replay => {
             issuance.spend_single_use().await?;
-            let event = about(issuance, &family, token, "refresh_token.reuse").refused();
+            let event = about(issuance, &family, token, action::REFRESH_TOKEN_REUSE).refused();
             issuance
                 .end_family(family.into_value(), Reuse::RefreshToken, event)
                 .await?;
@@ -75,7 +78,7 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
         store.record(origin, issued).await?;
         family.generations.current
     } else {
-        let repeated = about(issuance, &family, token, "refresh_token.repeat");
+        let repeated = about(issuance, &family, token, action::REFRESH_TOKEN_REPEAT);
         let recorded = store.record(origin.clone(), repeated);
         tokio::try_join!(recorded, store.record(origin, issued))?;
         family.generations.current
@@ -85,7 +88,7 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
     Ok(Some(issued))
 }
 
-fn about(issuance: &Issuance<'_>, family: &Family, token: &RefreshToken, action: &'static str) -> Event {
+fn about(issuance: &Issuance<'_>, family: &Family, token: &RefreshToken, action: Action) -> Event {
     issuance
         .event(action, &family.grant_id)
         .detail("family_id", family.family_id.as_str())

@@ -5,7 +5,7 @@ use accord::{
     random::SharedRandom,
     store::{
         Database, StoreError,
-        audit::{self, Event, Origin},
+        audit::{self, Event, Origin, action},
         batch::group_commit::Work,
         rows::{self, Authentic, ProtectedRows, all_written},
     },
@@ -42,7 +42,7 @@ impl Store {
         let now = self.now();
         let reference = OpaqueToken::generate(TokenKind::PushedRequest, &*self.random);
         let setup_id = SetupId::generate(&*self.clock, &*self.random);
-        let event = Event::new("authorization_request.push")
+        let event = Event::new(action::AUTHORIZATION_REQUEST_PUSH)
             .tenant(tenant_id)
             .client(client_id)
             .subject(setup_id.as_str())

@@ -13,7 +13,7 @@ use accord::{
     random::SharedRandom,
     store::{
         Database, StoreError, Transaction,
-        audit::{self, Event, GroupWriter, Origin, Record},
+        audit::{self, Event, GroupWriter, Origin, Record, action},
         batch::{
             group_commit::Work,
             json_rows::{Column, JsonRows},
@@ -325,8 +325,9 @@ impl Redemption {
                 .client(&self.code.client_id)
                 .subject(subject)
         };
-        let superseded = superseded.map(|ended| event("consent.supersede", ended).detail("by", grant_id));
-        let activated = event("consent.activate", grant_id);
+        let superseded =
+            superseded.map(|ended| event(action::CONSENT_SUPERSEDE, ended).detail("by", grant_id));
+        let activated = event(action::CONSENT_ACTIVATE, grant_id);
         superseded.into_iter().chain([activated])
     }
 }

@@ -4,7 +4,7 @@ use accord::{
     clock::UnixMillis,
     store::{
         StoreError, Transaction,
-        audit::{Event, Origin},
+        audit::{Event, Origin, action},
         change::Change,
         rows::{self, Checked, Locked, Lookup, ProtectedRows},
     },
@@ -92,7 +92,7 @@ impl Store {
         if let Some(session) = session {
             require_open(&tx, session, now).await?;
         }
-        let event = Event::new("consent.revoke")
+        let event = Event::new(action::CONSENT_REVOKE)
             .tenant(tenant_id)
             .subject(grant_id.as_str())
             .detail("reason", reason)
@@ -181,14 +181,14 @@ fn apply(change: &GrantChange, before: &Grant, row: &mut Locked<Entity>) -> Resu
     match change {
         GrantChange::DesignatedUser(user_id) => {
             row.designated_user_id = user_id.to_string();
-            Ok(event("consent.change_designated_user")
+            Ok(event(action::CONSENT_CHANGE_DESIGNATED_USER)
                 .detail("old_user_id", before.designated_user_id.as_str())
                 .detail("new_user_id", user_id.as_str()))
         }
         GrantChange::AllowedNetworks(networks) => {
             row.allowed_networks =
                 serde_json::to_value(networks).map_err(|_| StoreError::Corrupt("grants"))?;
-            Ok(event("consent.change_allowed_networks")
+            Ok(event(action::CONSENT_CHANGE_ALLOWED_NETWORKS)
                 .detail("old_networks", before.allowed_networks.to_texts().join(" "))
                 .detail("new_networks", networks.to_texts().join(" ")))
         }

@@ -11,7 +11,7 @@ use accord::{
     random::Random,
     store::{
         Keyed, StoreError, Transaction,
-        audit::{self, Event, Origin},
+        audit::{self, Event, Origin, action},
         change::{self, Change},
         rows::{self, Authentic, Checked, Locked, Lookup, ProtectedRows},
     },
@@ -52,7 +52,7 @@ impl Store {
             let tx = self.db.write().await?;
             match self.insert_key(&tx, state, &new).await {
                 Ok(()) => {
-                    let event = Event::new("signing_key.create")
+                    let event = Event::new(action::SIGNING_KEY_CREATE)
                         .subject(&new.kid)
                         .detail("state", state.as_ref())
                         .detail("algorithm", algorithm.as_ref());
@@ -193,7 +193,7 @@ pub(super) async fn revoke_all(
     let mut kids = Vec::new();
     for key in live().order_by_asc(Column::Kid).lock_all(tx).await? {
         let key = step(tx, key, State::Revoked, now).await?;
-        let event = Event::new("signing_key.revoke")
+        let event = Event::new(action::SIGNING_KEY_REVOKE)
             .subject(&key.kid)
             .detail("reason", "restored");
         audit::record(tx, clock, random, &Origin::system("token-service"), event).await;

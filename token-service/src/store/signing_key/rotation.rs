@@ -9,7 +9,7 @@ use accord::{
     clock::UnixMillis,
     store::{
         Creation, StoreError, Transaction,
-        audit::{Event, Origin},
+        audit::{Event, Origin, action},
         change,
         idempotency::CreationOutcome,
         rows::ProtectedRows,
@@ -71,7 +71,7 @@ impl Store {
         if let Some(replacement) = &replacement {
             move_on(&tx, &next, State::Retired, now).await?;
             self.insert_key(&tx, State::Next, replacement).await?;
-            let event = Event::new("signing_key.replace_next")
+            let event = Event::new(action::SIGNING_KEY_REPLACE_NEXT)
                 .subject(&replacement.kid)
                 .detail("retired", next.kid.as_str())
                 .detail("algorithm", algorithm.as_ref());
@@ -163,7 +163,7 @@ impl Store {
             // Keys never return to these states.
             (State::Active | State::Next, None) => return Err(Error::Signing),
         }
-        let event = Event::new("signing_key.revoke")
+        let event = Event::new(action::SIGNING_KEY_REVOKE)
             .subject(kid)
             .detail("reason", reason);
         self.audit(&tx, origin, event).await;
@@ -182,7 +182,7 @@ impl Store {
         table: &'static str,
     ) -> Result<()> {
         let tx = self.db.write().await?;
-        let event = Event::new("signing_key.revoke")
+        let event = Event::new(action::SIGNING_KEY_REVOKE)
             .subject(kid)
             .detail("reason", reason)
             .altered(table);
@@ -243,7 +243,7 @@ async fn move_on(tx: &Transaction, key: &SigningKey, to: State, now: UnixMillis)
 }
 
 fn rotated(kid: &str, retired: &SigningKey) -> Event {
-    Event::new("signing_key.rotate")
+    Event::new(action::SIGNING_KEY_ROTATE)
         .subject(kid)
         .detail("retired", retired.kid.as_str())
 }

@@ -206,7 +206,7 @@ async fn put(store: &Store, grant: &Grant, state: StoredState) {
     let mut row = Entity::look_up_by_id(id).lock_one(&tx).await.unwrap().unwrap();
     row.state = state.as_ref().to_owned();
     row.save(&tx).await.unwrap();
-    store.audit(&tx, &workload(), Event::new("test.event")).await;
+    store.audit(&tx, &workload(), Event::test("test.event")).await;
     tx.commit().await.unwrap();
 }
 
@@ -290,7 +290,7 @@ async fn events_and_assertions_without_a_change_are_written_by_the_one_writer_to
         refused.unwrap();
     }
     let origin = workload_named("test");
-    store.record(origin, Event::new("test.event")).await.unwrap();
+    store.record(origin, Event::test("test.event")).await.unwrap();
     let client_id = client();
     let spent = store
         .spend_assertion(Assertion::new(&client_id, &[7; 32], store.now()))

@@ -52,7 +52,7 @@ async fn a_code_whose_answer_did_not_leave_is_usable_until_it_expires() {
 
         // Of racing calls one gets the tokens, and a call that fails gives the next one a chance.
         for attempt in 0..2 {
-            let issued = || Event::new(audit::ISSUE).subject("again");
+            let issued = || Event::new(audit::action::TOKEN_ISSUE).subject("again");
             let racers =
                 (0..5).map(|_| store.redeem_again(&redemption.origin, &code, &redemption.family, issued()));
             let answers: Vec<_> = join_all(racers).await.into_iter().map(Result::unwrap).collect();

@@ -104,7 +104,7 @@ async fn a_next_key_that_is_revoked_just_before_it_becomes_active_is_passed_over
             assert!(!revocation.is_finished());
             tokio::task::yield_now().await;
         }
-        store.audit(&tx, &operator(), Event::new("test.event")).await;
+        store.audit(&tx, &operator(), Event::test("test.event")).await;
         tx.commit().await.unwrap();
         let revoked = revocation.await.unwrap().unwrap();
         assert_eq!(revoked.state, State::Revoked);

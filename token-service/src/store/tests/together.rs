@@ -44,7 +44,7 @@ pub(super) fn redemption(store: &Store, grant: &StoredGrant, code: &StoredCode) 
         origin: origin(ActorKind::Client, code.client_id.to_string()),
         code: code.clone(),
         grant: grant.clone(),
-        issued: Event::new(audit::ISSUE).subject(family.family_id.as_str()),
+        issued: Event::new(audit::action::TOKEN_ISSUE).subject(family.family_id.as_str()),
         family,
     }
 }
@@ -98,7 +98,7 @@ async fn codes_that_are_redeemed_in_one_group_have_each_their_own_outcome() {
             codes.push(pending_code(&store, client_id).await);
         }
         let by = session(&store).await;
-        let burn = Event::new("code.refuse").refused();
+        let burn = Event::test("code.refuse").refused();
         assert!(
             store
                 .invalidate_code(&admin(&by.user_id), &codes[3].2, burn)
@@ -164,7 +164,7 @@ async fn codes_that_are_redeemed_in_one_group_have_each_their_own_outcome() {
         for (action, count) in [
             ("consent.activate", 3),
             ("consent.supersede", 2),
-            (audit::ISSUE, 3),
+            (audit::action::TOKEN_ISSUE.as_str(), 3),
         ] {
             assert_eq!(events(&store, action).await.len(), count, "{database:?} {action}");
         }
@@ -209,7 +209,11 @@ async fn of_racing_redemptions_of_one_code_one_succeeds_and_other_codes_are_rede
             let exists = found(&store, &redemption.family).await.is_some();
             assert_eq!(exists, index == won[0], "{database:?}");
         }
-        assert_eq!(events(&store, audit::ISSUE).await.len(), 2, "{database:?}");
+        assert_eq!(
+            events(&store, audit::action::TOKEN_ISSUE.as_str()).await.len(),
+            2,
+            "{database:?}"
+        );
     }
 }
 
@@ -272,9 +276,14 @@ async fn families_that_advance_in_one_group_move_once_each() {
             ..first
         };
         // The caller has read this family before somebody moved it.
-        let moved = store.advance_family(by.clone(), &families[3], earlier, Event::new(audit::ISSUE));
+        let moved = store.advance_family(
+            by.clone(),
+            &families[3],
+            earlier,
+            Event::new(audit::action::TOKEN_ISSUE),
+        );
         assert!(moved.await.unwrap(), "{database:?}");
-        let replayed = Event::new("refresh_token.reuse").refused();
+        let replayed = Event::test("refresh_token.reuse").refused();
         store
             .end_family(&by, &families[2], "replayed", replayed)
             .await
@@ -293,8 +302,9 @@ async fn families_that_advance_in_one_group_move_once_each() {
             (&families[2], numbers(1, 2)),
             (&families[3], numbers(1, 2)),
         ];
-        let advances =
-            callers.map(|(from, to)| store.advance_family(by.clone(), from, to, Event::new(audit::ISSUE)));
+        let advances = callers.map(|(from, to)| {
+            store.advance_family(by.clone(), from, to, Event::new(audit::action::TOKEN_ISSUE))
+        });
         let moved: Vec<_> = join_all(advances).await.into_iter().map(Result::unwrap).collect();
         assert_eq!(moved, [true, false, true, false, false], "{database:?}");
         let mut generations = Vec::new();
@@ -308,7 +318,7 @@ async fn families_that_advance_in_one_group_move_once_each() {
         );
         // Four of them are of the redemptions.
         assert_eq!(
-            events(&store, audit::ISSUE).await.len(),
+            events(&store, audit::action::TOKEN_ISSUE.as_str()).await.len(),
             4 + 1 + 2,
             "{database:?}"
         );
@@ -338,7 +348,7 @@ async fn a_locked_family_delays_no_other() {
             let (store, by, family) = (&store, by.clone(), family.clone());
             async move {
                 store
-                    .advance_family(by, &family, to, Event::new(audit::ISSUE))
+                    .advance_family(by, &family, to, Event::new(audit::action::TOKEN_ISSUE))
                     .await
             }
         };
@@ -350,7 +360,10 @@ async fn a_locked_family_delays_no_other() {
         };
         let (held, free) = join(&mut held, free).await;
         assert!(free && held.unwrap(), "{database:?}");
-        assert_eq!(events(&store, audit::ISSUE).await.len(), 2 + 2);
+        assert_eq!(
+            events(&store, audit::action::TOKEN_ISSUE.as_str()).await.len(),
+            2 + 2
+        );
     }
 }
 

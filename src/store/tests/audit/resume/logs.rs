@@ -21,7 +21,7 @@ async fn a_counter_that_was_edited_goes_on_in_a_new_epoch() {
             record.group(2).await;
             record.edit(edit).await;
             let tx = record.db.write().await.unwrap();
-            let event = Event::new("nothing");
+            let event = Event::test("nothing");
             audit::record(&tx, &*record.clock, &SystemRandom, &Origin::system("test"), event).await;
             assert!(tx.commit().await.is_err(), "{place} {edit}");
             // What was committed before is sealed first.

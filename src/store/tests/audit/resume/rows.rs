@@ -43,7 +43,7 @@ async fn row(conn: &Pool, mac: u8, each: &mut (dyn FnMut(StoredRow) + Send)) -> 
 
 async fn changed_row(record: &Sealed, version: RowVersion) {
     let tx = record.db.write().await.unwrap();
-    let event = Event::new("thing.update");
+    let event = Event::test("thing.update");
     audit::record(&tx, &*record.clock, &SystemRandom, &Origin::system("test"), event).await;
     tx.wrote(version);
     tx.commit().await.unwrap();

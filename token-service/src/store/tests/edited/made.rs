@@ -173,12 +173,12 @@ async fn an_edit_between_read_and_change_leaves_a_row_that_is_rejected() {
             .await
             .unwrap();
         let by = workload();
-        let moved = store.advance_family(by.clone(), &family, to, Event::new(audit::ISSUE));
+        let moved = store.advance_family(by.clone(), &family, to, Event::new(audit::action::TOKEN_ISSUE));
         assert!(moved.await.unwrap(), "{context}");
         let found = store.find_family(&family.tenant_id, &family.family_id).await;
         assert_altered(found, "families", context);
         let ended = store
-            .end_family(&by, &family, "revoked", Event::new("test.event"))
+            .end_family(&by, &family, "revoked", Event::test("test.event"))
             .await;
         assert_altered(ended, "families", context);
         // The forged family keeps the grant from nothing.
@@ -201,10 +201,10 @@ async fn an_edit_between_read_and_change_leaves_a_row_that_is_rejected() {
             .unwrap();
         assert_altered(store.find_code(&grant.tenant_id, &token).await, "codes", context);
         let again = store
-            .redeem_again(&by, &used, &family, Event::new(audit::ISSUE))
+            .redeem_again(&by, &used, &family, Event::new(audit::action::TOKEN_ISSUE))
             .await;
         assert_altered(again, "codes", context);
-        let burnt = store.invalidate_code(&by, &used, Event::new("test.event")).await;
+        let burnt = store.invalidate_code(&by, &used, Event::test("test.event")).await;
         assert_altered(burnt, "codes", context);
     }
 }

@@ -201,7 +201,7 @@ async fn a_rejected_press_of_a_button_is_an_event_of_the_tenant_admin() {
     assert_page(&answer, 422);
     let event = last().await.unwrap();
     assert_eq!(
-        (&*event.detail["method"], &*event.detail["reason"]),
+        (&*event.detail["method"], &*event.detail["error_reason"]),
         (form, "NOT_FOUND")
     );
     assert_eq!(event.actor_id, world.admin_id);
@@ -213,7 +213,7 @@ async fn a_rejected_press_of_a_button_is_an_event_of_the_tenant_admin() {
     assert_asks_to_sign_in(&answer);
     let event = last().await.unwrap();
     assert_eq!(
-        (&*event.detail["method"], &*event.detail["reason"]),
+        (&*event.detail["method"], &*event.detail["error_reason"]),
         (form, "SIGN_IN_TOO_OLD")
     );
     assert_eq!(event.actor_id, world.admin_id);
@@ -225,7 +225,7 @@ async fn a_rejected_press_of_a_button_is_an_event_of_the_tenant_admin() {
     let event = last().await.unwrap();
     let page = "GET /{tenant}/integrations/{grant}";
     assert_eq!(
-        (&*event.detail["method"], &*event.detail["reason"]),
+        (&*event.detail["method"], &*event.detail["error_reason"]),
         (page, "NOT_FOUND")
     );
     // Strangers reach pages without a session, and leave nothing.

@@ -18,6 +18,10 @@ use crate::{
     },
 };
 
+pub mod action;
+
+use action::Action;
+
 /// The kind of a principal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, AsRefStr, EnumString)]
 #[strum(serialize_all = "snake_case")]
@@ -114,9 +118,6 @@ impl Origin {
     }
 }
 
-/// The action of the events of issued tokens.
-pub const ISSUE: &str = "token.issue";
-
 /// The grant types of RFC 6749 that tokens are issued for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
@@ -149,8 +150,8 @@ pub struct IssuedToken {
 /// An event to record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// The action, as `noun.verb`.
-    pub action: &'static str,
+    /// The action.
+    pub action: Action,
     /// The outcome.
     pub outcome: Outcome,
     /// The tenant concerned.
@@ -169,7 +170,7 @@ pub struct Event {
 
 impl Event {
     /// Creates the event of a successful action.
-    pub fn new(action: &'static str) -> Self {
+    pub fn new(action: Action) -> Self {
         Self {
             action,
             outcome: Outcome::Success,
@@ -186,8 +187,14 @@ impl Event {
     pub fn issued(token: IssuedToken) -> Self {
         Self {
             issued_token: Some(token),
-            ..Self::new(ISSUE)
+            ..Self::new(action::TOKEN_ISSUE)
         }
+    }
+
+    /// Creates an event with an action that only tests record.
+    #[cfg(feature = "testing")]
+    pub fn test(action: &'static str) -> Self {
+        Self::new(Action::test(action))
     }
 
     /// Sets the tenant.
