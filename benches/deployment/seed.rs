@@ -25,7 +25,7 @@ use accord::{
     store::{
         Creation, Database,
         audit::Origin,
-        rows::{Protected, current, protect, version},
+        rows::{Protected, Recorded, current, protect, version},
     },
     text::{
         account_name::AccountName,
@@ -291,7 +291,7 @@ where
         let (mut some, mut versions) = (Vec::new(), Vec::new());
         for mut row in rows.by_ref().take(ROWS * INSERTS) {
             protect::<E>(&key, &mut row)?;
-            if E::RECORDED {
+            if matches!(E::RECORDED, Recorded::Always) {
                 versions.push(version::unrecorded::<E>(&key, &row)?);
             }
             some.push(row);

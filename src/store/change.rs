@@ -11,7 +11,7 @@ use sea_orm::{IntoActiveModel, QueryOrder, QuerySelect, entity::prelude::*};
 use super::{
     Database, Keyed, StoreError, Transaction,
     removal::delete_where,
-    rows::{self, Authentic, Locked, Protected, ProtectedRows, all_written},
+    rows::{self, Authentic, Locked, Protected, ProtectedRows, Recorded, all_written},
 };
 use crate::{
     clock::UnixMillis,
@@ -48,7 +48,7 @@ mod counter {
         const MAC: Column = Column::Mac;
 
         /// The log's position and the numbers of events show an older one.
-        const RECORDED: bool = false;
+        const RECORDED: super::Recorded<Model> = super::Recorded::Never;
     }
 }
 
@@ -75,7 +75,7 @@ mod entry {
     impl super::Protected for Entity {
         const MAC: Column = Column::Mac;
         /// It never changes, and goes by age.
-        const RECORDED: bool = false;
+        const RECORDED: super::Recorded<Model> = super::Recorded::Never;
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
     Database, StoreError, Transaction,
     audit::Origin,
     removal::delete_where,
-    rows::{self, Protected, ProtectedRows},
+    rows::{self, Protected, ProtectedRows, Recorded},
 };
 use crate::{
     clock::{Clock, UnixMillis},
@@ -52,7 +52,7 @@ mod row {
         /// It is deleted after ten minutes. With another one a repeated call gets what is no secret.
         const UNPROTECTED: &'static [Column] = &[Column::Nonce];
         /// It goes after a day.
-        const RECORDED: bool = false;
+        const RECORDED: super::Recorded<Model> = super::Recorded::Never;
     }
 }
 

@@ -1,8 +1,8 @@
 //! Deletes rows that are no longer needed, beside other writers.
 
 use sea_orm::{
-    ColumnTrait, EntityTrait, Iterable, PrimaryKeyToColumn, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
-    Select,
+    ColumnTrait, DeleteMany, EntityTrait, Iterable, PrimaryKeyToColumn, QueryFilter, QueryOrder, QuerySelect,
+    QueryTrait, Select,
     sea_query::{Expr, ExprTrait, LockBehavior, LockType, SimpleExpr},
 };
 
@@ -18,34 +18,15 @@ pub async fn delete_where<E: EntityTrait>(db: &Database, condition: SimpleExpr) 
     let (mut deleted, mut all) = (DELETED_AT_ONCE, 0);
     while deleted == DELETED_AT_ONCE {
         let tx = db.write().await?;
-        deleted = delete_some::<E>(&tx, condition.clone()).await?;
+        deleted = some_where::<E>(condition.clone()).exec(&tx).await?.rows_affected;
         tx.commit().await?;
         all += deleted;
     }
     Ok(all)
 }
 
-/// Deletes every row of a table, [`DELETED_AT_ONCE`] in a transaction, in the order of the primary key: however many were
-/// deleted before, the next ones are found at once. Waits for rows that others have locked.
-pub async fn delete_all<E: EntityTrait>(db: &Database) -> Result<(), StoreError> {
-    let mut deleted = DELETED_AT_ONCE;
-    while deleted == DELETED_AT_ONCE {
-        let tx = db.write().await?;
-        let mut keys = E::find().select_only().limit(DELETED_AT_ONCE);
-        for key in E::PrimaryKey::iter() {
-            keys = keys.column(key.into_column()).order_by_asc(key.into_column());
-        }
-        deleted = delete_keys::<E>(&tx, keys.lock_exclusive()).await?;
-        tx.commit().await?;
-    }
-    Ok(())
-}
-
-/// Deletes at most [`DELETED_AT_ONCE`] rows that match the condition. Returns how many there were.
-pub(super) async fn delete_some<E: EntityTrait>(
-    tx: &Transaction,
-    condition: SimpleExpr,
-) -> Result<u64, StoreError> {
+/// Returns the deletion of at most [`DELETED_AT_ONCE`] rows that match the condition.
+pub(super) fn some_where<E: EntityTrait>(condition: SimpleExpr) -> DeleteMany<E> {
     let keys: Vec<_> = E::PrimaryKey::iter().map(|key| key.into_column()).collect();
     let rows = E::find()
         .select_only()
@@ -53,7 +34,17 @@ pub(super) async fn delete_some<E: EntityTrait>(
         .filter(condition)
         .limit(DELETED_AT_ONCE)
         .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
-    delete_keys::<E>(tx, rows).await
+    of_keys(rows)
+}
+
+/// Returns the deletion of the first [`DELETED_AT_ONCE`] rows, in the order of the primary key: however many were deleted before,
+/// the next ones are found at once. Waits for rows that others have locked.
+pub(super) fn first<E: EntityTrait>() -> DeleteMany<E> {
+    let mut keys = E::find().select_only().limit(DELETED_AT_ONCE);
+    for key in E::PrimaryKey::iter() {
+        keys = keys.column(key.into_column()).order_by_asc(key.into_column());
+    }
+    of_keys(keys.lock_exclusive())
 }
 
 /// Makes room for rows that get the numbers after `counted`, up to `last`. The counter is locked, so that nobody with the keys has
@@ -85,10 +76,8 @@ pub(super) async fn delete_forged<E: EntityTrait>(
     Ok(!found.is_empty())
 }
 
-/// Deletes the rows whose keys a query returns.
-async fn delete_keys<E: EntityTrait>(tx: &Transaction, keys: Select<E>) -> Result<u64, StoreError> {
+/// Returns the deletion of the rows whose keys a query returns.
+fn of_keys<E: EntityTrait>(keys: Select<E>) -> DeleteMany<E> {
     let columns = E::PrimaryKey::iter().map(|key| Expr::col(key.into_column()));
-    let rows = Expr::tuple(columns).in_subquery(keys.into_query());
-    let deleted = E::delete_many().filter(rows).exec(tx).await?;
-    Ok(deleted.rows_affected)
+    E::delete_many().filter(Expr::tuple(columns).in_subquery(keys.into_query()))
 }

@@ -50,7 +50,7 @@ impl Dialect {
     pub fn versioned<E: Protected>(&self) -> (String, String) {
         let entity = E::default();
         let table = entity.table_name();
-        if !E::RECORDED {
+        if !E::RECORDED.is_versioned() {
             return (format!("{table}.*"), String::new());
         }
         let versions = version::Entity.table_name();

@@ -103,7 +103,7 @@ impl<E: Protected> Lookup<E> {
     pub async fn read_all(self, conn: &impl Keyed) -> Result<Vec<Authentic<E>>, StoreError> {
         let Self { select, conditions } = self;
         // Boxed, as the others here: the futures of queries are large, and those of calls hold many.
-        let rows = match E::RECORDED {
+        let rows = match E::RECORDED.is_versioned() {
             true => {
                 let query = with_versions(select, conn.get_database_backend());
                 Box::pin(query.all(conn)).await?

@@ -22,6 +22,7 @@ use self::{
 use super::{Keyed, Pool, StoreError, Transaction, audit::RowVersion, removal::delete_forged};
 
 mod batches;
+mod ended;
 mod lookup;
 mod mac;
 mod named;
@@ -29,6 +30,7 @@ pub mod version;
 mod written;
 
 pub use batches::{CHANGED_AT_ONCE, change_in_batches};
+pub use ended::{delete_all, delete_ended};
 pub use lookup::{Lookup, ProtectedRows};
 pub use mac::{KEYRING_PURPOSE, current, protect};
 pub use written::all_written;
@@ -41,9 +43,35 @@ pub trait Protected: EntityTrait<Model: IntoActiveModel<Self::ActiveModel>> {
     /// The columns that change with use and confer nothing, such as the time of the last use. No MAC covers them.
     const UNPROTECTED: &'static [Self::Column] = &[];
 
-    /// Whether the event of a change names its rows, so that an older row that was put back is rejected, and a verification
-    /// notices a removed one. It must not if rows may change, or go, without an event of their own. Keys are texts and bytes.
-    const RECORDED: bool;
+    /// Which of its rows the event of a change names, so that an older row that was put back is rejected and found by a
+    /// verification. It must name none that may change without an event of its own. Keys are texts and bytes.
+    const RECORDED: Recorded<Self::Model>;
+}
+
+/// The rows of a table that events name, and whose newest versions are stored.
+pub enum Recorded<M> {
+    /// None.
+    Never,
+    /// All. Without its version a row is an altered one, and a removed one is found.
+    Always,
+    /// Those that have ended. The others change too often, and have no versions. Rows go with their time, without an event, and
+    /// their versions with them ([`delete_ended`]).
+    AtEnd(fn(&M) -> bool),
+}
+
+impl<M> Recorded<M> {
+    /// Returns whether rows may have versions.
+    pub(in crate::store) fn is_versioned(&self) -> bool {
+        !matches!(self, Self::Never)
+    }
+
+    fn names(&self, before: Option<&M>, row: &M) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Always => true,
+            Self::AtEnd(has_ended) => has_ended(row) || before.is_some_and(has_ended),
+        }
+    }
 }
 
 /// Returns the version of a row.
@@ -60,6 +88,8 @@ fn version<E: Protected>(row: &E::Model) -> Result<RowVersion, StoreError> {
 pub struct RowTable {
     /// The name.
     pub(in crate::store) name: &'static str,
+    /// Whether each row has a version, and goes by an event alone.
+    pub(in crate::store) is_complete: bool,
     /// Reads all rows, a page at a time.
     pub(in crate::store) rows: Rows,
 }
@@ -83,6 +113,7 @@ impl RowTable {
     pub fn of<E: Protected>() -> Self {
         Self {
             name: E::default().table_name(),
+            is_complete: matches!(E::RECORDED, Recorded::Always),
             rows: |conn, each| Box::pin(stored_rows::<E>(conn, each)),
         }
     }
@@ -161,7 +192,7 @@ impl<E: EntityTrait> Checked<E> for Authentic<E> {}
 
 impl<E: EntityTrait> Checked<E> for Locked<E> {}
 
-/// A row that a holder of the keys has written, and that is the newest version of itself if its table is
+/// A row that a holder of the keys has written, and that is the newest version of itself if it is
 /// [recorded](Protected::RECORDED). Its fields can be read only.
 #[derive(Clone, Debug)]
 pub struct Authentic<E: EntityTrait>(E::Model);
@@ -275,7 +306,7 @@ pub fn checked<E: Protected>(
     row: &QueryResult,
     is_match: impl FnOnce(&E::Model) -> bool,
 ) -> Result<Authentic<E>, StoreError> {
-    let version = match E::RECORDED {
+    let version = match E::RECORDED.is_versioned() {
         true => version::Model::from_query_result_optional(row, version::PREFIX)?,
         false => None,
     };
@@ -338,7 +369,7 @@ async fn check_each_locked<E: Protected>(
     tx: &Transaction,
     rows: Vec<E::Model>,
 ) -> Result<Vec<Result<Authentic<E>, StoreError>>, StoreError> {
-    if !E::RECORDED {
+    if !E::RECORDED.is_versioned() {
         let rows = rows.into_iter().map(|row| authentic(tx, row, None));
         return Ok(rows.collect());
     }
@@ -394,7 +425,7 @@ pub fn note_version<E: Protected>(
     before: Option<&E::Model>,
     row: &E::Model,
 ) -> Result<(), StoreError> {
-    if !E::RECORDED {
+    if !E::RECORDED.names(before, row) {
         return Ok(());
     }
     let mut version = version::<E>(row)?;

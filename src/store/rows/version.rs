@@ -12,7 +12,7 @@ use sea_orm::{
 };
 
 use super::{
-    Protected, all_written,
+    Protected, Recorded, all_written,
     mac::{self, columns, current, protect, row_digest},
 };
 use crate::{
@@ -46,7 +46,7 @@ mod row {
     impl super::Protected for Entity {
         const MAC: Column = Column::Mac;
         /// It is what says which row is the newest.
-        const RECORDED: bool = false;
+        const RECORDED: super::Recorded<Model> = super::Recorded::Never;
     }
 }
 
@@ -90,6 +90,13 @@ pub(super) fn primary_key<E: EntityTrait>() -> impl Iterator<Item = E::Column> {
 
 /// Adds the version of each row to a query: one statement reads both, so that they are of the same moment.
 pub(super) fn with_versions<E: Protected>(mut select: Select<E>, backend: DbBackend) -> SelectTwo<E, Entity> {
+    let is_version = Expr::col((Entity, Column::RowName)).eq(named::<E>(backend));
+    QuerySelect::query(&mut select).left_join(Entity, is_version);
+    select.select_also(Entity)
+}
+
+/// Returns the expression for the name of a row.
+pub(super) fn named<E: Protected>(backend: DbBackend) -> Expr {
     let concat = BinOper::Custom("||");
     let mut name = Expr::value(E::default().table_name());
     for column in primary_key::<E>() {
@@ -101,9 +108,7 @@ pub(super) fn with_versions<E: Protected>(mut select: Select<E>, backend: DbBack
         };
         name = name.binary(concat, Expr::value("/")).binary(concat, key);
     }
-    let is_version = Expr::col((Entity, Column::RowName)).eq(name);
-    QuerySelect::query(&mut select).left_join(Entity, is_version);
-    select.select_also(Entity)
+    name
 }
 
 /// Checks the MAC of a version.
@@ -111,7 +116,7 @@ pub(super) fn check(conn: &impl Keyed, version: &Model) -> Result<(), StoreError
     mac::check::<Entity>(conn, version, &columns::<Entity>(version)?)
 }
 
-/// Checks that a row with a right MAC is the newest version of itself.
+/// Checks that a row with a right MAC is the newest version of itself, if it has to have one.
 ///
 /// # Errors
 /// [`StoreError::Altered`].
@@ -121,17 +126,17 @@ pub(super) fn compare<E: Protected>(
     columns: &[u8],
     version: Option<&Model>,
 ) -> Result<(), StoreError> {
-    if !E::RECORDED {
+    if !E::RECORDED.is_versioned() {
         return Ok(());
     }
     let altered = StoreError::Altered(E::default().table_name());
-    let is_newest = match conn.written(&name::<E>(row)?) {
-        Some(digest) => digest == row_digest::<E>(row, columns)?,
-        None => {
-            let version = version.ok_or(altered.clone())?;
+    let is_newest = match (conn.written(&name::<E>(row)?), version) {
+        (Some(digest), _) => digest == row_digest::<E>(row, columns)?,
+        (None, Some(version)) => {
             check(conn, version)?;
             version.row_digest == row_digest::<E>(row, columns)?
         }
+        (None, None) => matches!(E::RECORDED, Recorded::AtEnd(_)),
     };
     match is_newest {
         true => Ok(()),
@@ -159,7 +164,7 @@ pub(super) async fn of_locked(
 pub(super) async fn is_known<E: Protected>(tx: &Transaction, key: &[&str]) -> Result<bool, StoreError> {
     let name = [&[E::default().table_name()], key].concat().join("/");
     let version = Entity::find_by_id(name);
-    Ok(E::RECORDED && Box::pin(version.one(tx)).await?.is_some())
+    Ok(E::RECORDED.is_versioned() && Box::pin(version.one(tx)).await?.is_some())
 }
 
 /// Returns the version of a row that is written without an event, as the rows of a benchmark are.
@@ -179,6 +184,13 @@ fn protected(key: &DataKey, event_number: i64, row: &RowVersion) -> Result<Model
     };
     protect::<Entity>(key, &mut version)?;
     Ok(version)
+}
+
+/// Deletes the versions of rows that go.
+pub(super) async fn remove(tx: &Transaction, names: Vec<String>) -> Result<(), StoreError> {
+    let of_names = Entity::delete_many().filter(Column::RowName.is_in(names));
+    Box::pin(of_names.exec(tx)).await?;
+    Ok(())
 }
 
 /// Writes the versions of the rows that an event names.

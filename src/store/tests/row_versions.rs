@@ -45,7 +45,7 @@ mod holder {
 
     impl super::Protected for Entity {
         const MAC: Column = Column::Mac;
-        const RECORDED: bool = true;
+        const RECORDED: super::Recorded<Model> = super::Recorded::Always;
     }
 }
 

@@ -35,7 +35,7 @@ mod row {
     impl super::Protected for Entity {
         const MAC: Column = Column::Mac;
         const UNPROTECTED: &'static [Column] = &[Column::UsedAt];
-        const RECORDED: bool = false;
+        const RECORDED: super::Recorded<Model> = super::Recorded::Never;
     }
 }
 

@@ -10,6 +10,8 @@ use accord::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use subtle::ConstantTimeEq;
 
+use super::grant::Grant;
+
 /// A code as it is stored.
 #[derive(Clone, Debug)]
 pub struct Code {
@@ -42,6 +44,11 @@ impl Code {
         let challenge = URL_SAFE_NO_PAD.encode(sha256(code_verifier.as_bytes()));
         let verified: bool = challenge.as_bytes().ct_eq(self.code_challenge.as_bytes()).into();
         verified && is_verifier(code_verifier) && self.redirect_uri == redirect_uri && now < self.expires_at
+    }
+
+    /// Returns whether the code was used. The family of its grant says so too, if somebody has put back the code from before.
+    pub fn is_used(&self, grant: &Grant) -> bool {
+        self.used_at.is_some() || (self.family_id.is_none() && grant.family_id.is_some())
     }
 
     /// Compares the key of a call's DPoP proof with the one that the code is bound to (RFC 9449 §10).

@@ -18,8 +18,7 @@ use accord::{
         idempotency::{self, CreationOutcome},
         keyring::SharedKeyring,
         log,
-        removal::delete_all,
-        rows::{self, RowTable},
+        rows::{self, RowTable, delete_all},
     },
 };
 use sea_orm::{DbErr, QueryResult, TryGetable};
@@ -108,6 +107,10 @@ pub fn recorded_tables() -> Vec<RowTable> {
         RowTable::of::<entity::grant::Entity>(),
         RowTable::of::<entity::grant_receipt::Entity>(),
         RowTable::of::<entity::signing_key::Entity>(),
+        RowTable::of::<entity::setup::Entity>(),
+        RowTable::of::<entity::admin_session::Entity>(),
+        RowTable::of::<entity::code::Entity>(),
+        RowTable::of::<entity::family::Entity>(),
     ]
 }
 

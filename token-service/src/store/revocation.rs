@@ -9,7 +9,7 @@ use accord::{
         audit::{Event, Origin},
         change,
         removal::delete_where,
-        rows::{self, Authentic, ProtectedRows, all_written},
+        rows::{self, Authentic, ProtectedRows, all_written, delete_ended},
     },
     text::id::TenantId,
 };
@@ -163,11 +163,11 @@ impl Store {
         delete::<client_assertion::Entity>(db, client_assertion::Column::ExpiresAt, soon).await?;
         delete::<pushed_request::Entity>(db, pushed_request::Column::ExpiresAt, soon).await?;
         delete::<verified_secret::Entity>(db, verified_secret::Column::ExpiresAt, soon).await?;
-        delete::<code::Entity>(db, code::Column::ExpiresAt, late).await?;
-        delete::<setup::Entity>(db, setup::Column::ExpiresAt, late).await?;
-        delete::<admin_session::Entity>(db, admin_session::Column::SignedInAt, late).await?;
-        delete::<family::Entity>(db, family::Column::ExpiresAt, late).await?;
-        Ok(())
+        let late = late.as_millis();
+        delete_ended::<code::Entity>(db, code::Column::ExpiresAt.lte(late)).await?;
+        delete_ended::<setup::Entity>(db, setup::Column::ExpiresAt.lte(late)).await?;
+        delete_ended::<admin_session::Entity>(db, admin_session::Column::SignedInAt.lte(late)).await?;
+        Ok(delete_ended::<family::Entity>(db, family::Column::ExpiresAt.lte(late)).await?)
     }
 }
 

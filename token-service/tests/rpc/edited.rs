@@ -56,6 +56,19 @@ async fn an_older_grant_that_was_put_back_is_rejected() {
 }
 
 #[tokio::test]
+async fn a_family_from_before_its_end_renews_nothing() {
+    for world in World::start_on_all().await {
+        let tokens = world.first_tokens().await;
+        let edit = |statement: &'static str| world.harness().edit(statement);
+        edit("CREATE TABLE older AS SELECT * FROM families").await;
+        world.revoke(&tokens.refresh_token).await.unwrap();
+        edit("DELETE FROM families").await;
+        edit("INSERT INTO families SELECT * FROM older").await;
+        assert_internal(world.refresh(&tokens.refresh_token).await);
+    }
+}
+
+#[tokio::test]
 async fn a_grant_that_was_edited_can_be_revoked() {
     for world in World::start_on_all().await {
         let tokens = world.first_tokens().await;

@@ -1,6 +1,6 @@
 //! Rows of `client_secrets`: a Client Secret, as a hash.
 
-use accord::store::rows::Protected;
+use accord::store::rows::{Protected, Recorded};
 use sea_orm::entity::prelude::*;
 
 /// A Client Secret, as a hash.
@@ -43,5 +43,5 @@ impl ActiveModelBehavior for ActiveModel {}
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
     const UNPROTECTED: &'static [Column] = &[Column::LastUsedAt];
-    const RECORDED: bool = true;
+    const RECORDED: Recorded<Model> = Recorded::Always;
 }

@@ -1,6 +1,6 @@
 //! Rows of `deliveries`: a one-time link to credentials.
 
-use accord::store::rows::Protected;
+use accord::store::rows::{Protected, Recorded};
 use sea_orm::entity::prelude::*;
 
 /// A one-time link to credentials.
@@ -55,5 +55,5 @@ impl ActiveModelBehavior for ActiveModel {}
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
     const UNPROTECTED: &'static [Column] = &[Column::Nonce];
-    const RECORDED: bool = true;
+    const RECORDED: Recorded<Model> = Recorded::Always;
 }

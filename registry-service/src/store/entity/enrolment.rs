@@ -1,6 +1,6 @@
 //! Rows of `enrolments`: a one-time enrolment link.
 
-use accord::store::rows::Protected;
+use accord::store::rows::{Protected, Recorded};
 use sea_orm::entity::prelude::*;
 
 /// A one-time enrolment link.
@@ -48,5 +48,5 @@ impl ActiveModelBehavior for ActiveModel {}
 
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
-    const RECORDED: bool = true;
+    const RECORDED: Recorded<Model> = Recorded::Always;
 }

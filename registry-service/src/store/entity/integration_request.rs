@@ -1,6 +1,6 @@
 //! Rows of `integration_requests`: an integration request.
 
-use accord::store::rows::Protected;
+use accord::store::rows::{Protected, Recorded};
 use sea_orm::entity::prelude::*;
 
 /// An integration request.
@@ -40,5 +40,5 @@ impl ActiveModelBehavior for ActiveModel {}
 
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
-    const RECORDED: bool = true;
+    const RECORDED: Recorded<Model> = Recorded::Always;
 }

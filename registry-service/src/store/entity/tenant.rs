@@ -1,6 +1,6 @@
 //! Rows of `tenants`: a tenant of the cloud product.
 
-use accord::store::rows::Protected;
+use accord::store::rows::{Protected, Recorded};
 use sea_orm::entity::prelude::*;
 
 /// A tenant of the cloud product.
@@ -36,5 +36,5 @@ impl ActiveModelBehavior for ActiveModel {}
 
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
-    const RECORDED: bool = true;
+    const RECORDED: Recorded<Model> = Recorded::Always;
 }

@@ -1,6 +1,6 @@
 //! Rows of `users`: a tenant's user, with a keyed hash of the account name.
 
-use accord::store::rows::Protected;
+use accord::store::rows::{Protected, Recorded};
 use sea_orm::entity::prelude::*;
 
 /// A tenant's user, with a keyed hash of the account name.
@@ -49,5 +49,5 @@ impl ActiveModelBehavior for ActiveModel {}
 
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
-    const RECORDED: bool = true;
+    const RECORDED: Recorded<Model> = Recorded::Always;
 }

@@ -14,7 +14,7 @@ use crate::{
     store::{
         Database, Keyed, StoreError, Transaction,
         removal::delete_where,
-        rows::{self, Protected, ProtectedRows},
+        rows::{self, Protected, ProtectedRows, Recorded},
     },
     text::id::{EventId, TenantId, ulid_at},
 };
@@ -40,7 +40,7 @@ mod entry {
     impl super::Protected for Entity {
         const MAC: Column = Column::Mac;
         /// It never changes, and goes by age.
-        const RECORDED: bool = false;
+        const RECORDED: super::Recorded<Model> = super::Recorded::Never;
     }
 }
 

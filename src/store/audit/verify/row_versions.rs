@@ -100,7 +100,6 @@ async fn differences_in_parts(
     untrusted: &Untrusted,
     most_names: usize,
 ) -> Result<Differences, StoreError> {
-    let prefixes: Vec<_> = tables.iter().map(|table| format!("{}/", table.name)).collect();
     let mut parts = 1;
     'again: loop {
         let mut all = Differences {
@@ -112,7 +111,7 @@ async fn differences_in_parts(
         let count = parts;
         for part in 0..count {
             let (mut versions, last) = loop {
-                let mut versions = Versions::new(&prefixes, untrusted, (part, count), most_names);
+                let mut versions = Versions::new(tables, untrusted, (part, count), most_names);
                 if let Some(last) = versions.read(conn, i64::MIN).await? {
                     break (versions, last);
                 }
@@ -121,7 +120,7 @@ async fn differences_in_parts(
                 parts = 2 * count;
                 continue 'again;
             }
-            versions.compare(conn, tables).await?;
+            versions.compare(conn).await?;
             versions.find_gone(conn).await?;
             let found = versions.differences.len();
             let last = drop_changed(conn, &mut versions.differences, last).await?;
@@ -195,14 +194,14 @@ async fn page(conn: &impl Keyed, after: i64) -> Result<Vec<Naming>, StoreError> 
 struct Newest {
     digest: Digest,
     number: i64,
-    /// Whether the row is there.
-    is_seen: bool,
+    /// Whether the row is there, or may be gone by its time.
+    is_found: bool,
 }
 
 struct Versions<'a> {
     /// The most names in memory.
     most_names: usize,
-    prefixes: &'a [String],
+    tables: &'a [RowTable],
     untrusted: &'a Untrusted,
     /// Further events that nothing is taken from.
     skipped: Untrusted,
@@ -222,10 +221,10 @@ struct Versions<'a> {
 }
 
 impl<'a> Versions<'a> {
-    fn new(prefixes: &'a [String], untrusted: &'a Untrusted, part: (u128, u128), most_names: usize) -> Self {
+    fn new(tables: &'a [RowTable], untrusted: &'a Untrusted, part: (u128, u128), most_names: usize) -> Self {
         Self {
             most_names,
-            prefixes,
+            tables,
             untrusted,
             skipped: Untrusted::default(),
             part,
@@ -239,11 +238,15 @@ impl<'a> Versions<'a> {
         }
     }
 
+    /// Returns the table of a name.
+    fn table_of(&self, name: &str) -> Option<&'a RowTable> {
+        let (table, _) = name.split_once('/')?;
+        self.tables.iter().find(|of| of.name == table)
+    }
+
     /// Returns the key of a name of this part.
     fn key(&self, name: &str) -> Option<u128> {
-        if !self.prefixes.iter().any(|prefix| name.starts_with(prefix)) {
-            return None;
-        }
+        self.table_of(name)?;
         let digest = digest(&SHA256, name.as_bytes());
         let key = digest
             .as_ref()
@@ -324,10 +327,13 @@ impl<'a> Versions<'a> {
                 });
                 continue;
             };
+            let may_go = self
+                .table_of(&version.row)
+                .is_some_and(|table| !table.is_complete);
             let newest = Newest {
                 digest,
                 number,
-                is_seen: false,
+                is_found: may_go,
             };
             let earlier = self.newest.insert(key, newest);
             if is_resume {
@@ -355,9 +361,9 @@ impl<'a> Versions<'a> {
     }
 
     /// Compares the rows of the tables.
-    async fn compare(&mut self, conn: &Pool, tables: &[RowTable]) -> Result<(), StoreError> {
-        for table in tables {
-            let mut each = |stored: StoredRow| self.row(stored);
+    async fn compare(&mut self, conn: &Pool) -> Result<(), StoreError> {
+        for table in self.tables {
+            let mut each = |stored: StoredRow| self.row(table, stored);
             match (table.rows)(conn, &mut each).await {
                 Ok(()) => {}
                 Err(error) if error.is_temporary() => return Err(error),
@@ -377,7 +383,7 @@ impl<'a> Versions<'a> {
         Ok(())
     }
 
-    fn row(&mut self, stored: StoredRow) {
+    fn row(&mut self, table: &RowTable, stored: StoredRow) {
         let StoredRow {
             version: RowVersion { row, digest, .. },
             newest: held,
@@ -385,7 +391,7 @@ impl<'a> Versions<'a> {
         } = stored;
         let Some(key) = self.key(&row) else { return };
         let known = self.newest.get_mut(&key).map(|newest| {
-            newest.is_seen = true;
+            newest.is_found = true;
             (newest.number, newest.digest)
         });
         let is_other = |number| known.is_some_and(|(known, _)| known != number);
@@ -393,6 +399,8 @@ impl<'a> Versions<'a> {
         let what = match held {
             _ if is_altered => ALTERED,
             _ if known.is_some_and(|(_, known)| known != digest) => "is not as the event has left it",
+            // It has not ended.
+            None if known.is_none() && !table.is_complete => return,
             None => "has no version in row_versions",
             Some((number, held)) if held[..] != digest || is_other(number) => {
                 "has another version in row_versions"
@@ -418,7 +426,7 @@ impl<'a> Versions<'a> {
     async fn find_gone(&mut self, conn: &impl ConnectionTrait) -> Result<(), StoreError> {
         let gone = self.newest.iter();
         let mut gone: Vec<_> = gone
-            .filter(|(_, newest)| !newest.is_seen && newest.digest != GONE)
+            .filter(|(_, newest)| !newest.is_found && newest.digest != GONE)
             .map(|(key, newest)| (newest.number, *key, newest.digest))
             .collect();
         gone.sort_unstable();

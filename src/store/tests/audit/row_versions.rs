@@ -59,6 +59,7 @@ fn changed_when_read<'a>(
 async fn a_row_that_changes_while_parts_of_the_names_are_compared_is_no_fault() {
     let table = RowTable {
         name: "holders",
+        is_complete: true,
         rows: changed_when_read,
     };
     for (place, db) in migrated().await {

@@ -69,6 +69,27 @@ async fn a_change_that_was_removed_hides_no_revocation() {
 }
 
 #[tokio::test]
+async fn a_revocation_that_was_removed_is_known_by_its_change() {
+    let (first, registry, _database) = cache().await;
+    let tenant_id = TenantId::parse(TENANT).unwrap();
+    let ends = first.store.now().plus(Duration::from_secs(300));
+    let (by, event) = (Origin::system("test"), Event::new("token.revoke"));
+    let revoked = first
+        .store
+        .revoke_access_token(&by, &tenant_id, "one", ends, event);
+    revoked.await.unwrap();
+    edit(&first, "DELETE FROM revocations").await;
+
+    let cache = registry.replica(&first, false).await;
+    cache.own_changes.catch_up(&cache.facts).await.unwrap();
+    let named = [(RevocationKind::Jti, "one")];
+    let last = cache.last_revocation_after(0, &named).await.unwrap();
+    assert!(last.value.is_some());
+    let feed = cache.own_revocations_after(0, 10).await.unwrap();
+    assert_eq!(feed.value.len(), 1);
+}
+
+#[tokio::test]
 async fn an_edited_revocation_stops_every_answer_about_revocations() {
     let (first, registry, _database) = cache().await;
     let tenant_id = TenantId::parse(TENANT).unwrap();

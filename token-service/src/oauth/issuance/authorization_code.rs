@@ -36,7 +36,7 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
     // Before the code counts as used or replayed: whoever lacks the key can do neither.
     check_key(issuance, &code)?;
     check_network(&grant.allowed_networks)?;
-    if code.used_at.is_some() {
+    if code.is_used(&grant) {
         return replayed(issuance, &token).await;
     }
     let now = store.now();
@@ -165,14 +165,15 @@ async fn replayed(issuance: &mut Issuance<'_>, token: &OpaqueToken) -> Result<Is
     issuance.spend_single_use().await?;
     let store = &issuance.oauth.store;
     let found = store.find_code(&issuance.tenant.tenant_id, token).await?;
-    let (code, _) = found.ok_or(Error::InvalidGrant)?;
-    if code.used_at.is_none() {
+    let (code, grant) = found.ok_or(Error::InvalidGrant)?;
+    if !code.is_used(&grant) {
         // The first use failed meanwhile, and its code became usable again.
         return Err(Error::Unavailable);
     }
     let event = issuance.event(action::CODE_REPLAY, &code.grant_id).refused();
-    let family = match &code.family_id {
-        Some(family_id) => store.find_family(&code.tenant_id, family_id).await?,
+    let family_id = grant.family_id.as_deref();
+    let family = match family_id.and_then(|id| FamilyId::parse(id).ok()) {
+        Some(family_id) => store.find_family(&code.tenant_id, &family_id).await?,
         None => None,
     };
     match family {

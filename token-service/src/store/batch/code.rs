@@ -77,9 +77,10 @@ pub(in crate::store) struct CodeLookups(pub(in crate::store) Database);
 
 static CODES: LazyLock<JsonRows> = LazyLock::new(|| {
     JsonRows::new(&[("tenant_id", "text"), ("code_hash", "text")], |dialect| {
+        let (columns, versions) = dialect.versioned::<Entity>();
         format!(
-            "SELECT codes.* FROM {} JOIN codes
-            ON codes.code_hash = {} AND codes.tenant_id = input.tenant_id",
+            "SELECT {columns} FROM {} JOIN codes
+            ON codes.code_hash = {} AND codes.tenant_id = input.tenant_id {versions}",
             dialect.input,
             dialect.unhex("input.code_hash"),
         )

@@ -1,4 +1,4 @@
-//! Redeems authorization codes: nine statements for a group, and four more if it supersedes grants, instead of ten
+//! Redeems authorization codes: nine statements for a group, and five more if it supersedes grants, instead of ten
 //! statements and a commit for each code (decision 21; benchmark case `code`). One conditional update decides which caller
 //! redeems a code. It compares the MACs of code and grant, so that the rows that were read and checked are those that change.
 
@@ -387,8 +387,9 @@ static USE: LazyLock<JsonRows> = LazyLock::new(|| {
 
 static FIND_CODES: LazyLock<JsonRows> = LazyLock::new(|| {
     JsonRows::new(&[CODE_HASH, ("family_id", "text")], |dialect| {
+        let (columns, versions) = dialect.versioned::<code::Entity>();
         format!(
-            "SELECT codes.*, input.family_id AS redemption FROM {} JOIN codes ON codes.code_hash = {}",
+            "SELECT {columns}, input.family_id AS redemption FROM {} JOIN codes ON codes.code_hash = {} {versions}",
             dialect.input,
             dialect.unhex("input.code_hash"),
         )

@@ -1,4 +1,4 @@
-//! Ends the active grants of clients whose codes are redeemed, with the families of these grants: five statements for a
+//! Ends the active grants of clients whose codes are redeemed, with the families of these grants: six statements for a
 //! group, and one if there are none. Each row is locked, checked and written with a new MAC.
 
 use std::{collections::HashMap, sync::LazyLock};
@@ -122,15 +122,16 @@ pub(super) async fn supersede(
         row.ended_at.is_none() && grants.iter().any(is_of)
     };
     for row in rows::authentic_of_locked::<family::Entity>(tx, found, is_of_grants).await? {
-        let mut row = row.into_row();
-        let old_mac = std::mem::take(&mut row.mac);
+        let before = row.into_row();
+        let mut row = before.clone();
         row.ended_at = Some(now);
         row.end_reason = Some("grant_ended".to_owned());
         rows::protect::<family::Entity>(key, &mut row)?;
+        rows::note_version::<family::Entity>(tx, Some(&before), &row)?;
         families.push(json!({
             "tenant_id": row.tenant_id,
             "family_id": row.family_id,
-            "old_mac": hex::encode(old_mac),
+            "old_mac": hex::encode(before.mac),
             "mac": hex::encode(row.mac),
         }));
     }

@@ -1,6 +1,6 @@
 //! Rows of `admin_sessions`: a Tenant Admin's session.
 
-use accord::store::rows::Protected;
+use accord::store::rows::{Protected, Recorded};
 use sea_orm::entity::prelude::*;
 
 /// A Tenant Admin's session.
@@ -37,5 +37,5 @@ impl ActiveModelBehavior for ActiveModel {}
 
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
-    const RECORDED: bool = false;
+    const RECORDED: Recorded<Model> = Recorded::AtEnd(|row| row.ended_at.is_some());
 }

@@ -1,6 +1,6 @@
 //! Rows of `codes`: an authorization code, as a hash.
 
-use accord::store::rows::Protected;
+use accord::store::rows::{Protected, Recorded};
 use sea_orm::entity::prelude::*;
 
 /// An authorization code, as a hash.
@@ -39,5 +39,5 @@ impl ActiveModelBehavior for ActiveModel {}
 
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
-    const RECORDED: bool = false;
+    const RECORDED: Recorded<Model> = Recorded::AtEnd(|row| row.used_at.is_some());
 }

@@ -1,6 +1,6 @@
 //! Rows of `families`.
 
-use accord::store::rows::Protected;
+use accord::store::rows::{Protected, Recorded};
 use sea_orm::entity::prelude::*;
 
 /// The refresh tokens of one redemption: their numbers, not the tokens.
@@ -46,5 +46,5 @@ impl ActiveModelBehavior for ActiveModel {}
 
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
-    const RECORDED: bool = false;
+    const RECORDED: Recorded<Model> = Recorded::AtEnd(|row| row.ended_at.is_some());
 }

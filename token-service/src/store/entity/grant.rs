@@ -1,6 +1,6 @@
 //! Rows of `grants`: what a Tenant Admin allowed a client.
 
-use accord::store::rows::Protected;
+use accord::store::rows::{Protected, Recorded};
 use sea_orm::entity::prelude::*;
 
 /// What a Tenant Admin allowed a client.
@@ -50,5 +50,5 @@ impl ActiveModelBehavior for ActiveModel {}
 
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
-    const RECORDED: bool = true;
+    const RECORDED: Recorded<Model> = Recorded::Always;
 }

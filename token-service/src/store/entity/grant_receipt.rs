@@ -1,6 +1,6 @@
 //! Rows of `grant_receipts`: what the receipt of a consent says beside its grant. Issuing reads grants, and does not need this.
 
-use accord::store::rows::Protected;
+use accord::store::rows::{Protected, Recorded};
 use sea_orm::entity::prelude::*;
 
 /// What a Tenant Admin saw and changed.
@@ -28,5 +28,5 @@ impl ActiveModelBehavior for ActiveModel {}
 
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
-    const RECORDED: bool = true;
+    const RECORDED: Recorded<Model> = Recorded::Always;
 }

@@ -1,6 +1,6 @@
 //! Rows of `pushed_requests`: authorization requests that clients have pushed.
 
-use accord::store::rows::Protected;
+use accord::store::rows::{Protected, Recorded};
 use sea_orm::entity::prelude::*;
 
 /// A pushed authorization request.
@@ -32,5 +32,6 @@ impl ActiveModelBehavior for ActiveModel {}
 
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
-    const RECORDED: bool = false;
+    /// It never changes.
+    const RECORDED: Recorded<Model> = Recorded::Never;
 }

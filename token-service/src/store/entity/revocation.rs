@@ -1,6 +1,6 @@
 //! Rows of `revocations`.
 
-use accord::store::rows::Protected;
+use accord::store::rows::{Protected, Recorded};
 use sea_orm::entity::prelude::*;
 
 /// The end of tokens before their time.
@@ -29,5 +29,5 @@ impl ActiveModelBehavior for ActiveModel {}
 
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
-    const RECORDED: bool = false;
+    const RECORDED: Recorded<Model> = Recorded::Never;
 }

@@ -1,6 +1,6 @@
 //! Rows of `setups`: snapshots of authorization requests.
 
-use accord::store::rows::Protected;
+use accord::store::rows::{Protected, Recorded};
 use sea_orm::entity::prelude::*;
 
 /// A snapshot of an authorization request.
@@ -51,5 +51,5 @@ impl ActiveModelBehavior for ActiveModel {}
 
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
-    const RECORDED: bool = false;
+    const RECORDED: Recorded<Model> = Recorded::AtEnd(|row| row.decided_at.is_some());
 }

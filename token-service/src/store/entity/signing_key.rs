@@ -1,6 +1,6 @@
 //! Rows of `signing_keys`.
 
-use accord::store::rows::Protected;
+use accord::store::rows::{Protected, Recorded};
 use sea_orm::entity::prelude::*;
 
 /// A key that access tokens are signed with.
@@ -37,5 +37,5 @@ impl ActiveModelBehavior for ActiveModel {}
 
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
-    const RECORDED: bool = true;
+    const RECORDED: Recorded<Model> = Recorded::Always;
 }

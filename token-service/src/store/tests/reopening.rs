@@ -1,5 +1,7 @@
 //! Codes whose redemption was not answered, and replicas that redeem at the same moment.
 
+use accord::testing::edited_rows::replace;
+
 use super::{
     together::{pending_code, redemption, said},
     *,
@@ -50,6 +52,13 @@ async fn a_code_whose_answer_did_not_leave_is_usable_until_it_expires() {
             "ended"
         );
 
+        // Neither it nor what comes of it can be put back.
+        let row = async || {
+            let row = entity::code::Entity::find_by_id(token.digest().to_vec()).one(store.db.read());
+            row.await.unwrap().unwrap()
+        };
+        let reopened_row = row().await;
+
         // Of racing calls one gets the tokens, and a call that fails gives the next one a chance.
         for attempt in 0..2 {
             let issued = || Event::new(audit::action::TOKEN_ISSUE).subject("again");
@@ -69,6 +78,12 @@ async fn a_code_whose_answer_did_not_leave_is_usable_until_it_expires() {
             settled(&store, key).await.expires_at,
             redemption.family.expires_at
         );
+
+        let used = row().await;
+        replace::<entity::code::Entity>(&store.db, &used, &reopened_row).await;
+        assert!(store.find_code(key.0, key.1).await.is_err(), "{database:?}");
+        replace::<entity::code::Entity>(&store.db, &reopened_row, &used).await;
+        settled(&store, key).await;
 
         // One that expires meanwhile stays used.
         let (other, token, code) = pending_code(&store, &client()).await;

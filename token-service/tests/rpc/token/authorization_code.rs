@@ -122,6 +122,22 @@ async fn a_second_use_of_a_code_ends_the_tokens_of_the_first() {
 }
 
 #[tokio::test]
+async fn a_second_use_of_a_code_that_was_put_back_ends_the_tokens_of_the_first() {
+    for world in World::start_on_all().await {
+        let code = world.by_code(&world.code().await);
+        let edit = |statement: &'static str| world.harness().edit(statement);
+        edit("CREATE TABLE older AS SELECT * FROM codes").await;
+        let tokens = world.issue(code.clone()).await.unwrap();
+        edit("DELETE FROM codes").await;
+        edit("INSERT INTO codes SELECT * FROM older").await;
+        assert_invalid_grant(world.issue(code).await);
+        assert!(!world.is_active(&tokens.access_token).await);
+        assert_invalid_grant(world.refresh(&tokens.refresh_token).await);
+        assert_eq!(world.audit_events("code.replay").await.len(), 1);
+    }
+}
+
+#[tokio::test]
 async fn a_code_that_was_redeemed_is_known_as_long_as_its_family() {
     for world in World::start_on_all().await {
         let code = world.by_code(&world.code().await);

@@ -20,14 +20,17 @@ fn version(mac: u8, before: Option<u8>) -> RowVersion {
 /// A table with one row as a change has left it, and the same with the row that was there before.
 const NEW: RowTable = RowTable {
     name: "things",
+    is_complete: true,
     rows: |conn, each| Box::pin(row(conn, 2, each)),
 };
 const OLD: RowTable = RowTable {
     name: "things",
+    is_complete: true,
     rows: |conn, each| Box::pin(row(conn, 1, each)),
 };
 const EMPTY: RowTable = RowTable {
     name: "things",
+    is_complete: true,
     rows: |_, _| Box::pin(async { Ok(()) }),
 };
 

@@ -113,6 +113,139 @@ async fn an_old_row_that_is_put_back_is_rejected_and_named() {
     }
 }
 
+/// Returns how many rows of a table have a version.
+async fn versions(store: &Store, table: &str) -> usize {
+    let of_table = version::Column::RowName.starts_with(format!("{table}/"));
+    let rows = version::Entity::find().filter(of_table).all(store.db.read());
+    rows.await.unwrap().len()
+}
+
+/// Puts back the row from before it ended, with the version of the end and without it. Requires that `read` fails while there is a
+/// version, and that a verification names each.
+async fn put_back_from_before_the_end<E: Protected, T>(
+    store: &Store,
+    old: &E::Model,
+    find: Select<E>,
+    read: impl AsyncFn() -> Result<T>,
+) where
+    E::ActiveModel: Send,
+{
+    let table = E::default().table_name().to_owned();
+    let new = stored(store, find).await;
+    let newest = version_of::<E>(&store.db, &new).await;
+    read().await.unwrap();
+    assert_eq!(verified(store).await, "", "{table}");
+    let is_named = async |how: &str| {
+        let named = verified(store).await;
+        let is_row = named.starts_with(&format!("the row {table}/"));
+        assert!(is_row && named.ends_with(how), "{named}");
+    };
+
+    replace::<E>(&store.db, &new, old).await;
+    assert_altered(read().await, &table, "an older row");
+    is_named("is not as the event has left it").await;
+    remove::<version::Entity>(&store.db, &newest).await;
+    // Only the record tells it apart from one that has not ended.
+    read().await.unwrap();
+    is_named("is not as the event has left it").await;
+    replace::<E>(&store.db, old, &new).await;
+    read().await.unwrap();
+    is_named("has no version in row_versions").await;
+    made::put_row::<version::Entity>(store, newest).await;
+    assert_eq!(verified(store).await, "", "{table}");
+
+    // It goes with its time, and gives nothing once it is gone.
+    remove::<E>(&store.db, &new).await;
+    assert_eq!(verified(store).await, "", "{table}");
+    made::put_row::<E>(store, new).await;
+}
+
+#[tokio::test]
+async fn what_has_ended_is_rejected_and_named_if_it_is_put_back() {
+    for database in databases() {
+        let (store, _) = store(&database.url).await;
+        let (by, event) = (workload_named("pages"), || Event::new("test.event"));
+
+        let admin = session(&store).await;
+        let find = || entity::admin_session::Entity::find_by_id(admin.digest.to_vec());
+        store.touch_admin_session(&admin.digest).await.unwrap();
+        let old = stored(&store, find()).await;
+        assert_eq!(versions(&store, "admin_sessions").await, 0, "{database:?}");
+        let end = store.end_admin_session(&by, &admin.digest, EndReason::SignedOut);
+        end.await.unwrap();
+        let read = async || store.find_admin_session(&admin.digest).await;
+        put_back_from_before_the_end(&store, &old, find(), read).await;
+        replace::<entity::admin_session::Entity>(&store.db, &old, &old).await;
+        let touched = store.touch_admin_session(&admin.digest).await;
+        assert_altered(touched, "admin_sessions", database.label);
+        let setup = started(&store, &client()).await;
+        let approved = approve(&store, &setup, &admin, None).await;
+        assert_altered(approved, "admin_sessions", database.label);
+        store.delete_ended_rows(store.now(), store.now()).await.unwrap();
+
+        let admin = session(&store).await;
+        let find = || entity::setup::Entity::find_by_id(setup.setup_id.as_str());
+        let old = stored(&store, find()).await;
+        assert_eq!(versions(&store, "setups").await, 0, "{database:?}");
+        let denial = decision(&admin, &setup, b"deny");
+        store.deny_setup(&denial, &admin, &setup).await.unwrap();
+        let read = async || store.get_setup(&setup.setup_id).await;
+        put_back_from_before_the_end(&store, &old, find(), read).await;
+
+        // A code that was burnt.
+        let (grant, token, code) = pending_code(&store, &client()).await;
+        let find = || entity::code::Entity::find_by_id(token.digest().to_vec());
+        let old = stored(&store, find()).await;
+        assert!(store.invalidate_code(&by, &code, event()).await.unwrap());
+        assert_eq!(versions(&store, "codes").await, 1, "{database:?}");
+        let read = async || store.find_code(&grant.tenant_id, &token).await;
+        put_back_from_before_the_end(&store, &old, find(), read).await;
+
+        // Families that end by themselves, with their grant, and when their client has a newer grant.
+        for end in ["family", "grant", "newer grant"] {
+            let (grant, family, token) = redeemed(&store).await;
+            let find = || {
+                let id = (family.tenant_id.to_string(), family.family_id.to_string());
+                entity::family::Entity::find_by_id(id)
+            };
+            let old = stored(&store, find()).await;
+            let before = versions(&store, "families").await;
+            match end {
+                "family" => {
+                    let ended = store.end_family(&by, &family, "revoked", event()).await;
+                    assert!(ended.unwrap(), "{database:?}");
+                }
+                "grant" => drop(revoke(&store, &grant, None).await.unwrap()),
+                _ => {
+                    let (next, _, code) = pending_code(&store, &grant.client_id).await;
+                    let outcome = store.redeem_code(redemption(&store, &next, &code)).await;
+                    assert_eq!(said(outcome.unwrap()), "superseding", "{database:?}");
+                }
+            }
+            assert_eq!(versions(&store, "families").await, before + 1, "{end}");
+            let read = async || store.find_family(&family.tenant_id, &family.family_id).await;
+            put_back_from_before_the_end(&store, &old, find(), read).await;
+            // Its code was redeemed without a version.
+            assert_eq!(versions(&store, "codes").await, 1, "{end}");
+            store.find_code(&grant.tenant_id, &token).await.unwrap();
+        }
+
+        // One that has not ended is named if it was edited.
+        let edit = "UPDATE families SET expires_at = expires_at + 1 WHERE ended_at IS NULL";
+        store.db.read().execute_unprepared(edit).await.unwrap();
+        let named = verified(&store).await;
+        assert!(named.starts_with("the row families/"), "{named}");
+
+        // Versions go with their rows.
+        let late = store.now().plus(Duration::from_secs(365 * 24 * 3600));
+        store.delete_ended_rows(late, late).await.unwrap();
+        for table in ["admin_sessions", "setups", "codes", "families"] {
+            assert_eq!(versions(&store, table).await, 0, "{table}, {database:?}");
+        }
+        assert_eq!(verified(&store).await, "", "{database:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_grant_that_was_altered_or_removed_can_be_revoked() {
     for database in databases() {
