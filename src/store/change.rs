@@ -225,6 +225,8 @@ pub(super) struct CountedLogs {
     pub(super) newest: i64,
     /// Whether the epoch has none yet.
     pub(super) awaits_next: bool,
+    /// The number of the last event that has a row of its own.
+    pub(super) events: i64,
 }
 
 impl CountedLogs {
@@ -244,6 +246,7 @@ pub(super) async fn counted_logs(conn: &impl Keyed) -> Result<CountedLogs, Store
     Ok(CountedLogs {
         newest: row.log_id,
         awaits_next: row.awaits_log,
+        events: row.event_number,
     })
 }
 
