@@ -9,6 +9,7 @@ use std::{sync::Arc, time::Duration};
 use metrics::gauge;
 use sea_orm::{ActiveValue::Set, QueryOrder, entity::prelude::*};
 use sea_orm_migration::prelude::OnConflict;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::{
@@ -25,6 +26,7 @@ use crate::{
 
 mod shared;
 
+use shared::MAX_AGE;
 pub use shared::{READ_EVERY, SharedKeyring};
 
 /// How long a new version waits before its first use. Every replica reads it within 30 seconds; the rest is for
@@ -66,6 +68,7 @@ pub async fn open(
     clock: &dyn Clock,
     random: &dyn Random,
 ) -> Result<Keyring, StoreError> {
+    let read_at = Instant::now();
     let mut rows = read(db, purposes).await?;
     let is_missing = |purpose: &str| !rows.iter().any(|row| row.purpose == purpose);
     let missing: Vec<_> = purposes.iter().filter(|purpose| is_missing(purpose)).collect();
@@ -93,6 +96,8 @@ pub async fn open(
         let key = DataKey::new(row.version, &unwrap_row(masters, &row).await?)?;
         keyring.insert(&row.purpose, key, is_active(&row, clock.now()));
     }
+    // All versions were opened: a row that names another one is forged.
+    keyring.set_table(read_at + MAX_AGE, []);
     use_for_macs(db, purposes, &keyring);
     // In a database with events the counter is not created again: somebody has removed it.
     if purposes.contains(&rows::KEYRING_PURPOSE) && !audit::is_begun(db.read()).await? {
