@@ -44,6 +44,9 @@ pub trait Protected: EntityTrait<Model: IntoActiveModel<Self::ActiveModel>> {
     /// Whether the event of a change names its rows, so that an older row that was put back is rejected, and a verification
     /// notices a removed one. It must not if rows may change, or go, without an event of their own. Keys are texts and bytes.
     const RECORDED: bool;
+
+    /// The nouns of actions on its rows, `noun.verb`, for a table that [`lock_to_end`] is for.
+    const NOUNS: &'static [&'static str] = &[];
 }
 
 /// Returns the version of a row.
@@ -245,7 +248,7 @@ pub async fn lock_to_end<E: Protected>(
     let row = key_columns.fold(E::look_up(), |row, (column, value)| row.equal(column, *value));
     match row.lock_one(tx).await? {
         Some(row) => Ok(Some(row)),
-        None if version::is_known::<E>(tx, key).await? || is_event_subject(tx, key).await? => {
+        None if version::is_known::<E>(tx, key).await? || is_event_subject(tx, E::NOUNS, key).await? => {
             Err(StoreError::Altered(E::default().table_name()))
         }
         None => Ok(None),

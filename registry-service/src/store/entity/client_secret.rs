@@ -44,4 +44,5 @@ impl Protected for Entity {
     const MAC: Column = Column::Mac;
     const UNPROTECTED: &'static [Column] = &[Column::LastUsedAt];
     const RECORDED: bool = true;
+    const NOUNS: &'static [&'static str] = &["client_secret"];
 }

@@ -50,4 +50,5 @@ impl ActiveModelBehavior for ActiveModel {}
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
     const RECORDED: bool = true;
+    const NOUNS: &'static [&'static str] = &["user"];
 }
