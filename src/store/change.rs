@@ -159,7 +159,7 @@ pub async fn publish(tx: &Transaction, changes: &[Change], now: UnixMillis) -> R
     counter.save(tx).await?;
     let last = counter.seq;
 
-    rows::remove_beyond::<entry::Entity>(tx, entry::Column::Seq, (last - count, last)).await?;
+    rows::remove_beyond::<entry::Entity>(tx, entry::Column::Seq, (last - count, last), now).await?;
     let key = rows::current(tx)?;
     let mut seq = last - count;
     for changes in changes.chunks(ROWS_PER_INSERT) {

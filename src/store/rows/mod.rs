@@ -20,6 +20,7 @@ use self::{
     version::{compare, primary_key, with_versions},
 };
 use super::{Keyed, Pool, StoreError, Transaction, audit::RowVersion, removal::delete_forged};
+use crate::clock::UnixMillis;
 
 mod batches;
 mod lookup;
@@ -366,13 +367,14 @@ pub async fn remove_beyond<E: Protected>(
     tx: &Transaction,
     number: E::Column,
     range: (i64, i64),
+    now: UnixMillis,
 ) -> Result<(), StoreError> {
     let is_ours = |row: &E::Model| match check::<E>(tx, row, &columns::<E>(row)?) {
         Err(StoreError::Altered(_)) => Ok(false),
         checked => checked.map(|()| true),
     };
     if delete_forged::<E>(tx, number, range, is_ours).await? {
-        tx.note_altered(E::default().table_name()).await;
+        tx.note_altered(E::default().table_name(), now);
     }
     Ok(())
 }

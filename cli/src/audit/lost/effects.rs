@@ -76,6 +76,7 @@ const NEITHER: &[&str] = &[
     "audit_log.request_resume",
     "audit_log.resume",
     "authorization_request.push",
+    "changes.repair",
     "code.reopen",
     // A setup lasts an hour.
     "consent.deny",
