@@ -46,7 +46,7 @@ pub use group::{Appended, GroupWriter, delete_ended_writers};
 pub use list::{
     Cursor, Filter,
     actions::operator_actions,
-    export::{Exported, export},
+    export::{Exported, export, has_position},
     find_issued, known, list,
     position::LogPosition,
 };
