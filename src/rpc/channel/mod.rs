@@ -153,10 +153,8 @@ impl HopChannel {
                         return Ok(response);
                     }
                     // The replica may have lost its database.
-                    log(
-                        "it says that it is unavailable",
-                        &peer.resolved.address.to_string(),
-                    );
+                    let address = peer.resolved.address.to_string();
+                    log("it says that it is unavailable", &address);
                     self.peers.eject(peer);
                 }
                 // The caller's own timer ends in the same moment, and knows the right answer.

@@ -52,10 +52,7 @@ pub(super) mod leaf {
         pub number: i64,
     }
 
-    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
-
-    impl ActiveModelBehavior for ActiveModel {}
+    crate::no_relations!();
 }
 
 /// Why the record was not sealed.
@@ -418,17 +415,12 @@ pub(super) async fn unsealed(conn: &impl Keyed, keyring: &Keyring, log: &Log) ->
 
 /// Returns the writers that have written more than is sealed.
 pub(super) async fn unsealed_writers(conn: &impl ConnectionTrait) -> Result<Vec<writer::Model>, StoreError> {
+    let of_group = |column| Expr::col((group::Entity, column));
     let later = group::Entity::find()
         .select_only()
         .expr(Expr::value(1))
-        .filter(
-            Expr::col((group::Entity, group::Column::Writer))
-                .equals((writer::Entity, writer::Column::Writer)),
-        )
-        .filter(
-            Expr::col((group::Entity, group::Column::Number))
-                .gt(Expr::col((writer::Entity, writer::Column::Sealed))),
-        )
+        .filter(of_group(group::Column::Writer).equals((writer::Entity, writer::Column::Writer)))
+        .filter(of_group(group::Column::Number).gt(Expr::col((writer::Entity, writer::Column::Sealed))))
         .into_query();
     let writers = writer::Entity::find()
         .filter(Expr::exists(later))

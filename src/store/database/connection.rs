@@ -373,8 +373,8 @@ impl ConnectionTrait for Pool {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        let mut connection = self.take_out().await?;
-        connection.execute(&statement).await.map_err(execution_error)
+        let result = self.take_out().await?.execute(&statement).await;
+        result.map_err(execution_error)
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {

@@ -49,10 +49,7 @@ mod row {
         pub activate_at: i64,
     }
 
-    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
-
-    impl ActiveModelBehavior for ActiveModel {}
+    crate::no_relations!();
 }
 
 /// Opens all versions of these purposes. Creates the first version of a purpose that has none; racing replicas get
@@ -153,11 +150,8 @@ pub async fn add_version(
     let times = (now, now.plus(DISTRIBUTION));
     let row = new_row((purpose, version), wrapped, master.id(), times);
     let tx = db.write().await?;
-    rows::all_written(
-        "keyring",
-        row::Entity::insert(row).exec_without_returning(&tx).await?,
-        1,
-    )?;
+    let written = row::Entity::insert(row).exec_without_returning(&tx).await?;
+    rows::all_written("keyring", written, 1)?;
     let event = Event::new("data_key.rotate")
         .subject(purpose)
         .detail("version", version.to_string());
@@ -190,10 +184,8 @@ pub async fn rewrap(
     // A token may be slow, and others wait for a transaction that writes.
     let mut rewrapped = Vec::new();
     for row in &rows {
-        let (key, context) = (
-            unwrap_row(masters, row).await?,
-            context(masters, &row.purpose, row.version),
-        );
+        let key = unwrap_row(masters, row).await?;
+        let context = context(masters, &row.purpose, row.version);
         let wrapped = new.wrap(random, &key, &context).await?;
         if new.unwrap(&wrapped, &context).await? != key {
             return Err(KeyError::Sealed.into());

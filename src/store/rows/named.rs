@@ -18,10 +18,7 @@ mod event {
         pub subject: Option<String>,
     }
 
-    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
-
-    impl ActiveModelBehavior for ActiveModel {}
+    crate::no_relations!();
 }
 
 /// Returns whether an event of something that was done is about a resource, by an action with one of these nouns: the subjects of

@@ -180,11 +180,8 @@ pub async fn list(
     let rest = page.fetch().saturating_sub(listed.len() as u64);
     if next.is_none() && rest > 0 {
         let (events, stopped_at) = sealed::events(conn, filter, start, rest).await?;
-        listed.extend(
-            events
-                .into_iter()
-                .map(|(event, position)| (event, Cursor::Sealed(position))),
-        );
+        let events = events.into_iter();
+        listed.extend(events.map(|(event, position)| (event, Cursor::Sealed(position))));
         next = stopped_at.map(Cursor::Sealed);
     }
     let next = next.as_ref().map(Cursor::to_string);
