@@ -104,6 +104,13 @@ impl Clock for SystemClock {
     }
 }
 
+/// Stands still, for what has happened at a known time.
+impl Clock for UnixMillis {
+    fn now(&self) -> UnixMillis {
+        *self
+    }
+}
+
 /// A clock that only tests move.
 #[derive(Debug)]
 pub struct ManualClock(AtomicI64);

@@ -155,14 +155,12 @@ async fn proof(db: &Database, event_id: &EventId, out: &mut impl Write) -> anyho
 }
 
 async fn export(db: &Database, mut after: Option<LogPosition>, out: &mut impl Write) -> anyhow::Result<()> {
-    if let Some(position) = after {
-        let head = log::latest(db.read(), position.log_id).await?;
-        let size = head.map_or(0, |head| head.head.size.cast_signed());
-        if position.leaf_index >= size {
-            bail!(
-                "--after: the record has no position {position}: it ends before, or the position is of another database"
-            );
-        }
+    if let Some(position) = after
+        && !audit::has_position(db.read(), position).await?
+    {
+        bail!(
+            "--after: the record has no position {position}: it ends before, or the position is of another database"
+        );
     }
     let counter = progress::counter("events");
     loop {

@@ -345,10 +345,8 @@ fn parse(request: &pb::ListAuditEventsRequest) -> Result<(Filter, PageRequest), 
 fn time(v: &mut Violations, field: &str, timestamp: Option<&prost_types::Timestamp>) -> Option<UnixMillis> {
     let timestamp = timestamp?;
     let millis = UnixMillis::from_timestamp(timestamp);
-    let millis = v.check(
-        field,
-        millis.ok_or("must be a time between the years 1970 and 9999"),
-    )?;
+    let millis = millis.ok_or("must be a time between the years 1970 and 9999");
+    let millis = v.check(field, millis)?;
     let is_whole = timestamp.nanos % 1_000_000 == 0;
     Some(millis.plus(Duration::from_millis(u64::from(!is_whole))))
 }

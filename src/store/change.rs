@@ -39,10 +39,7 @@ mod counter {
         pub mac: Vec<u8>,
     }
 
-    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
-
-    impl ActiveModelBehavior for ActiveModel {}
+    crate::no_relations!();
 
     impl super::Protected for Entity {
         const MAC: Column = Column::Mac;
@@ -67,10 +64,7 @@ mod entry {
         pub mac: Vec<u8>,
     }
 
-    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
-
-    impl ActiveModelBehavior for ActiveModel {}
+    crate::no_relations!();
 
     impl super::Protected for Entity {
         const MAC: Column = Column::Mac;
@@ -159,7 +153,7 @@ pub async fn publish(tx: &Transaction, changes: &[Change], now: UnixMillis) -> R
     counter.save(tx).await?;
     let last = counter.seq;
 
-    rows::remove_beyond::<entry::Entity>(tx, entry::Column::Seq, (last - count, last)).await?;
+    rows::remove_beyond::<entry::Entity>(tx, entry::Column::Seq, (last - count, last), now).await?;
     let key = rows::current(tx)?;
     let mut seq = last - count;
     for changes in changes.chunks(ROWS_PER_INSERT) {
@@ -225,6 +219,8 @@ pub(super) struct CountedLogs {
     pub(super) newest: i64,
     /// Whether the epoch has none yet.
     pub(super) awaits_next: bool,
+    /// The number of the last event that has a row of its own.
+    pub(super) events: i64,
 }
 
 impl CountedLogs {
@@ -244,6 +240,7 @@ pub(super) async fn counted_logs(conn: &impl Keyed) -> Result<CountedLogs, Store
     Ok(CountedLogs {
         newest: row.log_id,
         awaits_next: row.awaits_log,
+        events: row.event_number,
     })
 }
 

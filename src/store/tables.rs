@@ -106,13 +106,8 @@ pub async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         blob("mac"),
     ];
     create_table(manager, "audit_groups", &["writer", "number"], columns).await?;
-    create_table(
-        manager,
-        "audit_writers",
-        &["writer"],
-        [text("writer"), big_integer("sealed")],
-    )
-    .await?;
+    let columns = [text("writer"), big_integer("sealed")];
+    create_table(manager, "audit_writers", &["writer"], columns).await?;
     let columns = [
         big_integer("log_id"),
         big_integer("leaf_index"),
@@ -141,4 +136,15 @@ pub async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     let times = ["last_event_id", "first_event_id"];
     create_index(manager, "audit_groups_times", "audit_groups", &times).await?;
     log::create_tables(manager).await
+}
+
+/// Ends the module of an entity without relations and hooks.
+#[macro_export]
+macro_rules! no_relations {
+    () => {
+        #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+        pub enum Relation {}
+
+        impl ActiveModelBehavior for ActiveModel {}
+    };
 }

@@ -25,10 +25,8 @@ impl AllowedNetworks {
         let mut v = Violations::default();
         let mut networks: Vec<IpNet> = Vec::new();
         if texts.len() > MAX_NETWORKS {
-            v.add(
-                "allowed_networks",
-                format!("must have at most {MAX_NETWORKS} elements"),
-            );
+            let rule = format!("must have at most {MAX_NETWORKS} elements");
+            v.add("allowed_networks", rule);
         }
         for (index, text) in texts.iter().take(MAX_NETWORKS).enumerate() {
             let path = list_field("allowed_networks", index);
@@ -81,10 +79,8 @@ impl AllowedNetworks {
         let all: Vec<_> = old.chain(new).copied().collect();
         let mut v = Violations::default();
         if all.len() > MAX_NETWORKS {
-            v.add(
-                "allowed_networks",
-                format!("must leave at most {MAX_NETWORKS} elements in all"),
-            );
+            let rule = format!("must leave at most {MAX_NETWORKS} elements in all");
+            v.add("allowed_networks", rule);
         }
         v.finish(|| Some(Self(all)))
     }

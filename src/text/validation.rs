@@ -119,10 +119,8 @@ impl Violations {
         limits: RangeInclusive<usize>,
     ) -> impl Iterator<Item = (usize, &'a E)> + use<'a, E> {
         if !limits.contains(&list.len()) {
-            self.add(
-                field,
-                format!("must have {} to {} elements", limits.start(), limits.end()),
-            );
+            let rule = format!("must have {} to {} elements", limits.start(), limits.end());
+            self.add(field, rule);
         }
         list.iter().take(*limits.end()).enumerate()
     }

@@ -124,10 +124,8 @@ impl Rejection<'_> {
         for scheme in schemes {
             let challenge = self.challenge(*scheme, error, realm, metadata);
             let fallback = HeaderValue::from_static("Bearer");
-            headers.append(
-                WWW_AUTHENTICATE,
-                HeaderValue::try_from(challenge).unwrap_or(fallback),
-            );
+            let challenge = HeaderValue::try_from(challenge).unwrap_or(fallback);
+            headers.append(WWW_AUTHENTICATE, challenge);
         }
         response
     }

@@ -153,7 +153,8 @@ impl HopChannel {
                         return Ok(response);
                     }
                     // The replica may have lost its database.
-                    log("it answered UNAVAILABLE", &peer.resolved.address.to_string());
+                    let address = peer.resolved.address.to_string();
+                    log("it answered UNAVAILABLE", &address);
                     self.peers.eject(peer);
                 }
                 // The caller's own timer ends in the same moment, and knows the right answer.

@@ -227,13 +227,8 @@ impl Minute {
         if number == self.number {
             return Vec::new();
         }
-        let ended = std::mem::replace(
-            self,
-            Self {
-                number,
-                ..Self::default()
-            },
-        );
+        let ended = std::mem::take(self);
+        self.number = number;
         ended.counts.into_iter().collect()
     }
 

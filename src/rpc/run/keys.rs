@@ -49,15 +49,8 @@ async fn rotate_data_key<M: MigratorTrait>(
         bail!("no data key has this purpose; there are {}", purposes.join(", "));
     }
     let (db, masters) = Box::pin(open_for_events::<M>(database_url, masters)).await?;
-    let added = Box::pin(keyring::add_version(
-        &db,
-        &masters,
-        purpose,
-        &SystemClock,
-        &SystemRandom,
-    ))
-    .await;
-    let version = added.context("adding a version")?;
+    let adding = keyring::add_version(&db, &masters, purpose, &SystemClock, &SystemRandom);
+    let version = Box::pin(adding).await.context("adding a version")?;
     let wait = keyring::DISTRIBUTION.as_secs();
     Ok(format!(
         "{purpose} version {version} is used in {wait} s, when every replica has read it"

@@ -16,7 +16,7 @@ use crate::{
         batch::schema::foreign_objects,
         change, is_epoch_unfinished,
         keyring::{self, SharedKeyring},
-        mark_epoch_finished, mark_epoch_unfinished, origin, rows,
+        log, mark_epoch_finished, mark_epoch_unfinished, origin, rows,
     },
 };
 
@@ -143,22 +143,17 @@ async fn open_with_masters<M: MigratorTrait>(
     Ok((db, masters.for_service(service)))
 }
 
-/// Does the same for a command that records events: opens the keys that protect them.
+/// Does the same for a command that records events: opens the keys that protect them, and that of the log, which no event may be
+/// behind.
 pub(super) async fn open_for_events<M: MigratorTrait>(
     database_url: &str,
     masters: Vec<MasterKeySource>,
 ) -> anyhow::Result<(Database, MasterKeys)> {
     let (db, masters) = open_with_masters::<M>(database_url, masters).await?;
-    let purposes = [audit::KEYRING_PURPOSE, rows::KEYRING_PURPOSE];
-    let opened = Box::pin(keyring::open(
-        &db,
-        &masters,
-        &purposes,
-        &SystemClock,
-        &SystemRandom,
-    ))
-    .await;
-    opened.context("opening the keyring")?;
+    let [events, rows] = [audit::KEYRING_PURPOSE, rows::KEYRING_PURPOSE];
+    let purposes = [events, rows, log::KEYRING_PURPOSE];
+    let opening = keyring::open(&db, &masters, &purposes, &SystemClock, &SystemRandom);
+    Box::pin(opening).await.context("opening the keyring")?;
     Ok((db, masters))
 }
 

@@ -191,7 +191,8 @@ async fn a_rejection_keeps_its_status_although_its_record_takes_longer_than_the_
     let access = ["/a.A/GetThing", "/a.A/Open"].map(|path| (path, Access::Anyone));
     let authorizer = Authorizer::new(Permissions::new(&access), Arc::new(NoCallers), test_clock());
     let mut shared = Shared::for_test(Cutoff::default());
-    shared.rejected = Some(RejectedCalls::new(db.clone(), test_clock()));
+    let rejected = RejectedCalls::new(db.clone(), test_clock());
+    shared.rejected = Some(rejected.clone());
     let detached = shared.detached.clone();
     let method = service_fn(async |_: Request<Body>| {
         let (kind, id) = (ActorKind::Operator, "opr_1".to_owned());
@@ -215,6 +216,8 @@ async fn a_rejection_keeps_its_status_although_its_record_takes_longer_than_the_
     // A call that goes on without its caller ends after its record.
     assert!(Box::pin(call("/a.A/Open")).now_or_never().is_none());
     detached.finished().await;
+    // A call waits for its event for a moment only.
+    rejected.write_all().await;
     let page = PageRequest::parse(&mut Default::default(), "", &[], 500, "").unwrap();
     let events = audit::list(db.read(), &Filter::default(), &page).await.unwrap();
     assert_eq!(events.into_parts().0.len(), 3);

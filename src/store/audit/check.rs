@@ -62,10 +62,8 @@ pub(super) fn check_columns(row: &row::Model) -> Result<(), Altered> {
 /// Checks a group: its MAC, and that its root, size and times are those of its events. Returns the head of its tree.
 pub(super) fn check_group(keyring: &Keyring, row: &group::Model) -> Result<TreeHead, Altered> {
     let key = key(keyring, row.key_version)?;
-    check_mac(
-        &row.mac,
-        of_group(key, &row.writer, row.number, row.size, &row.root),
-    )?;
+    let expected = of_group(key, &row.writer, row.number, row.size, &row.root);
+    check_mac(&row.mac, expected)?;
     check_contents(row)
 }
 

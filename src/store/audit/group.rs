@@ -53,10 +53,7 @@ mod row {
         pub mac: Vec<u8>,
     }
 
-    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
-
-    impl ActiveModelBehavior for ActiveModel {}
+    crate::no_relations!();
 }
 
 /// The writers, and the number up to which the groups of each are sealed. A writer adds itself with its first group.
@@ -71,10 +68,7 @@ pub(super) mod writer {
         pub sealed: i64,
     }
 
-    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
-
-    impl ActiveModelBehavior for ActiveModel {}
+    crate::no_relations!();
 }
 
 pub(super) use row::Model;

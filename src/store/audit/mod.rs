@@ -47,7 +47,7 @@ pub use group::{Appended, GroupWriter, delete_ended_writers};
 pub use list::{
     Cursor, Filter,
     actions::operator_actions,
-    export::{Exported, export},
+    export::{Exported, export, has_position},
     find_issued, known, list,
     position::LogPosition,
 };
@@ -91,10 +91,7 @@ mod row {
         pub mac: Vec<u8>,
     }
 
-    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
-
-    impl ActiveModelBehavior for ActiveModel {}
+    crate::no_relations!();
 }
 
 /// Records an event with a transaction, whose commit writes it.

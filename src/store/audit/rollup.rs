@@ -7,7 +7,7 @@ use crate::store::{Database, StoreError, Transaction};
 /// after a kill, and with several replicas.
 pub trait Rollup: Sync {
     /// Changes that are ready to be written.
-    type Changes: Default + Send + Sync;
+    type Changes: Send + Sync;
 
     /// Reads what the changes depend on, and computes them. Nothing holds a lock meanwhile. If another sealer changes what
     /// was read, the transaction that would write the changes is rolled back.

@@ -21,7 +21,7 @@ use crate::{
     clock::UnixMillis,
     keys::{DataKey, Keyring},
     store::{
-        Database, Keyed, StoreError, change,
+        Database, Keyed, StoreError, Transaction, change,
         log::{Lease, Log, Seal},
         rows::all_written,
     },
@@ -52,10 +52,7 @@ pub(super) mod leaf {
         pub number: i64,
     }
 
-    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
-
-    impl ActiveModelBehavior for ActiveModel {}
+    crate::no_relations!();
 }
 
 /// Why the record was not sealed.
@@ -151,30 +148,46 @@ struct SealBatch<'a> {
 }
 
 impl SealBatch<'_> {
-    async fn commit<R: Rollup>(
-        self,
+    /// Seals the rows, and writes their sums with them. No sum is worth the record: without those that can't be computed or written,
+    /// the rows are sealed all the same, and their tokens stay uncounted.
+    async fn commit(
+        &self,
         db: &Database,
-        rollup: &R,
+        rollup: &impl Rollup,
         now: UnixMillis,
     ) -> Result<Option<Log>, SealError> {
-        let Self {
-            lease,
-            log,
-            key,
-            entries,
-        } = self;
-        let uses = token_uses(&entries)?;
-        let changes = match rollup.prepare(db, uses).await {
-            Ok(changes) => changes,
-            Err(error) if error.is_temporary() => return Err(error.into()),
-            // No sum is worth the record: these tokens stay uncounted.
-            Err(error) => {
-                tracing::error!(%error, "the use of tokens can't be summed up");
-                R::Changes::default()
+        let uses = token_uses(&self.entries)?;
+        let error = match rollup.prepare(db, uses).await {
+            Ok(changes) => {
+                let Some((tx, next)) = self.append(db, now).await? else {
+                    return Ok(None);
+                };
+                let Err(error) = rollup.write(&tx, changes).await else {
+                    tx.commit().await?;
+                    return Ok(Some(next));
+                };
+                tx.rollback().await?;
+                error
             }
+            Err(error) => error,
         };
+        // Not one that only may pass: somebody may have edited a row.
+        if error.is_temporary() {
+            return Err(error.into());
+        }
+        tracing::error!(%error, "the use of tokens can't be summed up");
+        let Some((tx, next)) = self.append(db, now).await? else {
+            return Ok(None);
+        };
+        tx.commit().await?;
+        Ok(Some(next))
+    }
+
+    /// Begins the transaction that seals the rows. Returns with it the log with its new head.
+    async fn append(&self, db: &Database, now: UnixMillis) -> Result<Option<(Transaction, Log)>, SealError> {
+        let (log, entries) = (self.log, &self.entries);
         let mut sealed = BTreeMap::new();
-        for entry in &entries {
+        for entry in entries {
             sealed.insert(entry.source.as_str(), entry.number);
         }
         let position = match sealed.get(OWN) {
@@ -183,9 +196,9 @@ impl SealBatch<'_> {
         };
         let leaves: Vec<_> = entries.iter().map(|entry| entry.leaf).collect();
         let seal = Seal {
-            lease,
+            lease: self.lease,
             log,
-            key,
+            key: self.key,
             leaves: &leaves,
             position: &position,
             sealed_at: now,
@@ -195,14 +208,12 @@ impl SealBatch<'_> {
             return Ok(None);
         };
         let indexes = i64::try_from(log.head.size).map_err(|_| StoreError::Corrupt("audit_logs"))?..;
-        let mut rows = indexes
-            .zip(&entries)
-            .map(|(leaf_index, entry)| leaf::ActiveModel {
-                log_id: Set(log.log_id),
-                leaf_index: Set(leaf_index),
-                source: Set(entry.source.clone()),
-                number: Set(entry.number),
-            });
+        let mut rows = indexes.zip(entries).map(|(leaf_index, entry)| leaf::ActiveModel {
+            log_id: Set(log.log_id),
+            leaf_index: Set(leaf_index),
+            source: Set(entry.source.clone()),
+            number: Set(entry.number),
+        });
         for _ in entries.chunks(ROWS_PER_INSERT) {
             let rows: Vec<_> = rows.by_ref().take(ROWS_PER_INSERT).collect();
             let count = rows.len();
@@ -215,9 +226,7 @@ impl SealBatch<'_> {
                 .filter(writer::Column::Writer.eq(writer));
             all_written("audit_writers", update.exec(&tx).await?.rows_affected, 1)?;
         }
-        rollup.write(&tx, changes).await?;
-        tx.commit().await?;
-        Ok(Some(next))
+        Ok(Some((tx, next)))
     }
 }
 
@@ -406,17 +415,12 @@ pub(super) async fn unsealed(conn: &impl Keyed, keyring: &Keyring, log: &Log) ->
 
 /// Returns the writers that have written more than is sealed.
 pub(super) async fn unsealed_writers(conn: &impl ConnectionTrait) -> Result<Vec<writer::Model>, StoreError> {
+    let of_group = |column| Expr::col((group::Entity, column));
     let later = group::Entity::find()
         .select_only()
         .expr(Expr::value(1))
-        .filter(
-            Expr::col((group::Entity, group::Column::Writer))
-                .equals((writer::Entity, writer::Column::Writer)),
-        )
-        .filter(
-            Expr::col((group::Entity, group::Column::Number))
-                .gt(Expr::col((writer::Entity, writer::Column::Sealed))),
-        )
+        .filter(of_group(group::Column::Writer).equals((writer::Entity, writer::Column::Writer)))
+        .filter(of_group(group::Column::Number).gt(Expr::col((writer::Entity, writer::Column::Sealed))))
         .into_query();
     let writers = writer::Entity::find()
         .filter(Expr::exists(later))

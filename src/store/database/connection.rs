@@ -24,11 +24,13 @@ use super::{
     warnings::{Warned, watched},
 };
 use crate::{
+    clock::UnixMillis,
     keys::Keyring,
     lock::Lock,
+    random::SystemRandom,
     store::{
         StoreError,
-        audit::{Record, RowVersion},
+        audit::{Event, Origin, Record, RowVersion, action},
         error::Fault,
     },
 };
@@ -229,6 +231,8 @@ pub struct Transaction {
     events: Mutex<Vec<Record>>,
     /// The newest versions of the rows that its last event has to name.
     rows: Lock<Vec<RowVersion>>,
+    /// The tables that forged rows were removed from, and when.
+    altered: Lock<Vec<(&'static str, UnixMillis)>>,
     keys: Keys,
 }
 
@@ -279,11 +283,9 @@ impl Transaction {
         self.events.lock().await.push(record);
     }
 
-    /// Adds to the last event that somebody had put rows into a table. They are gone.
-    pub(in crate::store) async fn note_altered(&self, table: &'static str) {
-        if let Some(last) = self.events.lock().await.last_mut() {
-            last.event.add_altered(table);
-        }
+    /// Notes for the last event that somebody had put rows into a table. They are gone.
+    pub(in crate::store) fn note_altered(&self, table: &'static str, now: UnixMillis) {
+        self.altered.lock().push((table, now));
     }
 
     /// Notes a row that was written, for the events of the transaction.
@@ -299,17 +301,29 @@ impl Transaction {
         self.rows.lock()
     }
 
-    /// Takes the events that its commit has to write. The last one names the rows that were written.
+    /// Takes the events that its commit has to write. The last one names the rows that were written, and the tables that forged rows
+    /// were removed from. Such a removal without an event gets one of its own.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] for rows without an event: nobody changes authority without a record of it.
     pub(in crate::store) async fn take_events(&self) -> Result<Vec<Record>, StoreError> {
         let mut events = std::mem::take(&mut *self.events.lock().await);
         let rows = std::mem::take(&mut *self.rows());
-        match events.last_mut() {
-            Some(last) => last.rows = rows,
-            None if rows.is_empty() => {}
-            None => return Err(StoreError::Corrupt("rows were written without an event")),
+        let altered = std::mem::take(&mut *self.altered.lock());
+        if events.is_empty() && !rows.is_empty() {
+            return Err(StoreError::Corrupt("rows were written without an event"));
+        }
+        if events.is_empty()
+            && let Some((_, now)) = altered.first()
+        {
+            let (origin, event) = (Origin::system("change-feed"), Event::new(action::CHANGES_REPAIR));
+            events.push(Record::new(now, &SystemRandom, origin, event));
+        }
+        if let Some(last) = events.last_mut() {
+            last.rows = rows;
+            for (table, _) in altered {
+                last.event.add_altered(table);
+            }
         }
         Ok(events)
     }
@@ -344,6 +358,7 @@ impl Pool {
             connection: Mutex::new(connection),
             events: Mutex::default(),
             rows: Lock::default(),
+            altered: Lock::default(),
             keys: Keys::clone(self.shared_keys()),
         })
     }
@@ -358,8 +373,8 @@ impl ConnectionTrait for Pool {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        let mut connection = self.take_out().await?;
-        connection.execute(&statement).await.map_err(execution_error)
+        let result = self.take_out().await?.execute(&statement).await;
+        result.map_err(execution_error)
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {

@@ -116,16 +116,13 @@ impl Database {
         let options = Options::Postgres(options, Arc::new(Zeroizing::new(url.to_owned())));
         let (suspicion, keys) = (Arc::default(), Keys::default());
         let writer = open(POSTGRES_WRITERS, options.clone(), Arc::clone(&suspicion), &keys).await?;
+        let reader = new_pool(POSTGRES_READERS, options.clone(), Arc::clone(&suspicion), &keys)?;
+        // A pool of its own, so that readiness does not wait for calls.
+        let heartbeat = new_pool(HEARTBEAT_CONNECTIONS, options, suspicion, &keys)?;
         Ok(Self {
-            reader: new_pool(POSTGRES_READERS, options.clone(), Arc::clone(&suspicion), &keys)?,
+            reader,
             writer,
-            // A pool of its own, so that readiness does not wait for calls.
-            heartbeat: Arc::new(Heartbeat::new(new_pool(
-                HEARTBEAT_CONNECTIONS,
-                options,
-                suspicion,
-                &keys,
-            )?)),
+            heartbeat: Arc::new(Heartbeat::new(heartbeat)),
             _background: Arc::default(),
         })
     }

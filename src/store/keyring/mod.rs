@@ -9,6 +9,7 @@ use std::{sync::Arc, time::Duration};
 use metrics::gauge;
 use sea_orm::{ActiveValue::Set, QueryOrder, entity::prelude::*};
 use sea_orm_migration::prelude::OnConflict;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::{
@@ -25,6 +26,7 @@ use crate::{
 
 mod shared;
 
+use shared::MAX_AGE;
 pub use shared::{READ_EVERY, SharedKeyring};
 
 /// How long a new version waits before its first use. Every replica reads it within 30 seconds; the rest is for
@@ -47,10 +49,7 @@ mod row {
         pub activate_at: i64,
     }
 
-    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
-
-    impl ActiveModelBehavior for ActiveModel {}
+    crate::no_relations!();
 }
 
 /// Opens all versions of these purposes. Creates the first version of a purpose that has none; racing replicas get
@@ -66,6 +65,7 @@ pub async fn open(
     clock: &dyn Clock,
     random: &dyn Random,
 ) -> Result<Keyring, StoreError> {
+    let read_at = Instant::now();
     let mut rows = read(db, purposes).await?;
     let is_missing = |purpose: &str| !rows.iter().any(|row| row.purpose == purpose);
     let missing: Vec<_> = purposes.iter().filter(|purpose| is_missing(purpose)).collect();
@@ -93,6 +93,8 @@ pub async fn open(
         let key = DataKey::new(row.version, &unwrap_row(masters, &row).await?)?;
         keyring.insert(&row.purpose, key, is_active(&row, clock.now()));
     }
+    // All versions were opened: a row that names another one is forged.
+    keyring.set_table(read_at + MAX_AGE, []);
     use_for_macs(db, purposes, &keyring);
     // In a database with events the counter is not created again: somebody has removed it.
     if purposes.contains(&rows::KEYRING_PURPOSE) && !audit::is_begun(db.read()).await? {
@@ -148,11 +150,8 @@ pub async fn add_version(
     let times = (now, now.plus(DISTRIBUTION));
     let row = new_row((purpose, version), wrapped, master.id(), times);
     let tx = db.write().await?;
-    rows::all_written(
-        "keyring",
-        row::Entity::insert(row).exec_without_returning(&tx).await?,
-        1,
-    )?;
+    let written = row::Entity::insert(row).exec_without_returning(&tx).await?;
+    rows::all_written("keyring", written, 1)?;
     let event = Event::new(action::DATA_KEY_ROTATE)
         .subject(purpose)
         .detail("version", version.to_string());
@@ -185,10 +184,8 @@ pub async fn rewrap(
     // A token may be slow, and others wait for a transaction that writes.
     let mut rewrapped = Vec::new();
     for row in &rows {
-        let (key, context) = (
-            unwrap_row(masters, row).await?,
-            context(masters, &row.purpose, row.version),
-        );
+        let key = unwrap_row(masters, row).await?;
+        let context = context(masters, &row.purpose, row.version);
         let wrapped = new.wrap(random, &key, &context).await?;
         if new.unwrap(&wrapped, &context).await? != key {
             return Err(KeyError::Sealed.into());

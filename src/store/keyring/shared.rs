@@ -94,9 +94,7 @@ impl SharedKeyring {
         random: &dyn Random,
     ) -> Result<Self, StoreError> {
         let at = Instant::now();
-        let mut keyring = open(&db, &masters, purposes, &*clock, random).await?;
-        keyring.set_table(at + MAX_AGE, []);
-        use_for_macs(&db, purposes, &keyring);
+        let keyring = open(&db, &masters, purposes, &*clock, random).await?;
         Ok(Self(Arc::new(Inner {
             db,
             masters,

@@ -29,10 +29,7 @@ pub(super) mod head {
         pub mac: Vec<u8>,
     }
 
-    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
-
-    impl ActiveModelBehavior for ActiveModel {}
+    crate::no_relations!();
 }
 
 const UNSIGNED: StoreError = StoreError::Corrupt("a signed head of the audit log");

@@ -48,10 +48,7 @@ mod row {
         pub mac: Vec<u8>,
     }
 
-    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
-
-    impl ActiveModelBehavior for ActiveModel {}
+    crate::no_relations!();
 }
 
 /// The purpose of the data key that a log's signing key derives from. A service that seals opens its keyring for it.
@@ -252,11 +249,8 @@ pub async fn start(
         started_at: Set(now.as_millis()),
         mac: Set(log.mac.clone()),
     };
-    all_written(
-        "audit_logs",
-        row::Entity::insert(row).exec_without_returning(tx).await?,
-        1,
-    )?;
+    let written = row::Entity::insert(row).exec_without_returning(tx).await?;
+    all_written("audit_logs", written, 1)?;
     Ok(log)
 }
 

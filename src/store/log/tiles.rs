@@ -46,10 +46,7 @@ mod row {
         pub hashes: Vec<u8>,
     }
 
-    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
-
-    impl ActiveModelBehavior for ActiveModel {}
+    crate::no_relations!();
 }
 
 pub(super) async fn create_table(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
@@ -204,11 +201,8 @@ impl Edge {
             .to_owned();
         for rows in rows.chunks(TILES_PER_INSERT) {
             let insert = row::Entity::insert_many(rows.iter().cloned()).on_conflict(replace.clone());
-            all_written(
-                "audit_log_tiles",
-                insert.exec_without_returning(tx).await?,
-                rows.len(),
-            )?;
+            let written = insert.exec_without_returning(tx).await?;
+            all_written("audit_log_tiles", written, rows.len())?;
         }
         Ok(())
     }

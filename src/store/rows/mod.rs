@@ -20,6 +20,7 @@ use self::{
     version::{compare, primary_key, with_versions},
 };
 use super::{Keyed, Pool, StoreError, Transaction, audit::RowVersion, removal::delete_forged};
+use crate::clock::UnixMillis;
 
 mod batches;
 mod ended;
@@ -46,6 +47,9 @@ pub trait Protected: EntityTrait<Model: IntoActiveModel<Self::ActiveModel>> {
     /// Which of its rows the event of a change names, so that an older row that was put back is rejected and found by a
     /// verification. It must name none that may change without an event of its own. Keys are texts and bytes.
     const RECORDED: Recorded<Self::Model>;
+
+    /// The nouns of actions on its rows, `noun.verb`, for a table that [`lock_to_end`] is for.
+    const NOUNS: &'static [&'static str] = &[];
 }
 
 /// The rows of a table that events name, and whose newest versions are stored.
@@ -276,7 +280,7 @@ pub async fn lock_to_end<E: Protected>(
     let row = key_columns.fold(E::look_up(), |row, (column, value)| row.equal(column, *value));
     match row.lock_one(tx).await? {
         Some(row) => Ok(Some(row)),
-        None if version::is_known::<E>(tx, key).await? || is_event_subject(tx, key).await? => {
+        None if version::is_known::<E>(tx, key).await? || is_event_subject(tx, E::NOUNS, key).await? => {
             Err(StoreError::Altered(E::default().table_name()))
         }
         None => Ok(None),
@@ -394,13 +398,14 @@ pub async fn remove_beyond<E: Protected>(
     tx: &Transaction,
     number: E::Column,
     range: (i64, i64),
+    now: UnixMillis,
 ) -> Result<(), StoreError> {
     let is_ours = |row: &E::Model| match check::<E>(tx, row, &columns::<E>(row)?) {
         Err(StoreError::Altered(_)) => Ok(false),
         checked => checked.map(|()| true),
     };
     if delete_forged::<E>(tx, number, range, is_ours).await? {
-        tx.note_altered(E::default().table_name()).await;
+        tx.note_altered(E::default().table_name(), now);
     }
     Ok(())
 }

@@ -38,10 +38,7 @@ mod row {
         pub mac: Vec<u8>,
     }
 
-    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
-
-    impl ActiveModelBehavior for ActiveModel {}
+    crate::no_relations!();
 
     impl super::Protected for Entity {
         const MAC: Column = Column::Mac;

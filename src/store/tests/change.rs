@@ -7,12 +7,16 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::{
     random::SeededRandom,
-    store::fixture::migrated,
+    store::{
+        audit::{self, ActorKind, Filter},
+        fixture::migrated,
+    },
     testing::{
         TEST_START,
         edited_rows::{drop_inserts, replace},
         test_random,
     },
+    text::page::PageRequest,
 };
 
 fn change(id: &str) -> Change {
@@ -373,6 +377,19 @@ async fn a_forged_change_at_the_next_number_is_replaced() {
         let changes = list_after(db.read(), 0, 10).await.unwrap();
         let ids: Vec<_> = changes.iter().map(|change| change.id.as_str()).collect();
         assert_eq!(ids, ["a", "b"], "{place:?}");
+        // Nothing else was recorded, so that the removal has an event of its own.
+        let page = PageRequest::parse(&mut Default::default(), "audit", &[], 500, "").unwrap();
+        let events = audit::list(db.read(), &Filter::default(), &page).await.unwrap();
+        let (events, _) = events.into_parts();
+        let [repair] = &events[..] else {
+            panic!("{place:?} {events:?}")
+        };
+        assert_eq!(
+            (repair.action.as_str(), repair.actor.kind, repair.occurred_at),
+            ("changes.repair", ActorKind::System, TEST_START),
+            "{place:?}"
+        );
+        assert_eq!(repair.detail["altered"], "changes", "{place:?}");
         // What a holder of the keys has written is never replaced: it is the counter that was put back.
         let new = counter::Entity::find().one(db.read()).await.unwrap().unwrap();
         replace::<counter::Entity>(&db, &new, &old).await;

@@ -6,7 +6,14 @@ use sea_orm_migration::{SchemaManager, schema::*};
 use super::*;
 use crate::{
     keys::DataKey,
-    store::{Database, create_table, fixture},
+    random::SystemRandom,
+    store::{
+        Database,
+        audit::{self, Event, Origin},
+        create_table, fixture,
+    },
+    testing::test_clock,
+    text::id::TenantId,
 };
 
 mod row {
@@ -36,6 +43,7 @@ mod row {
         const MAC: Column = Column::Mac;
         const UNPROTECTED: &'static [Column] = &[Column::UsedAt];
         const RECORDED: super::Recorded<Model> = super::Recorded::Never;
+        const NOUNS: &'static [&'static str] = &["keeper"];
     }
 }
 
@@ -74,6 +82,32 @@ async fn table(db: &Database) {
 
 async fn edit(db: &Database, statement: &str) {
     db.read().execute_unprepared(statement).await.unwrap();
+}
+
+/// An id may be what another action has acted on, such as the purpose of a data key.
+#[tokio::test]
+async fn only_an_action_on_a_resource_says_that_its_row_was_removed() {
+    for (place, db) in fixture::migrated().await {
+        table(&db).await;
+        for (action, is_known) in [
+            ("key.rotate", false),
+            ("keepers.list", false),
+            ("keeper.add", true),
+        ] {
+            let tx = db.write().await.unwrap();
+            let acme = TenantId::parse("acme").unwrap();
+            let event = Event::new(action).tenant(&acme).subject("one");
+            let origin = Origin::system("test");
+            audit::record(&tx, &*test_clock(), &SystemRandom, &origin, event).await;
+            tx.commit().await.unwrap();
+            let tx = db.write().await.unwrap();
+            let locked = lock_to_end::<Entity>(&tx, &["acme", "one"]).await;
+            match is_known {
+                true => assert!(matches!(locked, Err(StoreError::Altered("keepers"))), "{place:?}"),
+                false => assert!(locked.unwrap().is_none(), "{place:?} {action}"),
+            }
+        }
+    }
 }
 
 fn by_name(name: &str) -> Lookup<Entity> {

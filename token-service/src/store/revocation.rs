@@ -80,7 +80,7 @@ pub(super) async fn publish(
         return Ok(());
     }
     let first = last + 1 - revocations.len() as i64;
-    rows::remove_beyond::<Entity>(tx, Column::Seq, (first - 1, last)).await?;
+    rows::remove_beyond::<Entity>(tx, Column::Seq, (first - 1, last), now).await?;
     let key = rows::current(tx)?;
     let rows = (first..).zip(revocations).map(|(seq, revocation)| {
         let mut row = Model {

@@ -77,6 +77,7 @@ const NEITHER: &[Action] = &[
     action::AUDIT_LOG_REQUEST_RESUME,
     action::AUDIT_LOG_RESUME,
     action::AUTHORIZATION_REQUEST_PUSH,
+    action::CHANGES_REPAIR,
     action::CODE_REOPEN,
     // A setup lasts an hour.
     action::CONSENT_DENY,

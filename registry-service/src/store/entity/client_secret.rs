@@ -35,13 +35,11 @@ pub struct Model {
 }
 
 /// There are none. Queries join tables by hand.
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-pub enum Relation {}
-
-impl ActiveModelBehavior for ActiveModel {}
+accord::no_relations!();
 
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
     const UNPROTECTED: &'static [Column] = &[Column::LastUsedAt];
     const RECORDED: Recorded<Model> = Recorded::Always;
+    const NOUNS: &'static [&'static str] = &["client_secret"];
 }

@@ -15,7 +15,4 @@ pub struct Model {
 }
 
 /// There are none. Queries join tables by hand.
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-pub enum Relation {}
-
-impl ActiveModelBehavior for ActiveModel {}
+accord::no_relations!();

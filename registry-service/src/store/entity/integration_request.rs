@@ -33,10 +33,7 @@ pub struct Model {
 }
 
 /// There are none. Queries join tables by hand.
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-pub enum Relation {}
-
-impl ActiveModelBehavior for ActiveModel {}
+accord::no_relations!();
 
 impl Protected for Entity {
     const MAC: Column = Column::Mac;

@@ -159,3 +159,26 @@ async fn a_fault_of_an_older_log_stays_told() {
         (&found.fault, &found.faults[0].log)
     );
 }
+
+/// The first log of the epoch would begin where the old one has ended, and its events would get the numbers of others.
+#[tokio::test]
+async fn a_new_epoch_needs_a_counter_that_is_not_behind_the_log() {
+    let harness = Harness::start().await;
+    harness
+        .edit("CREATE TABLE older AS SELECT * FROM change_counter")
+        .await;
+    harness.tenant("acme").await;
+    let created = harness.audit_events("tenant.create").await;
+    seal(&harness, &created[0].event_id).await;
+    for edit in [
+        "DELETE FROM audit_events WHERE number > (SELECT event_number FROM older)",
+        "DELETE FROM change_counter",
+        "INSERT INTO change_counter SELECT * FROM older",
+        "DROP TABLE older",
+    ] {
+        harness.edit(edit).await;
+    }
+    let started = Registry::start_epoch(&harness.settings, &*harness.clock, &SystemRandom).await;
+    let error = format!("{:#}", started.unwrap_err());
+    assert!(error.contains("change_counter"), "{error}");
+}

@@ -40,6 +40,8 @@ actions! {
     /// A call of an operator or a Tenant Admin was rejected, or one with a credential that is not accepted; with `count`, so many
     /// calls of a minute. Each event is REFUSED.
     CALL_REJECT = "call.reject";
+    /// Rows of a change feed that somebody without the keys had written were removed, by a transaction without another event.
+    CHANGES_REPAIR = "changes.repair";
     /// `rotate-data-key` added a version of a data key.
     DATA_KEY_ROTATE = "data_key.rotate";
     /// `migrate --new-epoch` began a new epoch in a database that was restored.

@@ -10,7 +10,7 @@ use super::super::{
     record::decode,
     seal::leaf,
 };
-use crate::store::StoreError;
+use crate::store::{StoreError, log};
 
 /// How many leaves are read at a time.
 const LEAVES: u64 = 200;
@@ -27,6 +27,16 @@ pub enum Exported {
     Unreadable,
 }
 
+/// Returns whether a log has had a leaf at this position. What is committed counts, signed or not, as it is exported.
+///
+/// # Errors
+/// [`StoreError`] if the database is unavailable.
+pub async fn has_position(conn: &impl ConnectionTrait, position: LogPosition) -> Result<bool, StoreError> {
+    let logs = log::all(conn).await?.logs;
+    let mut logs = logs.iter().filter(|log| log.log_id == position.log_id);
+    Ok(logs.any(|log| position.leaf_index < log.head.size.cast_signed()))
+}
+
 /// Returns the next events after a position, or the first ones; none at the end. Goes on behind what retention removes
 /// meanwhile, and behind a fault.
 ///
@@ -36,6 +46,18 @@ pub async fn export(
     conn: &impl ConnectionTrait,
     after: Option<LogPosition>,
 ) -> Result<Vec<(LogPosition, Exported)>, StoreError> {
+    loop {
+        let leaves = leaves(conn, after).await?;
+        if let Some(exported) = exported(conn, leaves, after).await? {
+            return Ok(exported);
+        }
+    }
+}
+
+async fn leaves(
+    conn: &impl ConnectionTrait,
+    after: Option<LogPosition>,
+) -> Result<Vec<leaf::Model>, StoreError> {
     let leaves = leaf::Entity::find()
         .apply_if(after, |find, after| {
             find.filter(place().gte(at(after.log_id, after.leaf_index)))
@@ -43,10 +65,19 @@ pub async fn export(
         .order_by_asc(leaf::Column::LogId)
         .order_by_asc(leaf::Column::LeafIndex)
         .limit(LEAVES)
-        .all(conn)
-        .await?;
+        .all(conn);
+    Ok(leaves.await?)
+}
+
+/// Returns what leaves hold after a position; `None` if retention has removed all of that since they were read, so that others may
+/// follow.
+async fn exported(
+    conn: &impl ConnectionTrait,
+    leaves: Vec<leaf::Model>,
+    after: Option<LogPosition>,
+) -> Result<Option<Vec<(LogPosition, Exported)>>, StoreError> {
     let mut rows = rows(conn, &leaves).await?;
-    let mut exported = Vec::new();
+    let (mut exported, mut is_overtaken) = (Vec::new(), false);
     let mut last = after.map(|after| (after.log_id, after.leaf_index));
     for leaf in leaves {
         let position = LogPosition {
@@ -56,8 +87,10 @@ pub async fn export(
         };
         let row = rows.remove(&(leaf.source.clone(), leaf.number));
         let events = row.as_ref().and_then(|row| decoded(row).ok());
+        let events = events.filter(|events| !events.is_empty());
         if events.is_none() && !is_there(conn, &leaf).await? {
-            // Retention has removed it since it was read: the next leaf that is there shows the gap.
+            // The next leaf that is there shows the gap.
+            is_overtaken = true;
             continue;
         }
         let expected = match last {
@@ -86,7 +119,7 @@ pub async fn export(
             None => {}
         }
     }
-    Ok(exported)
+    Ok((!is_overtaken || !exported.is_empty()).then_some(exported))
 }
 
 fn decoded(row: &Row) -> Result<Vec<EventRow>, StoreError> {

@@ -182,11 +182,8 @@ pub async fn list(
     let rest = page.fetch().saturating_sub(listed.len() as u64);
     if next.is_none() && rest > 0 {
         let (events, stopped_at) = sealed::events(conn, filter, start, rest).await?;
-        listed.extend(
-            events
-                .into_iter()
-                .map(|(event, position)| (event, Cursor::Sealed(position))),
-        );
+        let events = events.into_iter();
+        listed.extend(events.map(|(event, position)| (event, Cursor::Sealed(position))));
         next = stopped_at.map(Cursor::Sealed);
     }
     let next = next.as_ref().map(Cursor::to_string);
@@ -230,25 +227,20 @@ async fn sealed_group(
     };
     let is_sealed = leaf_of(leaf::Entity::find().select_only().expr(Expr::value(1))).into_query();
     let order = if newest { Order::Desc } else { Order::Asc };
-    let found = group::Entity::find()
+    let newest_or_oldest = group::Entity::find()
         .select_only()
         .columns([group::Column::Writer, group::Column::Number])
         .filter(ids(group::Column::LastEventId))
         .filter(Expr::exists(is_sealed))
         .order_by(group::Column::LastEventId, order)
         .limit(1)
-        .into_tuple::<(String, i64)>()
-        .one(conn)
-        .await?;
-    let Some((writer, number)) = found else {
-        return Ok(None);
-    };
+        .into_query();
+    // In one statement: between two, retention may remove the leaf of the group that was found, and newer ones stay.
+    let source = [leaf::Column::Source, leaf::Column::Number].map(Expr::col);
     let leaf = leaf::Entity::find()
-        .filter(leaf::Column::Source.eq(writer))
-        .filter(leaf::Column::Number.eq(number))
+        .filter(Expr::tuple(source).in_subquery(newest_or_oldest))
         .one(conn)
         .await?;
-    // Retention may have removed it in between, and with it all that are older.
     Ok(leaf.map(|leaf| LogPosition {
         log_id: leaf.log_id,
         leaf_index: leaf.leaf_index,

@@ -109,9 +109,8 @@ async fn issued_tokens(
 ) -> Result<(Vec<Located>, Option<LogPosition>), StoreError> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut found: Vec<Located> = Vec::new();
-    let (first, mut last) = match limits(conn, range, start).await? {
-        Some(limits) => limits,
-        None => return Ok((found, None)),
+    let Some((first, mut last)) = limits(conn, range, start).await? else {
+        return Ok((found, None));
     };
     let mut is_first = true;
     for _ in 0..MAX_GROUPS / GROUPS_AT_ONCE {
@@ -166,31 +165,21 @@ async fn limits(
 ) -> Result<Option<(Option<LogPosition>, LogPosition)>, StoreError> {
     let mut last = start;
     if let Some(until) = &range.until {
-        let newest = sealed_group(
-            conn,
-            |times| times.lt(until.later(LATENESS_MILLIS).as_str()),
-            true,
-        )
-        .await?;
-        match newest {
-            Some(newest) if newest < start => last = newest,
-            Some(_) => {}
-            None => return Ok(None),
-        }
+        let until = until.later(LATENESS_MILLIS);
+        let newest = sealed_group(conn, |times| times.lt(until.as_str()), true);
+        let Some(newest) = newest.await? else {
+            return Ok(None);
+        };
+        last = last.min(newest);
     }
-    let first = match &range.from {
-        Some(from) => {
-            let oldest = sealed_group(
-                conn,
-                |times| times.gte(from.earlier(LATENESS_MILLIS).as_str()),
-                false,
-            );
-            match oldest.await? {
-                Some(oldest) => Some(oldest),
-                None => return Ok(None),
-            }
-        }
-        None => None,
-    };
+    let mut first = None;
+    if let Some(from) = &range.from {
+        let from = from.earlier(LATENESS_MILLIS);
+        let oldest = sealed_group(conn, |times| times.gte(from.as_str()), false);
+        let Some(oldest) = oldest.await? else {
+            return Ok(None);
+        };
+        first = Some(oldest);
+    }
     Ok(Some((first, last)))
 }

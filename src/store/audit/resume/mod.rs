@@ -164,18 +164,11 @@ pub async fn request_resume(
     by: &Decider,
     reason: &str,
 ) -> Result<ResumeRequest, ResumeError> {
-    let Resuming {
-        db,
-        keyring,
-        clock,
-        random,
-        ..
-    } = *resuming;
+    let (db, clock, random) = (resuming.db, resuming.clock, resuming.random);
     let sealed = resuming.sealed().await?;
     let situation = resuming.situation(db.read(), &sealed).await?;
-    let key = keyring
-        .current(protection::KEYRING_PURPOSE)
-        .map_err(StoreError::from)?;
+    let key = resuming.keyring.current(protection::KEYRING_PURPOSE);
+    let key = key.map_err(StoreError::from)?;
     let mut row = request::Model {
         id: request::ONLY,
         resume_id: EventId::generate(clock, random).into(),
@@ -193,9 +186,8 @@ pub async fn request_resume(
     let tx = db.write().await?;
     request::Entity::delete_many().exec(&tx).await?;
     let inserted = row.clone().into_active_model().reset_all();
-    request::Entity::insert(inserted)
-        .exec_without_returning(&tx)
-        .await?;
+    let insert = request::Entity::insert(inserted);
+    insert.exec_without_returning(&tx).await?;
     if !situation.steps.has_no_counter {
         let event = Event::new(action::AUDIT_LOG_REQUEST_RESUME)
             .subject(&*row.origin)
@@ -278,14 +270,8 @@ impl Resuming<'_> {
         let last = sealed.rows.last;
         drop_changed(&tx, &mut sealed.rows.rows, last).await?;
         let new = self.start(&tx, &situation).await?;
-        record(
-            &tx,
-            self.clock,
-            self.random,
-            &origin(by),
-            event(&row, &situation, &sealed, &new)?,
-        )
-        .await;
+        let event = event(&row, &situation, &sealed, &new)?;
+        record(&tx, self.clock, self.random, &origin(by), event).await;
         for difference in &sealed.rows.rows {
             tx.wrote(difference.version());
         }
@@ -308,24 +294,12 @@ impl Resuming<'_> {
             false => old.next(),
         };
         let origin = origin.map_err(|_| StoreError::Corrupt("the audit log's origin"))?;
-        let key = self
-            .keyring
-            .current(log::KEYRING_PURPOSE)
-            .map_err(StoreError::from)?;
-        let new = log::start(
-            tx,
-            &origin,
-            key,
-            &situation.position.to_string(),
-            self.clock.now(),
-        )
-        .await?;
-        for step in situation
-            .steps
-            .steps
-            .iter()
-            .filter(|step| step.rows.writer != OWN)
-        {
+        let key = self.keyring.current(log::KEYRING_PURPOSE);
+        let key = key.map_err(StoreError::from)?;
+        let position = situation.position.to_string();
+        let new = log::start(tx, &origin, key, &position, self.clock.now()).await?;
+        let steps = situation.steps.steps.iter();
+        for step in steps.filter(|step| step.rows.writer != OWN) {
             writer::Entity::update_many()
                 .col_expr(writer::Column::Sealed, Expr::value(step.rows.through))
                 .filter(writer::Column::Writer.eq(&*step.rows.writer))
@@ -350,13 +324,13 @@ fn event(
     });
     let faults: Vec<_> = faults.collect();
     let rows: Vec<_> = situation.steps.steps.iter().map(|step| &step.rows).collect();
-    const UNWRITABLE: StoreError = StoreError::Corrupt("a resume");
+    let json = [serde_json::to_string(&faults), serde_json::to_string(&rows)];
+    let [Ok(accepted), Ok(stepped_over)] = json else {
+        return Err(StoreError::Corrupt("a resume"));
+    };
     Ok(Event::new(action::AUDIT_LOG_RESUME)
         .subject(new.origin.as_str())
-        .detail(
-            "accepted",
-            serde_json::to_string(&faults).map_err(|_| UNWRITABLE)?,
-        )
+        .detail("accepted", accepted)
         .detail("accepted_rows", sealed.rows.rows.len().to_string())
         .detail("fault", &*row.fault)
         .detail("old_log", old.origin.as_str())
@@ -365,10 +339,7 @@ fn event(
         .detail("reason", &*row.reason)
         .detail("requested_by", &*row.operator_id)
         .detail("resume_id", &*row.resume_id)
-        .detail(
-            "stepped_over",
-            serde_json::to_string(&rows).map_err(|_| UNWRITABLE)?,
-        ))
+        .detail("stepped_over", stepped_over))
 }
 
 fn origin(by: &Decider) -> Origin {

@@ -136,12 +136,16 @@ impl Resuming<'_> {
     /// [`ResumeError::CannotStepOver`] if it is one that no key of the service has started, or one that is not the newest: the
     /// next log would have the name of the one that is gone.
     async fn newest_log(&self, conn: &impl Keyed) -> Result<Log, ResumeError> {
-        // An edited counter says nothing, and is stepped over itself.
+        // An edited counter says nothing, and is stepped over itself. So is an older one that was put back: a holder of the keys has
+        // sealed more than it counts.
         let counted = match change::counted_logs(conn).await {
             Err(error) if error.is_temporary() => return Err(error.into()),
             counted => counted.ok(),
         };
         let all = log::all(conn).await?;
+        let open = all.logs.last().filter(|log| log.is_authentic(self.keyring));
+        let sealed = open.and_then(|log| log.position.parse::<i64>().ok());
+        let counted = counted.filter(|counted| sealed.is_none_or(|sealed| sealed <= counted.events));
         let newest = all.logs.last().map(|log| log.log_id);
         let unreadable = all.unreadable.last().copied().filter(|id| Some(*id) > newest);
         let is_forged = |log: &&Log| {

@@ -30,7 +30,7 @@ pub(super) struct Step {
 /// What a new log steps over.
 pub(super) struct Steps {
     pub(super) steps: Vec<Step>,
-    /// Whether the change counter was edited or removed, so that it goes on far beyond all that it can have counted.
+    /// Whether the change counter was edited, removed or put back, so that it goes on far beyond all that it can have counted.
     pub(super) has_no_counter: bool,
 }
 
@@ -52,23 +52,27 @@ impl<E: Into<StoreError>> From<E> for SteppingError {
 /// of the same source needs a resume of its own, because what lies between is sealed first. So is what comes before a run: a
 /// source with rows that the sealer has not reached is left out.
 ///
-/// Without a counter that a holder of the keys has written, the numbers of events go on behind `jump`.
+/// Without a counter that a holder of the keys has written, and that has counted all events, their numbers go on behind `jump`.
 pub(super) async fn steps(
     conn: &impl Keyed,
     keyring: &Keyring,
     own_sealed: i64,
     jump: i64,
 ) -> Result<Steps, SteppingError> {
-    // Before the rows: they reach it, or one of them is gone.
+    // Before the counter, which is committed with them: it reaches them, or somebody has put back an older one.
+    let first = checked(conn, keyring, OWN, own_sealed).await?;
+    let written = first.iter().rev().find(|(_, checked)| checked.is_ok());
+    let reached = written.map_or(own_sealed, |(number, _)| *number);
+    // Before the other rows: they reach it, or one of them is gone.
     let counted = match change::last_event_number(conn).await {
-        Ok(counted) => Some(counted),
+        Ok(counted) => Some(counted).filter(|counted| *counted >= reached),
         Err(StoreError::Altered(_) | StoreError::Corrupt(_)) => None,
         Err(error) => return Err(error.into()),
     };
     let (mut steps, mut waits) = (Vec::new(), Vec::new());
     let own = match counted {
         Some(counted) => step(conn, keyring, (OWN, own_sealed), Some(counted)).await?,
-        None => Some(without_counter(conn, keyring, own_sealed, jump).await?),
+        None => Some(without_counter(first.first(), own_sealed, jump)?),
     };
     let mut place = |step: Step, sealed: i64| match step.rows.from == sealed + 1 {
         true => steps.push(step),
@@ -99,15 +103,9 @@ pub(super) async fn steps(
 }
 
 /// Returns the run of numbers that events leave out, because nobody knows which ones were given.
-async fn without_counter(
-    conn: &impl Keyed,
-    keyring: &Keyring,
-    own_sealed: i64,
-    jump: i64,
-) -> Result<Step, SteppingError> {
-    let rows = checked(conn, keyring, OWN, own_sealed).await?;
-    let fault = "the change counter was edited or removed".to_owned();
-    let from = match rows.first() {
+fn without_counter(first: Option<&CheckedRow>, own_sealed: i64, jump: i64) -> Result<Step, SteppingError> {
+    let fault = "the change counter was edited, removed or put back".to_owned();
+    let from = match first {
         Some((number, Ok(()))) if *number == own_sealed + 1 => number + 1,
         _ => own_sealed + 1,
     };
@@ -192,13 +190,16 @@ fn over(source: &str, numbers: std::ops::RangeInclusive<i64>, fault: &str) -> St
     }
 }
 
-/// Returns the next rows of a source after a number, and whether a holder of the keys has written each.
+/// The number of a row, and whether a holder of the keys has written it.
+type CheckedRow = (i64, Result<(), Altered>);
+
+/// Returns the next rows of a source after a number.
 async fn checked(
     conn: &impl Keyed,
     keyring: &Keyring,
     source: &str,
     after: i64,
-) -> Result<Vec<(i64, Result<(), Altered>)>, StoreError> {
+) -> Result<Vec<CheckedRow>, StoreError> {
     if source == OWN {
         let rows = row::Entity::find()
             .filter(row::Column::Number.gt(after))

@@ -81,10 +81,8 @@ impl<'a, C: Keyed> Verification<'a, C> {
             .order_by_asc(leaf::Column::LeafIndex)
             .one(self.conn)
             .await?;
-        Ok(
-            first.map_or(self.log.head.size, |leaf| leaf.leaf_index.unsigned_abs())
-                > self.report.removed_leaves,
-        )
+        let first = first.map_or(self.log.head.size, |leaf| leaf.leaf_index.unsigned_abs());
+        Ok(first > self.report.removed_leaves)
     }
 
     pub(super) fn finish(self) -> LogOutcome {

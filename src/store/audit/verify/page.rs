@@ -174,10 +174,7 @@ fn checked(leaf: &Leaf, row: Option<&Row>, stored: Option<Hash>) -> Result<(Hash
     .map_err(|altered| fault(row.event_id(), altered.0.to_owned()))?;
     match stored.is_none_or(|stored| stored == hash) {
         true => Ok((hash, events)),
-        false => Err(fault(
-            row.event_id(),
-            "it differs from what was sealed".to_owned(),
-        )),
+        false => Err(fault(row.event_id(), "it differs from what was sealed".into())),
     }
 }
 

@@ -46,6 +46,56 @@ async fn every_sealed_event_is_exported_once_and_from_any_position_on() {
     }
 }
 
+/// A sealer may end between both: what it has committed is exported, so that its position is known.
+#[tokio::test]
+async fn an_export_goes_on_from_what_is_sealed_and_not_signed() {
+    for mut record in Sealed::each().await {
+        record.change("a").await;
+        record.group(2).await;
+        record.try_seal().await.unwrap();
+        let (db, place) = (record.db.read(), record.place.label);
+        let last = export(db, None).await.unwrap().last().unwrap().0;
+        assert!(has_position(db, last).await.unwrap(), "{place}");
+        assert!(export(db, Some(last)).await.unwrap().is_empty(), "{place}");
+        let leaf_index = last.leaf_index + 1;
+        assert!(
+            !has_position(db, LogPosition { leaf_index, ..last })
+                .await
+                .unwrap()
+        );
+        let log_id = last.log_id + 1;
+        assert!(!has_position(db, LogPosition { log_id, ..last }).await.unwrap());
+    }
+}
+
+/// Leaves that retention removes while their rows are read are not the end.
+#[tokio::test]
+async fn an_export_that_retention_overtakes_reads_again() {
+    for mut record in Sealed::each().await {
+        let place = record.place.label;
+        record.change("old").await;
+        record.seal().await;
+        let old = leaves(record.db.read(), None).await.unwrap();
+        record.clock.advance(Duration::from_secs(100));
+        record.change("kept").await;
+        record.seal().await;
+        let first = export(record.db.read(), None).await.unwrap()[0].0;
+        let both = leaves(record.db.read(), None).await.unwrap();
+        let since = record.clock.now();
+        let deleted = delete_before(&record.db, &*record.clock, &SystemRandom, since).await;
+        assert_eq!(deleted.unwrap().leaves, 1, "{place}");
+        let db = record.db.read();
+        assert_eq!(exported(db, old, None).await.unwrap(), None, "{place}");
+        let rest = exported(db, both, Some(first)).await.unwrap();
+        assert_eq!(rest.map(|rest| rest.len()), Some(1), "{place}");
+        assert_eq!(
+            exported(db, Vec::new(), None).await.unwrap(),
+            Some(vec![]),
+            "{place}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn an_export_goes_on_behind_what_retention_removes_and_behind_a_fault() {
     for mut record in Sealed::each().await {

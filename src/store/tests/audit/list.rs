@@ -2,12 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use sea_orm::{DbBackend, ExecResult, QueryResult, Statement};
+
 use super::*;
 use crate::{
     clock::{Clock, ManualClock},
     random::SystemRandom,
     store::{
-        Database,
+        Database, Pool,
         audit::{
             self, Actor, ActorKind, Event, GrantType, GroupWriter, IssuedToken, Origin, Record,
             seal::tests::Sealed,
@@ -367,5 +369,50 @@ async fn a_token_is_found_by_its_jti() {
         assert_eq!(find_issued(db.read(), &change).await.unwrap(), None, "{place:?}");
         let unknown = EventId::generate(&*clock, &SystemRandom);
         assert_eq!(find_issued(db.read(), &unknown).await.unwrap(), None, "{place:?}");
+    }
+}
+
+/// Retention removes the oldest leaf after each query.
+struct Overtaken<'a>(&'a Pool);
+
+#[async_trait::async_trait]
+impl ConnectionTrait for Overtaken<'_> {
+    fn get_database_backend(&self) -> DbBackend {
+        self.0.get_database_backend()
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.0.execute_raw(statement).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.0.execute_unprepared(sql).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        let found = self.0.query_one_raw(statement).await;
+        let remove = "DELETE FROM audit_leaves WHERE leaf_index = 0";
+        self.0.execute_unprepared(remove).await?;
+        found
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.0.query_all_raw(statement).await
+    }
+}
+
+/// Otherwise a list from a time on would be empty, although newer groups stay.
+#[tokio::test]
+async fn a_search_by_time_ends_at_no_group_that_retention_removes_meanwhile() {
+    for mut record in Sealed::each().await {
+        for _ in 0..2 {
+            record.group(1).await;
+            record.seal().await;
+        }
+        let conn = Overtaken(record.db.read());
+        let oldest = sealed_group(&conn, |times| times.gt(""), false).await.unwrap();
+        assert_eq!(oldest.unwrap().leaf_index, 0, "{:?}", record.place);
+        let next = sealed_group(&conn, |times| times.gt(""), false).await.unwrap();
+        assert_eq!(next.unwrap().leaf_index, 1, "{:?}", record.place);
     }
 }

@@ -370,3 +370,41 @@ async fn a_counter_that_is_put_back_behind_the_log_is_noticed_by_whoever_reads_i
         assert!(is_behind(tx.commit().await.unwrap_err()), "{:?}", record.place);
     }
 }
+
+/// Sums up nothing, because its table is not as it has to be.
+struct Unwritable;
+
+impl Rollup for Unwritable {
+    type Changes = ();
+
+    async fn prepare(&self, _: &Database, _: Vec<TokenUse>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn write(&self, tx: &Transaction, (): ()) -> Result<(), StoreError> {
+        tx.execute_unprepared("INSERT INTO audit_logs (log_id) VALUES (7)")
+            .await?;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn sums_that_can_not_be_written_keep_nothing_from_being_sealed() {
+    for mut record in Sealed::each().await {
+        record.change("a").await;
+        record.group(2).await;
+        let place = (&record.lease, &record.log);
+        let sealed = seal(
+            &record.db,
+            &record.keyring,
+            place,
+            &Unwritable,
+            record.clock.now(),
+        )
+        .await;
+        record.log = sealed.unwrap().unwrap();
+        assert_eq!(record.log.head.size, 2, "{:?}", record.place);
+        assert_eq!(leaves(record.db.read()).await.len(), 2, "{:?}", record.place);
+        assert!(record.try_seal().await.is_ok(), "{:?}", record.place);
+    }
+}

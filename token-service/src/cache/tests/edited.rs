@@ -73,7 +73,7 @@ async fn a_revocation_that_was_removed_is_known_by_its_change() {
     let (first, registry, _database) = cache().await;
     let tenant_id = TenantId::parse(TENANT).unwrap();
     let ends = first.store.now().plus(Duration::from_secs(300));
-    let (by, event) = (Origin::system("test"), Event::new("token.revoke"));
+    let (by, event) = (Origin::system("test"), Event::new(action::TOKEN_REVOKE));
     let revoked = first
         .store
         .revoke_access_token(&by, &tenant_id, "one", ends, event);

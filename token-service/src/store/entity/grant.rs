@@ -51,4 +51,5 @@ impl ActiveModelBehavior for ActiveModel {}
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
     const RECORDED: Recorded<Model> = Recorded::Always;
+    const NOUNS: &'static [&'static str] = &["consent"];
 }

@@ -51,6 +51,55 @@ async fn a_counter_that_was_edited_goes_on_in_a_new_epoch() {
     }
 }
 
+/// An older counter has a right MAC. With it, events would get the numbers of others.
+#[tokio::test]
+async fn a_counter_that_was_put_back_goes_on_in_a_new_epoch() {
+    for between in ["nothing", "a resume", "a row that is not sealed"] {
+        for mut record in Sealed::each().await {
+            let place = record.place.label;
+            record.change("one").await;
+            record.seal().await;
+            let before = record.db.position().await.unwrap();
+            let save = "CREATE TABLE saved AS SELECT * FROM change_counter";
+            record.db.read().execute_unprepared(save).await.unwrap();
+            record.change("two").await;
+            record.change("three").await;
+            if between != "nothing" {
+                let edit = "UPDATE audit_events SET subject = NULL WHERE number = 2";
+                record.edit(edit).await;
+            }
+            if between == "a resume" {
+                resumed(&mut record).await;
+            }
+            assert_eq!(
+                record.try_seal().await.is_err(),
+                between == "a row that is not sealed",
+                "{place}"
+            );
+            record.sign().await;
+            record.edit("DELETE FROM change_counter").await;
+            record
+                .edit("INSERT INTO change_counter SELECT * FROM saved")
+                .await;
+            let resumed = resumed(&mut record).await;
+            assert!(
+                resumed.fault.contains("change counter"),
+                "{place} {between}: {}",
+                resumed.fault
+            );
+            let after = record.db.position().await.unwrap();
+            assert!(after.epoch != before.epoch, "{place} {between}");
+            record.change("four").await;
+            record.seal().await;
+            let verified = verified(&record).await;
+            assert!(
+                verified.iter().all(|log| *log == INTACT),
+                "{place} {between}: {verified:?}"
+            );
+        }
+    }
+}
+
 /// A row of `audit_logs` that somebody without the keys has put there makes no log end, and nothing goes on behind it.
 #[tokio::test]
 async fn a_log_that_nobody_with_the_keys_has_started_is_named() {

@@ -164,7 +164,7 @@ async fn put_back_from_before_the_end<E: Protected, T>(
 async fn what_has_ended_is_rejected_and_named_if_it_is_put_back() {
     for database in databases() {
         let (store, _) = store(&database.url).await;
-        let (by, event) = (workload_named("pages"), || Event::new("test.event"));
+        let (by, event) = (workload_named("pages"), || Event::test("test.event"));
 
         let admin = session(&store).await;
         let find = || entity::admin_session::Entity::find_by_id(admin.digest.to_vec());
