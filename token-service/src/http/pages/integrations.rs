@@ -9,6 +9,7 @@ use axum::{
 };
 
 use super::{
+    approval_form::CHOSEN,
     context::{PageContext, PageForm},
     dates,
     error::{PageError, note},
@@ -213,6 +214,7 @@ fn sign_in_form(page: &PageContext, sent: &Form) -> SignInPage {
             ("grant", grant_id.to_owned()),
             ("designated_account_name", state.account_name),
             ("reason", state.reason),
+            (CHOSEN, state.networks.as_ref().map_or("", |_| "1").to_owned()),
             (networks::FIELD, state.networks.unwrap_or_default()),
         ];
         view.entered = entered
@@ -265,7 +267,10 @@ impl FormState {
         Self {
             account_name: name.to_owned(),
             reason: form.text("reason").to_owned(),
-            networks: form.get(networks::FIELD).map(str::to_owned),
+            networks: form
+                .get(networks::FIELD)
+                .or(form.get(CHOSEN).map(|_| ""))
+                .map(str::to_owned),
             ..Self::default()
         }
     }
