@@ -231,6 +231,7 @@ fn sign_in_again(page: &PageContext, sent: &Form, error: Error) -> Result<Respon
 }
 
 /// How to present the page of an integration: the status, a notice, and the values and errors of its forms.
+#[derive(Default)]
 struct FormState {
     status: StatusCode,
     notice: Option<String>,
@@ -240,20 +241,6 @@ struct FormState {
     /// The networks entered; `None` for those that the integration has.
     networks: Option<String>,
     networks_error: Option<String>,
-}
-
-impl Default for FormState {
-    fn default() -> Self {
-        Self {
-            status: StatusCode::OK,
-            notice: None,
-            account_name: String::new(),
-            account_name_error: None,
-            reason: String::new(),
-            networks: None,
-            networks_error: None,
-        }
-    }
 }
 
 impl FormState {
