@@ -7,6 +7,7 @@ use std::{
 };
 
 use accord::{
+    audit::v1::{ListAuditEventsRequest, audit_service_client::AuditServiceClient},
     registry::v1::{
         CreateTenantRequest, ListWorkloadsRequest, RevokeWorkloadRequest,
         operator_service_client::OperatorServiceClient, tenant_service_client::TenantServiceClient,
@@ -71,12 +72,14 @@ async fn certificates_identify_every_caller_until_they_are_revoked() {
     timeout(Duration::from_secs(20), checker.ready()).await.unwrap();
 
     let operator = services.channel(&services.registries[0].address, "operator-client");
+    let registry = operator.clone();
     let mut operators = OperatorServiceClient::new(operator);
     let listed = ok(operators.list_workloads(ListWorkloadsRequest::default()).await);
     let mut workloads = listed.workloads.into_iter();
     let own = workloads.find(|workload| workload.certificate_name.ends_with("/internal-service"));
+    let workload_id = own.unwrap().workload_id;
     let revoke = RevokeWorkloadRequest {
-        workload_id: own.unwrap().workload_id,
+        workload_id: workload_id.clone(),
         reason: "a test".into(),
     };
     ok(operators.revoke_workload(revoke).await);
@@ -94,6 +97,20 @@ async fn certificates_identify_every_caller_until_they_are_revoked() {
             .contains("[spiffe://accord.example/internal-service]"),
         "{refused:?}"
     );
+    // The registry knows whose it was, and records each such call.
+    list_revocations(&internal).await.unwrap_err();
+    let rejected = ListAuditEventsRequest {
+        action: "call.reject".into(),
+        ..Default::default()
+    };
+    let listed = ok(AuditServiceClient::new(registry)
+        .list_audit_events(rejected)
+        .await);
+    let events = listed
+        .audit_events
+        .iter()
+        .filter(|event| event.actor_id == workload_id);
+    assert!(events.count() >= 2, "{:?}", listed.audit_events);
 }
 
 async fn one_registry_is_enough_while_another_is_silent_or_gone() {

@@ -10,6 +10,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The field of a message that names scopes.
 pub const SCOPES: &str = "scopes";
+/// The rule of a parameter that comes beside a pushed request, which holds it.
+pub const COMES_ALONE: &str = "must be empty with request_uri";
 
 /// An error of token-service.
 #[derive(Debug, thiserror::Error)]
@@ -209,7 +211,11 @@ impl Error {
 
 /// Returns whether nothing is wrong but the scopes of a request, for which RFC 6749 §5.2 has an error of its own.
 fn are_of_scopes(violations: &Violations) -> bool {
-    !violations.is_empty() && violations.iter().all(|v| v.field.starts_with(SCOPES))
+    let is_of_scopes = |field: &str| field.split('[').next() == Some(SCOPES);
+    let all = violations
+        .iter()
+        .all(|v| is_of_scopes(&v.field) && v.description != COMES_ALONE);
+    all && !violations.is_empty()
 }
 
 /// Returns `None` for a resource that does not exist.

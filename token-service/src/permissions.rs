@@ -24,9 +24,9 @@ pub const SERVICES: &[&str] = &[
     "accord.audit.v1.AuditService",
 ];
 
-/// Methods that end with their caller, as [`Permissions::ending_with_caller`] says. Token issuance may
-/// be dropped before it begins to commit; from then on it runs in a task of its own. So does a sign-in; it forgets earlier failures
-/// only once its answer is sent.
+/// Methods that end with their caller, as [`Permissions::ending_with_caller`] says. Token issuance may be dropped. Its group commits,
+/// and the end of a family or a code, run in tasks of their own, and a code that is redeemed again becomes usable once more. A
+/// sign-in runs in such a task, too; it forgets earlier failures only once its answer is sent.
 ///
 /// [`Permissions::ending_with_caller`]: accord::rpc::auth::Permissions::ending_with_caller
 pub const END_WITH_CALLER: &[&str] = &[

@@ -148,12 +148,16 @@ impl Facts {
         std::mem::take(&mut *self.changed_clients.lock())
     }
 
-    /// Has signing keys read again, and other facts whose time is over.
-    pub(super) fn expire_old(&self) {
+    /// Has the registry's facts read again whose time is over.
+    pub(super) fn expire_old_of_registry(&self) {
         self.clients.expire_old();
         self.tenants.expire_old();
         self.users.expire_old();
         self.callers.expire_old();
+    }
+
+    /// Has signing keys read again, and grants whose time is over.
+    pub(super) fn expire_old_own(&self) {
         self.grants.expire_old();
         // One read.
         self.keys.store(None);

@@ -133,14 +133,24 @@ impl Cache {
         );
     }
 
-    /// Has old facts read again. Not while the registry is silent: then they count as long as `registry_stale_max` says.
+    /// Has old facts read again. The registry's not while it is silent: then they count as long as `registry_stale_max` says.
     async fn expire_old_facts(&self) {
-        loop {
-            sleep(EXPIRY_PERIOD).await;
-            if self.registry_changes.is_complete_since(Instant::now() - LEASE) {
-                self.facts.expire_old();
+        let own = async {
+            loop {
+                sleep(EXPIRY_PERIOD).await;
+                self.facts.expire_old_own();
             }
-        }
+        };
+        let of_registry = async {
+            loop {
+                sleep(EXPIRY_PERIOD).await;
+                while !self.registry_changes.is_complete_since(Instant::now() - LEASE) {
+                    sleep(LEASE / 2).await;
+                }
+                self.facts.expire_old_of_registry();
+            }
+        };
+        tokio::join!(own, of_registry);
     }
 
     /// Returns how long the registry's answers count.

@@ -105,7 +105,7 @@ impl Cache {
         let read = async {
             let mut last_read = self.tag_keys_read.lock().await;
             if last_read.is_none_or(|(at, _)| at.elapsed() >= READ_TAG_KEYS_EVERY) {
-                // The read goes on when no caller waits for it any more.
+                // Counts as read although the caller may stop waiting, which ends the read.
                 *last_read = Some((Instant::now(), false));
                 let succeeded = self.registry.changes_after(None).await.is_ok();
                 *last_read = Some((Instant::now(), succeeded));
@@ -276,7 +276,7 @@ impl Cache {
 
     /// Returns the caller with this credential; `None` if it is unknown, or its caller is revoked.
     ///
-    /// Also caches certificates that name no caller: a partner sends one with every call. Their number is bounded by what the
+    /// Also caches certificates that name no caller, until a method rejects them: a partner sends one with every call. Their number is bounded by what the
     /// authorities of `--client-ca` have signed. Tokens can be made up, so unknown tokens are not cached.
     pub async fn caller(&self, credential: Credential<'_>) -> Result<Option<Caller>> {
         let (changes, callers) = (&self.registry_changes, &self.facts.callers);
@@ -299,6 +299,12 @@ impl Cache {
             }
         }
         Ok(caller.and_then(|caller| Option::clone(&caller.value)))
+    }
+
+    /// Forgets a certificate that was rejected, so that the registry is asked about the next call too: it records calls with a
+    /// revoked certificate.
+    pub fn forget_caller(&self, credential: Credential<'_>) {
+        self.facts.callers.remove(&credential.digest());
     }
 
     /// Returns at most `limit` revocations of clients, tenants and users after a position of the registry's feed.

@@ -116,8 +116,8 @@ impl ConsentCall {
         Ok(is_current.then_some(consent))
     }
 
-    /// Ends a consent for good, with its refresh families and access tokens. Changes nothing when it is revoked
-    /// already.
+    /// Ends a consent for good, with its refresh families and access tokens. Only publishes that again when it is
+    /// revoked already.
     ///
     /// # Errors
     /// Those of [`Self::get_consent`]; [`Error::WrongState`] when it was superseded or has expired.

@@ -109,7 +109,7 @@ impl ConsentCall {
             } => {
                 let browser = OpenedRequests::default();
                 let opened = self.pushed_request(&tenant_id, &client_id, &request_uri, &browser);
-                let pushed = found(opened.await)?.ok_or_else(unusable_request_uri)?;
+                let (pushed, _) = found(opened.await)?.ok_or_else(unusable_request_uri)?;
                 (pushed.setup_id, pushed.request)
             }
         };
@@ -121,7 +121,8 @@ impl ConsentCall {
     }
 
     /// Opens a request that a client has pushed to this tenant's authority (RFC 9126 §4). Changes nothing, so that it can be
-    /// opened again before its decision. `browser` says which requests the browser has opened before.
+    /// opened again before its decision. `browser` says which requests the browser has opened before. Returns until when it may
+    /// open this one again, if it has opened it.
     ///
     /// # Errors
     /// [`Error::NotFound`] for a `request_uri` that is unknown, expired, or another client's; [`Error::WrongState`] after
@@ -132,7 +133,7 @@ impl ConsentCall {
         client_id: &ClientId,
         request_uri: &str,
         browser: &OpenedRequests,
-    ) -> Result<PushedRequest> {
+    ) -> Result<(PushedRequest, Option<UnixMillis>)> {
         const UNKNOWN: Error = Error::NotFound("pushed authorization request");
         let store = &self.consents.store;
         let reference = reference(request_uri).ok_or(UNKNOWN)?;
@@ -145,7 +146,7 @@ impl ConsentCall {
         if let Some(setup) = found(store.get_tenant_setup(tenant_id, &pushed.setup_id).await)? {
             setup.require_pending(store.now())?;
         }
-        Ok(pushed)
+        Ok((pushed, again_until))
     }
 
     /// Stores a setup, or returns the one that is stored under its id: the setup of a pushed request, or of a form that was

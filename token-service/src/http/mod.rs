@@ -38,9 +38,8 @@ pub(crate) struct HttpState {
     pub(crate) product_name: Arc<str>,
 }
 
-/// The ends of the paths whose POST requests are dropped when the caller disconnects. Introspection only reads. Token issuance may
-/// be dropped before it begins to commit; from then on it runs in a task of its own. So does a sign-in; it forgets earlier failures
-/// only once its answer is sent.
+/// The ends of the paths whose POST requests are dropped when the caller disconnects. Introspection only reads. The others are those
+/// of [`END_WITH_CALLER`](crate::permissions::END_WITH_CALLER).
 const ENDS_WITH_CALLER: &[&str] = &["/oauth2/token", "/oauth2/introspect", "/sign-in"];
 
 /// Every route, in one place.

@@ -3,7 +3,7 @@
 //! like a thief ([decision 66](../../../docs/decisions/0066-codes-of-unanswered-calls.md)).
 
 use std::{
-    collections::HashSet,
+    slice,
     sync::{Arc, MutexGuard},
     time::Duration,
 };
@@ -43,7 +43,8 @@ pub(super) struct Reopenings {
     db: Database,
     clock: SharedClock,
     random: SharedRandom,
-    under_way: Lock<HashSet<[u8; 32]>>,
+    /// Their digests, each as often as a task tries to make it usable.
+    under_way: Lock<Vec<[u8; 32]>>,
 }
 
 /// A redemption, for as long as its tokens have not left. Dropping it makes the code usable again.
@@ -63,6 +64,16 @@ struct Redeemed {
 }
 
 impl PendingAnswer {
+    /// Commits the redemptions of these answers. No code becomes usable again if they were certainly rolled back: the same
+    /// redemption is tried again, and its tokens leave.
+    pub(super) async fn commit(answers: &mut [Self], tx: Transaction) -> Result<(), StoreError> {
+        let committed = tx.commit().await;
+        if !matches!(committed, Ok(()) | Err(StoreError::Unavailable(_))) {
+            answers.iter_mut().for_each(|answer| answer.redeemed = None);
+        }
+        committed
+    }
+
     /// The code stays used: its tokens are being sent.
     pub fn confirm(mut self) {
         self.redeemed = None;
@@ -80,7 +91,7 @@ impl PendingAnswer {
         // Without a runtime the process is about to end.
         let runtime = Handle::try_current().ok()?;
         let reopenings = self.reopenings.clone();
-        reopenings.under_way().insert(redeemed.code.digest);
+        reopenings.under_way().push(redeemed.code.digest);
         Some(runtime.spawn(async move { reopenings.run(&redeemed).await }))
     }
 }
@@ -118,7 +129,7 @@ impl Reopenings {
         }
     }
 
-    fn under_way(&self) -> MutexGuard<'_, HashSet<[u8; 32]>> {
+    fn under_way(&self) -> MutexGuard<'_, Vec<[u8; 32]>> {
         self.under_way.lock()
     }
 
@@ -134,7 +145,13 @@ impl Reopenings {
                 Ok(()) => break,
             }
         }
-        self.under_way().remove(&redeemed.code.digest);
+        let mut under_way = self.under_way();
+        if let Some(at) = under_way
+            .iter()
+            .position(|digest| *digest == redeemed.code.digest)
+        {
+            under_way.swap_remove(at);
+        }
     }
 
     /// Changes nothing if the redemption was not committed. Waits for one whose commit is under way, which holds the row.
@@ -183,8 +200,8 @@ impl Store {
         row.expires_at = family.expires_at.as_millis();
         row.save(&tx).await?;
         self.audit(&tx, origin, issued).await;
-        let answer = self.reopenings.answer(origin, code, family);
-        tx.commit().await?;
+        let mut answer = self.reopenings.answer(origin, code, family);
+        PendingAnswer::commit(slice::from_mut(&mut answer), tx).await?;
         Ok(Some(answer))
     }
 }

@@ -2,6 +2,7 @@
 
 use accord::{
     random::SystemRandom,
+    rpc::auth::CallerDirectory,
     text::{
         caller::Credential,
         opaque::{OpaqueToken, TokenKind},
@@ -23,6 +24,15 @@ async fn a_certificate_of_nobody_is_looked_up_again_only_after_callers_have_chan
     assert_eq!(look_up(Credential::Certificate(&names)).await, 1);
     cache.facts.apply(&Change::Caller("opr_1".into()));
     assert_eq!(look_up(Credential::Certificate(&names)).await, 1);
+
+    // The registry records each rejected call.
+    for _ in 0..2 {
+        assert_eq!(
+            cache.find_revoked(Credential::Certificate(&names)).await.unwrap(),
+            None
+        );
+        assert_eq!(look_up(Credential::Certificate(&names)).await, 1);
+    }
 
     // Anybody can make up tokens, which would fill the memory.
     let token = OpaqueToken::generate(TokenKind::Workload, &SystemRandom);

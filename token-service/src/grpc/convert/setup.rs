@@ -18,7 +18,7 @@ use crate::{
         admin_session::SignIn,
         setup::{ApprovedSetup, ConsentChoices, SetupRequest},
     },
-    error::Result,
+    error::{COMES_ALONE, Result},
     model::setup::{
         Setup, SetupState,
         request::{AuthorizationRequest, Parameters},
@@ -68,7 +68,7 @@ fn no_parameters(v: &mut Violations, request: &pb::StartSetupRequest) {
         ("dpop_jkt", !request.dpop_jkt.is_empty()),
     ] {
         if is_set {
-            v.add(field, "must be empty with request_uri");
+            v.add(field, COMES_ALONE);
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::{consent::setup::ConsentChoices, http::form::Form, model::setup::Setu
 const CHOICES: [&str; 4] = ["scope", "designated_account_name", "end_date", networks::FIELD];
 /// A hidden field that marks a form with choices. Empty fields count as absent, so without the mark a form in which
 /// nothing is chosen would seem to hold no choices.
-const CHOSEN: &str = "chosen";
+pub(super) const CHOSEN: &str = "chosen";
 
 /// Reads an approval, or returns the errors of the form. Rejects a form without scopes, because [`ConsentChoices`] without
 /// scopes grants all of them.

@@ -115,7 +115,7 @@ async fn pushed(mut page: PageContext, form: &Form) -> Result<Response, PageErro
     let opened = page
         .call
         .pushed_request(&tenant_id, &client_id, request_uri, &browser);
-    let pushed = opened.await.map_err(|error| match error {
+    let (pushed, again_until) = opened.await.map_err(|error| match error {
         Error::NotFound(_) => UNKNOWN_REQUEST,
         error => error.into(),
     })?;
@@ -126,8 +126,20 @@ async fn pushed(mut page: PageContext, form: &Form) -> Result<Response, PageErro
     } = pushed.request.parameters.clone();
     let parties = parties(&mut page, &client_id, &redirect_uri).await?;
     let partner_name = parties.1.display.partner_name.clone();
-    let signed = SignedRequest::of_pushed(&page.http.consents.store, pushed, &mut browser).await?;
-    page.cookies.set(OPENED, browser.into_text());
+    let expires_at = match again_until {
+        Some(end) => end,
+        None => {
+            let end = browser.add(&page.http.consents.store, &pushed.setup_id).await?;
+            // Only now: otherwise the last answer of two tabs would drop what the other one has added.
+            page.cookies.set(OPENED, browser.into_text());
+            end
+        }
+    };
+    let signed = SignedRequest {
+        setup_id: pushed.setup_id,
+        request: pushed.request,
+        expires_at,
+    };
     let checked = PendingSetup::request(&page, signed, parties).await;
     answer(
         &page,

@@ -125,6 +125,10 @@ impl From<HttpError> for PageError {
                 "The request could not be understood. Go back, load the page again, and repeat what you \
                  wanted to do.",
             ),
+            StatusCode::REQUEST_TIMEOUT => (
+                "That took too long",
+                "What you sent did not arrive in time. Nothing was changed. Go back, and send it again.",
+            ),
             StatusCode::PAYLOAD_TOO_LARGE => ("That was too much", "What was sent is too large."),
             StatusCode::TOO_MANY_REQUESTS => (
                 "Please wait a moment",
@@ -232,5 +236,20 @@ impl IntoResponse for PageError {
         let mut response = self.status.into_response();
         response.extensions_mut().insert(self);
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_upload_is_no_mistake_of_the_service() {
+        let slow = HttpError::new(StatusCode::REQUEST_TIMEOUT, "invalid_request", "");
+        let text = PageError::from(slow).text;
+        assert!(
+            text.contains("Nothing was changed") && !text.contains("our mistake"),
+            "{text}"
+        );
     }
 }

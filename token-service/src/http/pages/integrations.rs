@@ -9,6 +9,7 @@ use axum::{
 };
 
 use super::{
+    approval_form::CHOSEN,
     context::{PageContext, PageForm},
     dates,
     error::{PageError, note},
@@ -213,6 +214,7 @@ fn sign_in_form(page: &PageContext, sent: &Form) -> SignInPage {
             ("grant", grant_id.to_owned()),
             ("designated_account_name", state.account_name),
             ("reason", state.reason),
+            (CHOSEN, state.networks.as_ref().map_or("", |_| "1").to_owned()),
             (networks::FIELD, state.networks.unwrap_or_default()),
         ];
         view.entered = entered
@@ -229,6 +231,7 @@ fn sign_in_again(page: &PageContext, sent: &Form, error: Error) -> Result<Respon
 }
 
 /// How to present the page of an integration: the status, a notice, and the values and errors of its forms.
+#[derive(Default)]
 struct FormState {
     status: StatusCode,
     notice: Option<String>,
@@ -238,20 +241,6 @@ struct FormState {
     /// The networks entered; `None` for those that the integration has.
     networks: Option<String>,
     networks_error: Option<String>,
-}
-
-impl Default for FormState {
-    fn default() -> Self {
-        Self {
-            status: StatusCode::OK,
-            notice: None,
-            account_name: String::new(),
-            account_name_error: None,
-            reason: String::new(),
-            networks: None,
-            networks_error: None,
-        }
-    }
 }
 
 impl FormState {
@@ -265,7 +254,10 @@ impl FormState {
         Self {
             account_name: name.to_owned(),
             reason: form.text("reason").to_owned(),
-            networks: form.get(networks::FIELD).map(str::to_owned),
+            networks: form
+                .get(networks::FIELD)
+                .or(form.get(CHOSEN).map(|_| ""))
+                .map(str::to_owned),
             ..Self::default()
         }
     }

@@ -3,9 +3,9 @@
 //! Anybody can name a client, and so cause a fetch from its URL: at most one a minute for each client.
 //!
 //! A call waits for a fetch only if it can't do without. Fetched keys are fetched again beside the calls once they are ten minutes
-//! old. From fifteen minutes on they count only while fetches fail: a call waits, unless a fetch of the last two minutes has
-//! failed. So a URL that hangs delays at most one call in two minutes, and a key that was removed from the set counts no longer than
-//! fifteen minutes while the URL answers.
+//! old. From fifteen minutes on a call fetches them and waits, unless a fetch is under way or one of the last 70 seconds has failed:
+//! then old keys count. So a URL that hangs delays one call of those that use known keys, and no other one as long as calls come
+//! every minute. A key that was removed from the set counts for fifteen minutes, and for 70 seconds more after a fetch that failed.
 
 use std::{
     sync::{Arc, MutexGuard},
@@ -36,8 +36,9 @@ const MAX_CLIENTS: usize = 4096;
 const EARLY: Duration = Duration::from_secs(10 * 60);
 /// How long fetched keys count without another fetch.
 const FRESH: Duration = Duration::from_secs(15 * 60);
-/// How long after a failed fetch old keys count without waiting for another one, which may hang too.
-const FAILS: Duration = Duration::from_secs(2 * 60);
+/// How long after a failed fetch old keys count without waiting for another one, which may hang too: long enough for a client that
+/// calls often to begin the next one meanwhile.
+const FAILS: Duration = PAUSE.saturating_add(Duration::from_secs(10));
 /// How long they count while fetches fail.
 const KEEP: Duration = Duration::from_secs(24 * 3600);
 /// The shortest time between two fetches for one client.
@@ -59,8 +60,8 @@ pub struct ClientKeySets {
 #[derive(Default)]
 struct Slot {
     fetched: Lock<Fetched>,
-    /// Held by the call that fetches. Only calls that can't do with the keys in memory wait for it.
-    fetching: tokio::sync::Mutex<()>,
+    /// Held while a fetch is under way. Only calls that can't do with the keys in memory wait for it.
+    fetching: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Slot {
@@ -84,10 +85,10 @@ impl Fetched {
         may_try && (must_refresh || self.younger_than(EARLY, now).is_none())
     }
 
-    /// Returns the keys if they count without waiting for a fetch.
-    fn usable(&self, now: UnixMillis) -> Option<Arc<ClientKeySet>> {
-        let do_fail = self.failed_at.is_some_and(|at| is_within(FAILS, at, now));
-        self.younger_than(if do_fail { KEEP } else { FRESH }, now)
+    /// Returns the keys if they count without waiting for a fetch. `is_fetching`: one is under way.
+    fn usable(&self, now: UnixMillis, is_fetching: bool) -> Option<Arc<ClientKeySet>> {
+        let may_be_old = is_fetching || self.failed_at.is_some_and(|at| is_within(FAILS, at, now));
+        self.younger_than(if may_be_old { KEEP } else { FRESH }, now)
     }
 
     /// Returns the keys if they were fetched less than `age` ago.
@@ -138,35 +139,34 @@ impl ClientKeySets {
             .fetched
             .get_or_insert_with(&source, || Ok::<_, Error>(Arc::default()))?;
         let now = self.clock.now();
-        let (is_due, usable) = {
-            let fetched = slot.fetched();
-            let usable = fetched.usable(now).filter(|_| !must_refresh);
-            (fetched.is_due(now, must_refresh), usable)
+        let fetching = slot.fetching.clone().try_lock_owned().ok();
+        let (usable, fetching) = {
+            let mut fetched = slot.fetched();
+            let usable = fetched.usable(now, fetching.is_none()).filter(|_| !must_refresh);
+            let fetching = fetching.filter(|_| fetched.is_due(now, must_refresh));
+            if fetching.is_some() {
+                fetched.tried_at = Some(now);
+            }
+            (usable, fetching)
         };
         let unknown = Error::InvalidClient("the keys at the client's jwks_uri can't be fetched");
-        if !is_due {
+        let Some(fetching) = fetching else {
             if let Some(keys) = usable {
                 return Ok(keys);
             }
             // A fetch that is under way may bring what is wanted.
             let _fetching = slot.fetching.lock().await;
             return slot.fetched().younger_than(KEEP, self.clock.now()).ok_or(unknown);
-        }
+        };
         // In a task: a fetch goes on although the call that began it ends.
-        let (fetcher, clock) = (self.fetcher.clone(), self.clock.clone());
+        let fetcher = self.fetcher.clone();
         let fetch = async move {
-            let _fetching = slot.fetching.lock().await;
-            let now = clock.now();
-            // Another call may have fetched meanwhile.
-            let is_due = slot.fetched().is_due(now, must_refresh);
-            if is_due {
-                slot.fetched().tried_at = Some(now);
-                match fetcher.fetch(&source.1).await {
-                    Ok(keys) => slot.fetched().keys = Some((Arc::new(keys), now)),
-                    Err(why) => {
-                        slot.fetched().failed_at = Some(now);
-                        log_failure(&source.0, why);
-                    }
+            let _fetching = fetching;
+            match fetcher.fetch(&source.1).await {
+                Ok(keys) => slot.fetched().keys = Some((Arc::new(keys), now)),
+                Err(why) => {
+                    slot.fetched().failed_at = Some(now);
+                    log_failure(&source.0, why);
                 }
             }
             let kept = slot.fetched().younger_than(KEEP, now);

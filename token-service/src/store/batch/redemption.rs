@@ -152,35 +152,37 @@ impl Redemptions {
         }
         let begun = INSERT_FAMILIES.execute(&tx, &redeemed_rows, []).await?;
         all_written("families", begun.rows_affected(), redeemed.len())?;
-        let (mut outcomes, issued, revocations) = self.outcomes(&tx, &redeemed, &superseded, now).await?;
-        if !rejected.is_empty() {
-            add_rejected(&tx, &rejected, &mut outcomes).await?;
-        }
+        let (issued, revocations) = self.record(&tx, &redeemed, &superseded, now).await?;
+        let mut outcomes = outcomes_of_rejected(&tx, &rejected).await?;
         let appended = self.writer.append(&tx, &issued).await?;
         if is_postgres && !issued.is_empty() {
             tx.execute_unprepared(COUNTER_LOCK_TIMEOUT).await?;
         }
         // Does not publish activations, because no cache remembers that a grant does not exist.
         revocation::publish(&tx, Vec::new(), revocations, now).await?;
-        let first = redeemed.first().map(|candidate| candidate.redemption);
-        self.commit_or_find(tx, first).await?;
+        let answers = self.commit_or_find(tx, &redeemed).await?;
         if let Some(appended) = appended {
             appended.committed();
+        }
+        for (Candidate { redemption, .. }, answer) in redeemed.iter().zip(answers) {
+            let superseding = superseded.contains_key(&redemption.client_key());
+            let outcome = RedemptionOutcome::Redeemed { superseding, answer };
+            outcomes.insert(redemption.key(), outcome);
         }
         let outcomes = items.iter().map(|item| outcomes.remove(item.key()));
         Ok(outcomes.collect())
     }
 
-    /// Records what the redemptions of a group have changed. Returns their outcomes, the records of their first tokens, and the
-    /// revocations of the grants that they superseded.
-    async fn outcomes<'a>(
+    /// Records what the redemptions of a group have changed. Returns the records of their first tokens, and the revocations of
+    /// the grants that they superseded.
+    async fn record<'a>(
         &self,
         tx: &Transaction,
         redeemed: &[Candidate<'a>],
         superseded: &'a HashMap<ClientKey, String>,
         now: UnixMillis,
-    ) -> Result<(Outcomes<'a>, Vec<Record>, Vec<Revocation<'a>>), StoreError> {
-        let (mut outcomes, mut issued, mut revocations) = (HashMap::new(), Vec::new(), Vec::new());
+    ) -> Result<(Vec<Record>, Vec<Revocation<'a>>), StoreError> {
+        let (mut issued, mut revocations) = (Vec::new(), Vec::new());
         for Candidate {
             redemption, grant, ..
         } in redeemed
@@ -195,25 +197,28 @@ impl Redemptions {
             let tenant_id = Some(&redemption.code.tenant_id);
             let revoke = |grant_id| Revocation::new(RevocationKind::Grant, grant_id, tenant_id, now);
             revocations.extend(ended.map(|grant_id| revoke(grant_id)));
-            let answer = self
-                .reopenings
-                .answer(&redemption.origin, &redemption.code, &redemption.family);
-            let superseding = ended.is_some();
-            let outcome = RedemptionOutcome::Redeemed { superseding, answer };
-            outcomes.insert(redemption.key(), outcome);
         }
-        Ok((outcomes, issued, revocations))
+        Ok((issued, revocations))
     }
 
-    /// Commits a group. Without an answer to that, looks for the first redemption of the group.
-    async fn commit_or_find(&self, tx: Transaction, first: Option<&Redemption>) -> Result<(), StoreError> {
-        let Err(error) = tx.commit().await else {
-            return Ok(());
-        };
-        match first {
-            Some(first) if self.was_committed(first).await => Ok(()),
-            _ => Err(error),
+    /// Commits a group, and returns the answers of its redemptions. Without an answer to COMMIT, looks for the first
+    /// redemption of the group.
+    async fn commit_or_find(
+        &self,
+        tx: Transaction,
+        redeemed: &[Candidate<'_>],
+    ) -> Result<Vec<PendingAnswer>, StoreError> {
+        let redeemed = redeemed.iter().map(|candidate| candidate.redemption);
+        let answer = |of: &Redemption| self.reopenings.answer(&of.origin, &of.code, &of.family);
+        let mut answers: Vec<_> = redeemed.clone().map(answer).collect();
+        let committed = PendingAnswer::commit(&mut answers, tx).await;
+        if let Err(error @ StoreError::Unavailable(_)) = committed {
+            return match redeemed.clone().next() {
+                Some(first) if self.was_committed(first).await => Ok(answers),
+                _ => Err(error),
+            };
         }
+        committed.map(|()| answers)
     }
 
     /// Returns whether a redemption is in the database, although the answer to its COMMIT was lost. Without this a client
@@ -396,12 +401,14 @@ static FIND_CODES: LazyLock<JsonRows> = LazyLock::new(|| {
     })
 });
 
-/// Adds why the codes of these redemptions were not redeemed.
-async fn add_rejected<'a>(
+/// Returns why the codes of these redemptions were not redeemed.
+async fn outcomes_of_rejected<'a>(
     tx: &Transaction,
     rejected: &[Candidate<'a>],
-    outcomes: &mut Outcomes<'a>,
-) -> Result<(), StoreError> {
+) -> Result<Outcomes<'a>, StoreError> {
+    if rejected.is_empty() {
+        return Ok(Outcomes::new());
+    }
     let mut used = HashSet::new();
     for row in FIND_CODES.query(tx, &rows_of(rejected), []).await? {
         let redemption: String = column(&row, "redemption")?;
@@ -413,14 +420,14 @@ async fn add_rejected<'a>(
             used.insert(redemption);
         }
     }
-    outcomes.extend(rejected.iter().map(|Candidate { redemption, .. }| {
+    let outcomes = rejected.iter().map(|Candidate { redemption, .. }| {
         let outcome = match used.contains(redemption.key()) {
             true => RedemptionOutcome::AlreadyUsed,
             false => RedemptionOutcome::GrantEnded,
         };
         (redemption.key(), outcome)
-    }));
-    Ok(())
+    });
+    Ok(outcomes.collect())
 }
 
 fn family_ids(rows: &[QueryResult]) -> Result<HashSet<String>, StoreError> {

@@ -73,7 +73,7 @@ impl Store {
         Ok(page.finish(grants, |grant| grant.grant_id.to_string()))
     }
 
-    /// Revokes a grant and ends its refresh families and access tokens. Changes nothing if it is revoked already.
+    /// Revokes a grant and ends its refresh families and access tokens. Only publishes that again if it is revoked already.
     /// `session` is that of the Tenant Admin who decides.
     ///
     /// # Errors

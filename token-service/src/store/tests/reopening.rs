@@ -1,12 +1,17 @@
 //! Codes whose redemption was not answered, and replicas that redeem at the same moment.
 
 use accord::testing::edited_rows::replace;
+use futures_util::future::join;
 
 use super::{
+    super::entity::code,
     together::{pending_code, redemption, said},
     *,
 };
-use crate::store::{PendingAnswer, Redemption, RedemptionOutcome, StoredCode};
+use crate::{
+    model::code::Code,
+    store::{PendingAnswer, Redemption, RedemptionOutcome, StoredCode},
+};
 
 async fn redeem(store: &Store, redemption: &Redemption) -> PendingAnswer {
     match store.redeem_code(redemption.clone()).await.unwrap() {
@@ -92,6 +97,51 @@ async fn a_code_whose_answer_did_not_leave_is_usable_until_it_expires() {
         answer.reopen().await;
         assert!(settled(&store, (key.0, &token)).await.used_at.is_some());
     }
+}
+
+#[tokio::test]
+async fn a_redemption_that_is_tried_again_after_a_rollback_reopens_no_code() {
+    for database in databases() {
+        let (store, _) = store(&database.url).await;
+        let (grant, token, code) = pending_code(&store, &client()).await;
+        let first = redemption(&store, &grant, &code);
+        let (grant, _, code) = pending_code(&store, &client()).await;
+        let edited = redemption(&store, &grant, &code);
+        let edit = code::Entity::update_many().col_expr(code::Column::Mac, Expr::value(vec![1_u8]));
+        let edit = edit.filter(code::Column::CodeHash.eq(code.digest.to_vec()));
+        edit.exec(store.db.read()).await.unwrap();
+
+        // Both are in one group, which fails. Then each is redeemed alone.
+        let (redeemed, rejected) = join(redeem(&store, &first), store.redeem_code(edited)).await;
+        assert!(matches!(rejected, Err(Error::Internal(_))), "{database:?}");
+        redeemed.confirm();
+        let code = settled(&store, (&grant.tenant_id, &token)).await;
+        assert!(code.used_at.is_some(), "{database:?}");
+        assert!(events(&store, "code.reopen").await.is_empty(), "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_code_is_in_doubt_until_the_last_of_its_tasks_has_ended() {
+    let database = sqlite();
+    let (store, _) = store(&database.url).await;
+    let (grant, token, code) = pending_code(&store, &client()).await;
+    let redemption = redemption(&store, &grant, &code);
+    let answer = redeem(&store, &redemption).await;
+    let writes = store.db.write().await.unwrap();
+    drop(answer);
+    let expired = Code {
+        expires_at: store.now(),
+        ..Code::clone(&code)
+    };
+    let earlier = store
+        .reopenings
+        .answer(&redemption.origin, &expired, &redemption.family);
+    earlier.reopen().await;
+    let found = store.find_code(&grant.tenant_id, &token).await;
+    assert!(matches!(found, Err(Error::Unavailable)));
+    writes.rollback().await.unwrap();
+    assert_eq!(settled(&store, (&grant.tenant_id, &token)).await.used_at, None);
 }
 
 #[tokio::test]

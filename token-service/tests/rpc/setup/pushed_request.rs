@@ -85,6 +85,13 @@ async fn a_request_uri_comes_alone_and_in_time() {
     ];
     assert_violations(world.setups().start_setup(both).await, &fields);
 
+    let scoped = pb::StartSetupRequest {
+        scopes: vec!["contacts.read".into()],
+        ..start(&world, &request_uri)
+    };
+    let refused = world.setups().start_setup(scoped).await;
+    assert_rejected(refused, Code::InvalidArgument, "INVALID_FIELDS");
+
     let other = world.new_client(&["acme"]);
     let foreign = pb::StartSetupRequest {
         client_id: other.client_id,

@@ -192,7 +192,7 @@ fn forms_post_the_agreed_fields() {
             "integration",
             vec![
                 "/t/integrations/1/designated-user csrf account_name",
-                "/t/integrations/1/networks csrf allowed_networks",
+                "/t/integrations/1/networks csrf chosen allowed_networks",
                 "/t/integrations/1/revoke csrf reason",
             ],
         ),

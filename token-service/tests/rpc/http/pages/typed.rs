@@ -228,9 +228,12 @@ async fn what_was_typed_about_an_integration_returns() {
     let world = World::start().await;
     let grant_id = world.active_grant().await;
     let page = format!("/acme/integrations/{grant_id}");
-    let (change, revoke) = (format!("{page}/designated-user"), format!("{page}/revoke"));
+    let [change, revoke, networks] =
+        ["designated-user", "revoke", "networks"].map(|form| format!("{page}/{form}"));
     let mut browser = Browser::new(&world);
     browser.at_integrations().await;
+    let before = [("allowed_networks", "127.0.0.0/8"), ("chosen", "1")];
+    assert_page(&browser.submit(&networks, &before).await, 200);
     browser.get(&page).await;
     let wrong = browser.submit(&change, &[("account_name", "nobody.here")]).await;
     assert_page(&wrong, 422);
@@ -240,9 +243,15 @@ async fn what_was_typed_about_an_integration_returns() {
         (&change, "account_name", world.second_user_name(), 305),
         (&change, "account_name", world.second_user_name(), 16 * 60),
         (&revoke, "reason", "not needed any more", 16 * 60),
+        (&networks, "allowed_networks", "10.0.0.0/8", 16 * 60),
+        // Emptied: browsers send the field, which counts as absent.
+        (&networks, "allowed_networks", "", 16 * 60),
     ] {
         world.clock().advance(Duration::from_secs(wait));
-        let asked = browser.submit(path, &[(field, value)]).await;
+        let chosen = [(field, value), ("chosen", "1")];
+        let asked = browser
+            .submit(path, &chosen[..1 + usize::from(path == &networks)])
+            .await;
         assert_page(&asked, 200);
         // The name is another user's: it is no part of the sign-in.
         assert!(

@@ -198,6 +198,10 @@ async fn the_browser_that_opened_a_request_reloads_the_page_for_an_hour() {
     let mut browser = Browser::new(&world);
     // Several tabs, each with its own request.
     let targets = opened(&world, &mut browser, 3).await;
+    // A tab that is reloaded meanwhile does not take back what another one adds.
+    let reloaded = browser.get(&targets[0]).await;
+    let mut cookies = reloaded.headers.get_all("set-cookie").iter();
+    assert!(!cookies.any(|cookie| cookie.to_str().unwrap().contains("accord-opened")));
     let unopened = target(&world.client_id, &pushed(&world).await);
     world.clock().advance(Duration::from_secs(3000));
     world.delete_ended_rows().await;
