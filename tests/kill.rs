@@ -1,5 +1,5 @@
-//! Killed at any moment, token-service leaves no token without its audit event: the record of the restarted service
-//! contains every token that a client received.
+//! Killed at any moment, the services leave no token without its audit event, and lose nothing that was sealed: the record of the
+//! restarted service contains every token that a client received, and each log begins with every one that a checkpoint was kept of.
 
 use std::{
     collections::HashSet,
@@ -12,6 +12,7 @@ use std::{
 
 use accord::{
     audit::v1::{ListAuditEventsRequest, audit_service_client::AuditServiceClient},
+    registry::v1::{CreateScopeRequest, scope_service_client::ScopeServiceClient},
     testing::{calls::ok, durable_postgres, sqlite},
     token::v1::token_service_client::TokenServiceClient,
 };
@@ -19,15 +20,16 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use tokio::task::JoinSet;
 
 use crate::harness::{
+    kept::Kept,
     partner::{World, own_grant, refresh_grant},
     services::Services,
 };
 
-tests!(every_token_has_its_event_whenever_the_service_is_killed,);
+tests!(every_token_has_its_event_whenever_the_services_are_killed,);
 
 /// Concurrent callers.
 const CALLERS: usize = 16;
-/// How often the service is killed.
+/// How often the services are killed.
 const KILLS: usize = 4;
 
 /// The `jti` of an access token.
@@ -63,12 +65,16 @@ async fn recorded(services: &Services) -> HashSet<String> {
     }
 }
 
-async fn every_token_has_its_event_whenever_the_service_is_killed() {
+async fn every_token_has_its_event_whenever_the_services_are_killed() {
     // A database whose commits reach the disk, as in production.
     let postgres = durable_postgres(&[&std::env::temp_dir()]);
     for database in std::iter::once(sqlite()).chain(postgres.as_ref().map(|server| server.database())) {
-        let registry = sqlite();
+        let registry = match &postgres {
+            Some(server) if database.label == "postgres" => server.database(),
+            _ => sqlite(),
+        };
         let mut services = Services::start(&registry.url, &database.url).await;
+        let kept = Kept::new(&services, [&registry.url, &database.url]).await;
         let given: Arc<Mutex<Vec<String>>> = Arc::default();
         for kill in 0..KILLS {
             let world = World::new(&services.target);
@@ -99,15 +105,38 @@ async fn every_token_has_its_event_whenever_the_service_is_killed() {
                     }
                 });
             }
+            // The registry writes, too.
+            let (operator, still) = (world.operator.clone(), over.clone());
+            callers.spawn(async move {
+                let mut scopes = ScopeServiceClient::new(operator);
+                for number in 0.. {
+                    let scope = CreateScopeRequest {
+                        name: format!("kill{kill}.scope{number}"),
+                        description: "is written meanwhile".into(),
+                        ..Default::default()
+                    };
+                    let answer = scopes.create_scope(scope).await;
+                    assert!(number > 0 || answer.is_ok(), "{answer:?}");
+                    if still.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+            });
             // At a different moment each time: after this number of tokens.
             while given.lock().unwrap().len() < count + 200 + 57 * kill {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            services.token.signal("KILL");
-            services.token.wait();
+            kept.keep().await;
+            for process in [&mut services.registry, &mut services.token] {
+                process.signal("KILL");
+            }
+            for process in [&mut services.registry, &mut services.token] {
+                process.wait();
+            }
             over.store(true, Ordering::Relaxed);
             callers.join_all().await;
-            services.start_token_service_again();
+            kept.keep().await;
+            services.start_again();
         }
         let recorded = recorded(&services).await;
         let given = given.lock().unwrap();
@@ -118,5 +147,6 @@ async fn every_token_has_its_event_whenever_the_service_is_killed() {
                 "{database:?}: a token without its event"
             );
         }
+        kept.verify().await;
     }
 }

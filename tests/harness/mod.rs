@@ -7,6 +7,7 @@ pub mod dev;
 pub mod disk;
 pub mod document;
 pub mod envoy;
+pub mod kept;
 #[macro_use]
 pub mod network;
 pub mod partner;

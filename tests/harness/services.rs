@@ -220,6 +220,11 @@ impl Services {
         self.set_token("ACCORD_TOKEN_DATABASE_URL", token_url);
         self.run_registry(&["migrate", "--new-epoch"]);
         self.run_token(&["migrate", "--new-epoch"]);
+        self.start_again();
+    }
+
+    /// Starts both services after they ended.
+    pub fn start_again(&mut self) {
         let serve = command("registry", &self.registry_environment, &["serve"]);
         self.registry = Process::start(serve, self.directory.path(), "registry-again");
         self.target.registry_grpc = self.registry.listening("--listen");

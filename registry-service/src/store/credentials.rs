@@ -163,9 +163,9 @@ impl Store {
         let (client_id, now) = (&new.client_id, self.now());
         let client = client::client(lock_client(tx, client_id).await?.stored())?;
         require_secrets(&client)?;
-        // An altered secret authenticates nobody, and must not keep the client from getting another one.
-        let live = unended_secrets(client_id, now).order_by_asc(client_secret::Column::SecretId);
-        let live = live.lock_authentic(tx).await?;
+        // An altered secret authenticates nobody, and must not keep the client from getting another one. The client's row is
+        // locked, so that nobody adds a secret; their own locks would come before those of their links.
+        let live = unended_secrets(client_id, now).read_authentic(tx).await?;
         if live.len() as u64 >= MAX_LIVE {
             return Err(Error::TooMany {
                 what: "secrets of this client that have not ended",

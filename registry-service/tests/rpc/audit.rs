@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use accord::{
     audit::v1::{
         self as pb, AuditActorKind, AuditOutcome, GetCheckpointRequest, GetConsistencyProofRequest,
-        GetInclusionProofRequest, ListAuditEventsRequest, VerifyAuditLogRequest,
+        GetInclusionProofRequest, GetInclusionProofResponse, ListAuditEventsRequest, VerifyAuditLogRequest,
         audit_service_client::AuditServiceClient,
     },
     rpc::auth::Role,
     testing::{TEST_START, calls::ok},
-    tlog::{Hash, ProofFile, VerifierKey},
+    tlog::{Checkpoint, Hash, ProofFile, VerifierKey},
 };
 use prost_types::Timestamp;
 use tokio::time::sleep;
@@ -23,6 +23,7 @@ const SEALED: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
 
 mod creations;
+mod retention;
 mod updates;
 mod verification;
 
@@ -252,6 +253,55 @@ async fn sealed<T>(call: impl AsyncFn() -> Result<Response<T>, Status>) -> T {
     }
 }
 
+/// Returns the proof of the newest event of an action, once it is sealed.
+async fn proven(harness: &Harness, action: &str) -> GetInclusionProofResponse {
+    let event_id = &harness.audit_events(action).await[0].event_id;
+    sealed(async || {
+        let request = GetInclusionProofRequest {
+            event_id: event_id.clone(),
+            log_size: 0,
+        };
+        client(harness).get_inclusion_proof(request).await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_later_log_is_proven_to_begin_with_an_earlier_one() {
+    let harness = Harness::start().await;
+    harness.tenant("acme").await;
+    let first = proven(&harness, "tenant.create").await;
+    harness.scope("contacts.read").await;
+    harness.scope("contacts.write").await;
+    let second = proven(&harness, "scope.create").await;
+    assert!(second.log_size > first.log_size);
+    let newest = ok(client(&harness).get_checkpoint(GetCheckpointRequest {}).await);
+    let key: VerifierKey = newest.verifier_key.parse().unwrap();
+    let [older, newer] =
+        [&first, &second].map(|proof| Checkpoint::open(&proof.checkpoint, &key).unwrap().head);
+    let proof = async |first_size, second_size| {
+        let request = GetConsistencyProofRequest {
+            first_size,
+            second_size,
+        };
+        client(&harness).get_consistency_proof(request).await
+    };
+    let proven = ok(proof(first.log_size, second.log_size).await);
+    assert_eq!(proven.second_size, second.log_size);
+    let mut hashes: Vec<_> = proven
+        .hashes
+        .iter()
+        .map(|hash| Hash(hash.as_slice().try_into().unwrap()))
+        .collect();
+    newer.check_consistency(&older, &hashes).unwrap();
+    assert!(older.check_consistency(&newer, &hashes).is_err());
+    hashes[0].0[0] ^= 1;
+    assert!(newer.check_consistency(&older, &hashes).is_err());
+    let reversed = proof(second.log_size, first.log_size).await;
+    assert_violations(reversed, &["first_size"]);
+    assert!(ok(proof(first.log_size, 0).await).second_size >= second.log_size);
+}
+
 #[tokio::test]
 async fn an_event_is_sealed_and_proven_with_the_public_key_alone() {
     let harness = Harness::start().await;
@@ -285,12 +335,6 @@ async fn an_event_is_sealed_and_proven_with_the_public_key_alone() {
     other.event[5] ^= 1;
     assert!(other.verify(&key).is_err());
 
-    let first_size = proof.log_size;
-    let request = GetConsistencyProofRequest {
-        first_size,
-        second_size: 0,
-    };
-    assert!(ok(client(&harness).get_consistency_proof(request).await).second_size >= first_size);
     let verified = ok(client(&harness).verify_audit_log(VerifyAuditLogRequest {}).await);
     assert!(
         verified.intact && verified.checked_events >= events.len() as i64,

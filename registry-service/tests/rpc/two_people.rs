@@ -15,7 +15,7 @@ use accord::{
         provisioning_service_client::ProvisioningServiceClient, scope_service_client::ScopeServiceClient,
         tenant_service_client::TenantServiceClient, user_service_client::UserServiceClient,
     },
-    rpc::auth::Role,
+    rpc::auth::{Role, WorkloadKind},
     testing::calls::methods,
     text::network::AllowedNetworks,
 };
@@ -143,9 +143,9 @@ impl Authority {
     }
 }
 
-/// Requests of a client with a secret and no limit, of one that is limited to a key and a network, and of one that follows the
-/// profile.
-fn requested() -> [pb::SubmitIntegrationRequestRequest; 3] {
+/// Requests of a client with a secret and no limit, of one that is limited to a key and a network, of one that follows the
+/// profile, and of two that sign with keys, in their request or at a URL.
+fn requested() -> [pb::SubmitIntegrationRequestRequest; 5] {
     let by_secret = pb::SubmitIntegrationRequestRequest {
         dpop_jkts: vec!["0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I".into()],
         allowed_networks: vec!["192.0.2.0/24".into()],
@@ -158,7 +158,17 @@ fn requested() -> [pb::SubmitIntegrationRequestRequest; 3] {
         ..by_secret.clone()
     };
     let unlimited = submission(&["acme"], &["contacts.read"]);
-    [unlimited, by_secret, by_certificate]
+    let by_keys = pb::SubmitIntegrationRequestRequest {
+        token_endpoint_auth_method: "private_key_jwt".into(),
+        json_web_key_set: crate::integration_request::security::KEYS.into(),
+        ..unlimited.clone()
+    };
+    let by_url = pb::SubmitIntegrationRequestRequest {
+        json_web_key_set: String::new(),
+        jwks_uri: "https://partner.example/jwks".into(),
+        ..by_keys.clone()
+    };
+    [unlimited, by_secret, by_certificate, by_keys, by_url]
 }
 
 fn networks(client: &pb::Client) -> AllowedNetworks {
@@ -323,6 +333,71 @@ async fn who_submitted_a_request_needs_another_to_approve_it() {
         [true, false, true],
         "the admin's, the other person's, and the rejected one"
     );
+    // The tenant is told.
+    let mut directory = DirectoryServiceClient::new(harness.workload(WorkloadKind::TokenService));
+    let request = pb::ListOperatorActionsRequest {
+        tenant_id: "acme".into(),
+        ..Default::default()
+    };
+    let actions = ok(directory.list_operator_actions(request).await).operator_actions;
+    let told: Vec<_> = actions
+        .iter()
+        .filter(|action| action.action == "integration_request.approve")
+        .map(|action| action.single_person)
+        .collect();
+    assert_eq!(told, same);
+}
+
+#[tokio::test]
+async fn an_approval_is_worth_nothing_once_the_client_was_narrowed() {
+    let harness = Harness::start_with_second_operator().await;
+    harness.tenant("acme").await;
+    harness.scope("contacts.read").await;
+    harness.scope("contacts.write").await;
+    let approved = harness.approved_request(&["acme"], &["contacts.read"]).await;
+    let register = pb::RegisterClientRequest {
+        integration_request_id: approved.integration_request_id,
+        delivery: pb::DeliveryMethod::Link.into(),
+        ..Default::default()
+    };
+    let eve = operator(&harness, "Eve", &OPERATORS, "Eve").await;
+    let mut clients = ClientServiceClient::new(eve);
+    let client = ok(clients.register_client(register).await).client.unwrap();
+    let write = pb::RequestedScope {
+        name: "contacts.write".into(),
+        reason: "to write".into(),
+    };
+    let wider = pb::SubmitIntegrationRequestRequest {
+        client_id: client.client_id.clone(),
+        scopes: vec![write.clone()],
+        ..Default::default()
+    };
+    let applied = harness.approved(wider.clone()).await;
+    let pending = harness.approved(wider).await;
+    let amending = |id: &str| pb::AmendClientRequest {
+        integration_request_id: id.to_owned(),
+    };
+    let widened = ok(clients.amend_client(amending(&applied)).await).client.unwrap();
+    assert!(widened.scopes.contains(&write));
+    let as_before = pb::Client {
+        etag: String::new(),
+        ..client.clone()
+    };
+    let narrowing = pb::UpdateClientRequest {
+        client: Some(as_before),
+        update_mask: mask(&["scopes"]),
+    };
+    let narrowed = ok(clients.update_client(narrowing).await).client.unwrap();
+    assert_eq!(narrowed.scopes, client.scopes);
+
+    let replayed = clients.amend_client(amending(&applied)).await;
+    assert_rejected(replayed, Code::FailedPrecondition, "WRONG_STATE");
+    let outdated = clients.amend_client(amending(&pending)).await;
+    assert_rejected(outdated, Code::Aborted, "ETAG_MISMATCH");
+    let reading = pb::GetClientRequest {
+        client_id: client.client_id,
+    };
+    assert_eq!(ok(clients.get_client(reading).await).client, Some(narrowed));
 }
 
 #[tokio::test]

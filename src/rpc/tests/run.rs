@@ -22,13 +22,17 @@ use crate::{
         audit_service_client::AuditServiceClient,
         audit_service_server::{AuditService, AuditServiceServer},
     },
-    clock::{ManualClock, SystemClock},
+    clock::{Clock, ManualClock, SystemClock},
     rpc::{
         auth::{Access, Permissions},
         listener::MAX_CONCURRENT_CALLS,
     },
+    store::audit::{self, Sealed},
     testing::{NoCallers, calls::assert_rejected, http2::hang_up, postgres, sqlite, test_clock},
+    text::page::PageRequest,
 };
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// A service whose every method and page panics.
 #[derive(Clone)]
@@ -128,6 +132,10 @@ impl Service for Panics {
                 response
             },
         })
+    }
+
+    fn audit_retention(&self) -> Option<Duration> {
+        Some(DAY)
     }
 
     async fn maintain_keys(&self) -> anyhow::Result<()> {
@@ -385,4 +393,34 @@ async fn a_server_with_a_closed_database_is_not_ready() {
         format!("{error:#}").starts_with("the database can't be written"),
         "{error:#}"
     );
+}
+
+/// SQLite has no clock of its own.
+#[tokio::test]
+async fn retention_waits_while_this_clock_differs_from_the_databases() {
+    for mut record in Sealed::each().await {
+        record.change("old").await;
+        record.seal().await;
+        let service = Panics {
+            db: record.db.clone(),
+            clock: record.clock.clone(),
+            readiness: Readiness::default(),
+        };
+        let is_kept = async || {
+            let (all, first) = (audit::Filter::default(), PageRequest::first(10));
+            let events = audit::list(record.db.read(), &all, &first).await.unwrap();
+            let events = events.into_parts().0;
+            events.iter().any(|event| event.action == "old")
+        };
+        delete_old_events(&service).await.unwrap();
+        assert!(is_kept().await, "{:?}", record.place);
+        let has_clock = record.place.label == "postgres";
+        // Ahead of what the event says, and not what the database says.
+        record.clock.advance(2 * DAY);
+        delete_old_events(&service).await.unwrap();
+        assert_eq!(is_kept().await, has_clock, "{:?}", record.place);
+        record.clock.set(SystemClock.now());
+        delete_old_events(&service).await.unwrap();
+        assert!(!is_kept().await, "{:?}", record.place);
+    }
 }

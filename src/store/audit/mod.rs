@@ -63,6 +63,8 @@ pub use resume::{
 use retention::decode_deleted;
 pub use retention::{Deleted, delete_before};
 pub use rollup::Rollup;
+#[cfg(test)]
+pub(crate) use seal::tests::Sealed;
 pub use seal::{SealError, check_unsealed, seal};
 pub use verify::{
     Fault, LogReport, Report, Untrusted, Verified,

@@ -101,6 +101,15 @@ impl<E: Protected> Lookup<E> {
 
     /// Reads all rows.
     pub async fn read_all(self, conn: &impl Keyed) -> Result<Vec<Authentic<E>>, StoreError> {
+        self.read_each(conn).await?.into_iter().collect()
+    }
+
+    /// Reads all rows but the altered ones, which nothing accepts.
+    pub async fn read_authentic(self, conn: &impl Keyed) -> Result<Vec<Authentic<E>>, StoreError> {
+        leave_out_altered(self.read_each(conn).await?)
+    }
+
+    async fn read_each(self, conn: &impl Keyed) -> Result<Vec<Result<Authentic<E>, StoreError>>, StoreError> {
         let Self { select, conditions } = self;
         // Boxed, as the others here: the futures of queries are large, and those of calls hold many.
         let rows = match E::RECORDED.is_versioned() {
@@ -117,7 +126,7 @@ impl<E: Protected> Lookup<E> {
             let row = authentic(conn, row, version.as_ref())?;
             matching(|row| is_all::<E>(&conditions, row), row)
         });
-        rows.collect()
+        Ok(rows.collect())
     }
 
     /// Reads at most one row, and locks it until the transaction ends.

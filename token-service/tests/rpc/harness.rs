@@ -246,7 +246,7 @@ impl Harness {
 
     /// `ConsentService`, called by the operator who has this role and no other.
     pub fn consents_of(&self, role: Role) -> ConsentServiceClient<CallerChannel> {
-        ConsentServiceClient::new(self.token(&self.operators[&role]))
+        ConsentServiceClient::new(self.operator(role))
     }
 
     /// `SigningKeyService`, called by the operator for security.
@@ -261,12 +261,22 @@ impl Harness {
 
     /// `TokenService`, called without a credential.
     pub fn tokens(&self) -> TokenServiceClient<CallerChannel> {
-        TokenServiceClient::new(authorized(&self.channel, ""))
+        TokenServiceClient::new(self.anonymous())
     }
 
     /// `TokenService`, called by an internal service.
     pub fn internal_tokens(&self) -> TokenServiceClient<CallerChannel> {
         TokenServiceClient::new(self.token(&self.workload))
+    }
+
+    /// Calls without a credential.
+    pub fn anonymous(&self) -> CallerChannel {
+        authorized(&self.channel, "")
+    }
+
+    /// Calls of the operator who has this role and no other.
+    pub fn operator(&self, role: Role) -> CallerChannel {
+        self.token(&self.operators[&role])
     }
 
     fn token(&self, token: &OpaqueToken) -> CallerChannel {
@@ -275,7 +285,7 @@ impl Harness {
 
     /// `AuditService`, called by the operator who has this role and no other.
     pub fn audit_of(&self, role: Role) -> AuditServiceClient<CallerChannel> {
-        AuditServiceClient::new(self.token(&self.operators[&role]))
+        AuditServiceClient::new(self.operator(role))
     }
 
     /// Audit events with this action, newest first.

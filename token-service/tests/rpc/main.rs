@@ -28,4 +28,5 @@ mod revocation_feed;
 mod security_profile;
 mod setup;
 mod token;
+mod two_people;
 mod world;

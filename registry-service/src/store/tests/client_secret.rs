@@ -4,7 +4,10 @@
 
 use std::time::Duration;
 
-use accord::{testing::databases, text::opaque};
+use accord::{
+    testing::{databases, postgres},
+    text::opaque,
+};
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
@@ -334,11 +337,32 @@ async fn an_altered_secret_keeps_a_client_from_no_new_one() {
     for database in databases() {
         let (store, _) = seeded(&database.url).await;
         let (client, _) = registered(&store, Method::Inline).await;
-        let edit = "UPDATE client_secrets SET expires_at = 9000000000000";
+        for _ in 1..MAX_LIVE {
+            added(&store, another(&client)).await;
+        }
+        let call = creation("CreateClientSecret");
+        let refused = store.create_client_secret(&call, another(&client)).await;
+        assert!(matches!(refused, Err(Error::TooMany { .. })), "{database:?}");
+        let edit = "UPDATE client_secrets SET expires_at = 9000000000000 \
+                    WHERE secret_id = (SELECT min(secret_id) FROM client_secrets)";
         database.edit(edit).await;
         let (secret, _) = added(&store, another(&client)).await;
         let found = store.find_client_secret(&client.client_id, &secret.secret_id);
         assert_eq!(found.await.unwrap(), Some(secret), "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_secret_waits_for_no_lock_of_another_one() {
+    // On SQLite there is one writer at a time.
+    if let Some(database) = postgres() {
+        let (store, _) = seeded(&database.url).await;
+        let (client, _) = registered(&store, Method::Inline).await;
+        let held = secrets(&store, &client.client_id).await.remove(0).secret_id;
+        let tx = store.db.write().await.unwrap();
+        credentials::lock(&tx, &held).await.unwrap();
+        added(&store, another(&client)).await;
+        commit(tx, ()).await.unwrap();
     }
 }
 

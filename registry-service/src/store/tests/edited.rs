@@ -154,6 +154,20 @@ async fn what_an_edit_would_obtain_is_not_given() {
             .unwrap();
         assert_eq!(profile.client.tenant_ids.len(), 2, "{database:?}");
         assert_eq!(said(&store).await, "", "{database:?}");
+
+        // Nor does the loss of such a row take one away. One that is taken out of the list in the client's own row is noticed.
+        database.edit("DELETE FROM client_tenants").await;
+        let profile = store.find_client_profile(&bundle.client_id).await;
+        let profile = profile.unwrap().unwrap();
+        assert_eq!(profile.client.tenant_ids.len(), 2, "{database:?}");
+        database.edit("UPDATE clients SET tenants = '[\"acme\"]'").await;
+        let refused = store.find_client_profile(&bundle.client_id).await;
+        assert!(
+            matches!(refused, Err(Error::Store(StoreError::Altered("clients")))),
+            "{database:?}"
+        );
+        let expected = "was changed by somebody without the keys";
+        assert!(said(&store).await.contains(expected), "{database:?}");
     }
 }
 

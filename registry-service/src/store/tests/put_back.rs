@@ -1,8 +1,11 @@
 //! Older rows that somebody has put back who can write the database and holds no key, removed rows, and how what they stand for is
 //! ended all the same.
 
-use accord::{store::rows::version, text::id::ClientId};
-use sea_orm::{ActiveModelTrait, ConnectionTrait, IntoActiveModel};
+use accord::{
+    store::rows::{ProtectedRows, version},
+    text::id::ClientId,
+};
+use sea_orm::{ActiveModelTrait, ConnectionTrait, IntoActiveModel, Value};
 
 use super::*;
 use crate::model::{
@@ -142,6 +145,42 @@ async fn an_old_row_that_is_put_back_is_rejected_and_named() {
             Err(error) => matches!(error, Error::Store(StoreError::Altered("callers"))),
         };
         put_back_and_read::<caller::Entity>(&store, (&old, &version), find(), rejects).await;
+    }
+}
+
+/// Changes a row of a table, and does the same as [`put_back_and_read`] with the row from before.
+async fn change_and_put_back<E: Protected>(store: &Store, column: E::Column, value: impl Into<Value>)
+where
+    E::ActiveModel: Send,
+{
+    let value = value.into();
+    let tx = store.db.write().await.unwrap();
+    let mut row = E::look_up().lock_one(&tx).await.unwrap().unwrap();
+    let old = row.stored().into_row();
+    let version = version_of::<E>(&store.db, &old).await;
+    row.try_set(column, value.clone()).unwrap();
+    row.save(&tx).await.unwrap();
+    store.audit(&tx, &origin(), Event::new("row.test")).await.unwrap();
+    commit(tx, ()).await.unwrap();
+    let changed = E::find().filter(column.eq(value));
+    let rejects = async || {
+        let read = E::look_up().read_all(store.db.read()).await;
+        matches!(read, Err(StoreError::Altered(_)))
+    };
+    put_back_and_read::<E>(store, (&old, &version), changed, rejects).await;
+}
+
+#[tokio::test]
+async fn an_old_row_of_any_table_is_rejected_and_named() {
+    for database in databases() {
+        let (store, _) = filled(&database.url).await;
+        change_and_put_back::<tenant::Entity>(&store, tenant::Column::DisplayName, "Other").await;
+        change_and_put_back::<user::Entity>(&store, user::Column::Label, "Other").await;
+        change_and_put_back::<scope::Entity>(&store, scope::Column::Description, "Other").await;
+        let submitter = integration_request::Column::Submitter;
+        change_and_put_back::<integration_request::Entity>(&store, submitter, "Other").await;
+        change_and_put_back::<delivery::Entity>(&store, delivery::Column::WrongCodes, 4).await;
+        change_and_put_back::<enrolment::Entity>(&store, enrolment::Column::WrongCodes, 4).await;
     }
 }
 

@@ -4,7 +4,7 @@ use super::*;
 
 /// The one key of an attacker.
 fn own_key() -> String {
-    let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+    let x = "PUAXw-hDiVqStwqnTRt-vJyYLM8uxJaMwM1V8Sr0Zgw";
     format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"evil","x":"{x}"}}]}}"#)
 }
 

@@ -43,6 +43,28 @@ fn issued() -> Record {
 }
 
 #[test]
+fn an_event_names_the_certificate_and_the_session_of_its_actor() {
+    let origin = Origin {
+        certificate: Some("CN=ops spiffe://accord.example/ops".to_owned()),
+        session: Some("c2Vzc2lvbg".to_owned()),
+        ..origin(ActorKind::Operator, "opr_1", UUID)
+    };
+    let record = Record::new(
+        &*test_clock(),
+        &*test_random(),
+        origin,
+        Event::new("tenant.suspend"),
+    );
+    let detail = decode(&encode(&record)).unwrap().detail;
+    let expected = [
+        ("certificate", "CN=ops spiffe://accord.example/ops"),
+        ("session", "c2Vzc2lvbg"),
+    ];
+    let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(detail, expected.into());
+}
+
+#[test]
 fn an_issued_token_is_read_back_in_full() {
     let record = issued();
     let row = decode(&encode(&record)).unwrap();

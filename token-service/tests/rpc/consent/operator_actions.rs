@@ -44,8 +44,12 @@ pub(super) fn told(number: u8, action: &str) -> reg::OperatorAction {
 async fn acts_in_both_services_are_one_list_in_pages() {
     let world = World::start().await;
     let grant_id = world.active_grant().await;
+    let alone = reg::OperatorAction {
+        single_person: true,
+        ..told(1, "tenant.create")
+    };
     world.registry().tell_operator_actions(vec![
-        ("acme".into(), told(1, "tenant.create")),
+        ("acme".into(), alone),
         ("globex".into(), told(2, "tenant.suspend")),
         ("acme".into(), told(3, "tenant.suspend")),
     ]);
@@ -90,7 +94,14 @@ async fn acts_in_both_services_are_one_list_in_pages() {
     ];
     assert_eq!(told, expected);
     assert!(all[0].operator_id.starts_with("opr_") && all[0].client_id == *world.client_id);
-    assert_eq!(all[2].description, "Created this organisation");
+    assert_eq!(
+        all[1].description,
+        "Suspended this organisation: no integration has access"
+    );
+    assert_eq!(
+        all[2].description,
+        "Created this organisation, perhaps without a second person"
+    );
     assert_eq!(all[2].occur_time.unwrap().seconds, 1_735_689_600);
 }
 

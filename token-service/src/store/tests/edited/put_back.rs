@@ -10,7 +10,10 @@ use accord::{
 use sea_orm::ConnectionTrait;
 
 use super::*;
-use crate::model::{revocation::RevocationKind, signing_key::State};
+use crate::{
+    model::{revocation::RevocationKind, signing_key::State},
+    store::entity::grant_receipt as receipt,
+};
 
 /// Returns what a verification says of the rows.
 async fn verified(store: &Store) -> String {
@@ -110,6 +113,22 @@ async fn an_old_row_that_is_put_back_is_rejected_and_named() {
         assert_eq!(revoked.state, State::Revoked.as_ref());
         let read = async || store.list_signing_keys(None, &page(0, "")).await;
         put_back_and_read::<entity::signing_key::Entity, _>(&store, (&old, &version), find(), read).await;
+
+        // What a receipt says, from before the designated user was another one.
+        let tx = store.db.write().await.unwrap();
+        let mut row = receipt::Entity::look_up().lock_one(&tx).await.unwrap().unwrap();
+        let old = row.stored().into_row();
+        let version = version_of::<receipt::Entity>(&store.db, &old).await;
+        row.user_changes = json!(["another"]);
+        row.save(&tx).await.unwrap();
+        store.audit(&tx, &workload(), Event::new("row.test")).await;
+        tx.commit().await.unwrap();
+        let find = receipt::Entity::find().filter(receipt::Column::GrantId.eq(old.grant_id.as_str()));
+        let read = async || {
+            let rows = receipt::Entity::look_up().read_all(store.db.read()).await;
+            rows.map_err(Error::from)
+        };
+        put_back_and_read::<receipt::Entity, _>(&store, (&old, &version), find, read).await;
     }
 }
 
