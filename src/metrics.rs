@@ -123,8 +123,8 @@ metrics! {
     /// Callers that wait for a connection, by pool.
     DATABASE_WAITING = "accord_database_waiting", Kind::Gauge;
 
-    /// When the newest signing key in each state was created.
-    SIGNING_KEY_CREATED = "accord_signing_key_created_timestamp_seconds", Kind::Gauge;
+    /// When the key that signs began to sign.
+    SIGNING_KEY_ACTIVATED = "accord_signing_key_activated_timestamp_seconds", Kind::Gauge;
     /// When the newest data key of each purpose was created.
     DATA_KEY_CREATED = "accord_data_key_created_timestamp_seconds", Kind::Gauge;
     /// When a certificate expires, by use: `listeners` and `registry-client` are those that this process presents,

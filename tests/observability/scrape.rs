@@ -40,7 +40,7 @@ pub async fn scrapes(services: &mut Services) -> [String; 2] {
         let token = fetch(&mut services.token, "/metrics").await;
         assert_eq!((registry.0, token.0), (200, 200));
         let are_ready = |scrape: &str| scrape.lines().any(|line| line == "accord_ready 1");
-        if are_ready(&registry.1) && are_ready(&token.1) && token.1.contains(metrics::SIGNING_KEY_CREATED) {
+        if are_ready(&registry.1) && are_ready(&token.1) && token.1.contains(metrics::SIGNING_KEY_ACTIVATED) {
             return [registry.1, token.1];
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
