@@ -133,7 +133,10 @@ fn calls_in_flight_end_with_their_calls() {
 #[test]
 fn the_process_is_measured() {
     let files = fs::read_dir("/proc/self/fd").unwrap().count();
-    let scrape = scraped(|| record_process().unwrap());
+    let scrape = scraped(|| {
+        record_start();
+        record_process();
+    });
     let value = |name: &str| -> f64 {
         let line = scrape
             .lines()
@@ -144,9 +147,10 @@ fn the_process_is_measured() {
     let now = SystemClock.now().as_millis() as f64 / 1e3;
     // The tests of this process began within the last hour.
     assert!(
-        (now - 3600.0..=now + 1.0).contains(&value(names::PROCESS_START)),
+        (now - 60.0..=now).contains(&value(names::PROCESS_START)),
         "{scrape}"
     );
+    assert_eq!(value(names::READY), 0.0, "{scrape}");
     assert!(value(names::PROCESS_MEMORY) > 1e6, "{scrape}");
     assert!(value(names::PROCESS_FILES) > 2.0 && files > 2, "{scrape}");
     assert!(value(names::PROCESS_FILES_MAX) >= 256.0, "{scrape}");
