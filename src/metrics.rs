@@ -71,6 +71,8 @@ metrics! {
     CALL_DURATION = "accord_call_duration_seconds", Kind::Histogram(DURATIONS);
     /// Calls that failed, by protocol, method, and code of gRPC or HTTP.
     CALL_FAILURES = "accord_call_failures_total", Kind::Counter;
+    /// Calls that failed by a defect, by protocol: those with the codes Internal, Unknown and 500.
+    INTERNAL_ERRORS = "accord_internal_errors_total", Kind::Counter;
 
     /// Access tokens issued, by grant type.
     TOKENS_ISSUED = "accord_tokens_issued_total", Kind::Counter;

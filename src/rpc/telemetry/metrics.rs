@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use ::metrics::{Gauge, Histogram, counter, gauge, histogram};
+use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use rustix::{
@@ -114,14 +114,19 @@ pub(in crate::rpc) struct Calls(Arc<CallMetrics>);
 struct CallMetrics {
     protocol: &'static str,
     in_flight: Gauge,
+    /// It begins at zero, so that an alert sees the first one.
+    internal_errors: Counter,
     /// By method. Bounded, because methods come from the table of permissions and from the router.
     durations: ArcSwap<HashMap<String, Histogram>>,
 }
 
 impl Calls {
     pub(in crate::rpc) fn new(protocol: &'static str) -> Self {
+        let internal_errors = counter!(names::INTERNAL_ERRORS, "protocol" => protocol);
+        internal_errors.increment(0);
         Self(Arc::new(CallMetrics {
             protocol,
+            internal_errors,
             in_flight: gauge!(names::CALLS_IN_FLIGHT, "protocol" => protocol),
             durations: ArcSwap::default(),
         }))
@@ -140,6 +145,9 @@ impl Calls {
             None => self.durations(method).record(elapsed),
         }
         if let Some(code) = failure {
+            if ["Internal", "Unknown", "500"].contains(&code) {
+                self.0.internal_errors.increment(1);
+            }
             let protocol = self.0.protocol;
             let (method, code) = (method.to_owned(), code.to_owned());
             counter!(names::CALL_FAILURES, "protocol" => protocol, "method" => method, "code" => code)
