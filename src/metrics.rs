@@ -97,9 +97,11 @@ metrics! {
     /// How long ago the request was sent whose answer brought a feed up to date. Facts in memory count while this is at
     /// most the lease. Infinite before the first answer.
     LEASE_AGE = "accord_lease_age_seconds", Kind::Gauge;
-    /// The position of a change feed: the newest one that registry-service has answered, or the one that this replica of
-    /// token-service has applied. The difference is the lag, in changes.
+    /// The position of a change feed that this replica of token-service has applied.
     FEED_POSITION = "accord_feed_position", Kind::Gauge;
+    /// The position of a change feed's newest change, as its own service last read it. What a replica has not applied of it is
+    /// its lag, in changes.
+    FEED_HEAD = "accord_feed_head_position", Kind::Gauge;
 
     /// Items that shared a transaction or a read, by group.
     GROUP_SIZE = "accord_group_size", Kind::Histogram(SIZES);
