@@ -17,6 +17,7 @@ tests!(
     pods_stop_after_their_drain,
     probes_need_no_certificate_and_liveness_no_database,
     a_single_replica_does_not_block_the_drain_of_a_node,
+    memory_that_grows_raises_an_alert_before_the_limit,
 );
 
 const BASE: [&str; 2] = ["--set", "publicBaseUrl=https://auth.example"];
@@ -213,6 +214,31 @@ async fn probes_need_no_certificate_and_liveness_no_database() {
             &format!("ACCORD_{}_ADMIN_LISTEN", service.to_uppercase()),
         );
         assert_eq!(*listen, format!("[::]:{}", port["containerPort"]));
+    }
+}
+
+async fn memory_that_grows_raises_an_alert_before_the_limit() {
+    let rules = std::fs::read_to_string(file("deploy/prometheus/alerts.yml")).unwrap();
+    let rule = rules
+        .lines()
+        .find(|line| line.contains("process_resident_memory_bytes"));
+    let (_, threshold) = rule.unwrap().split_once(" > ").unwrap();
+    let mebibytes: f64 = threshold.strip_suffix(" * 1024 * 1024").unwrap().parse().unwrap();
+    let objects = objects(&[]);
+    for service in ["registry", "token"] {
+        let pod = &named(&objects, "Deployment", &format!("accord-{service}"))["spec"]["template"]["spec"];
+        let limit = &pod["containers"][0]["resources"]["limits"]["memory"];
+        let gibibytes: f64 = limit
+            .as_str()
+            .unwrap()
+            .strip_suffix("Gi")
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!(
+            mebibytes <= 0.8 * 1024.0 * gibibytes,
+            "{service}: {threshold}, {limit}"
+        );
     }
 }
 
