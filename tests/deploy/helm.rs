@@ -251,6 +251,8 @@ async fn a_single_replica_does_not_block_the_drain_of_a_node() {
         for (budget, deployment) in budgets.iter().zip(deployments) {
             assert_eq!(budget["spec"]["maxUnavailable"], 1);
             assert!(budget["spec"]["minAvailable"].is_null());
+            // Otherwise pods that are not ready, as in an outage of the database, could not be evicted.
+            assert_eq!(budget["spec"]["unhealthyPodEvictionPolicy"], "AlwaysAllow");
             assert_eq!(budget["spec"]["selector"], deployment["spec"]["selector"]);
             assert_eq!(
                 deployment["spec"]["strategy"]["rollingUpdate"],
