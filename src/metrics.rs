@@ -71,6 +71,8 @@ metrics! {
     CALL_DURATION = "accord_call_duration_seconds", Kind::Histogram(DURATIONS);
     /// Calls that failed, by protocol, method, and code of gRPC or HTTP.
     CALL_FAILURES = "accord_call_failures_total", Kind::Counter;
+    /// Calls that failed by a defect, by protocol: those with the codes Internal, Unknown and 500.
+    INTERNAL_ERRORS = "accord_internal_errors_total", Kind::Counter;
 
     /// Access tokens issued, by grant type.
     TOKENS_ISSUED = "accord_tokens_issued_total", Kind::Counter;
@@ -95,9 +97,11 @@ metrics! {
     /// How long ago the request was sent whose answer brought a feed up to date. Facts in memory count while this is at
     /// most the lease. Infinite before the first answer.
     LEASE_AGE = "accord_lease_age_seconds", Kind::Gauge;
-    /// The position of a change feed: the newest one that registry-service has answered, or the one that this replica of
-    /// token-service has applied. The difference is the lag, in changes.
+    /// The position of a change feed that this replica of token-service has applied.
     FEED_POSITION = "accord_feed_position", Kind::Gauge;
+    /// The position of a change feed's newest change, as its own service last read it. What a replica has not applied of it is
+    /// its lag, in changes.
+    FEED_HEAD = "accord_feed_head_position", Kind::Gauge;
 
     /// Items that shared a transaction or a read, by group.
     GROUP_SIZE = "accord_group_size", Kind::Histogram(SIZES);
@@ -123,8 +127,8 @@ metrics! {
     /// Callers that wait for a connection, by pool.
     DATABASE_WAITING = "accord_database_waiting", Kind::Gauge;
 
-    /// When the newest signing key in each state was created.
-    SIGNING_KEY_CREATED = "accord_signing_key_created_timestamp_seconds", Kind::Gauge;
+    /// When the key that signs began to sign.
+    SIGNING_KEY_ACTIVATED = "accord_signing_key_activated_timestamp_seconds", Kind::Gauge;
     /// When the newest data key of each purpose was created.
     DATA_KEY_CREATED = "accord_data_key_created_timestamp_seconds", Kind::Gauge;
     /// When a certificate expires, by use: `listeners` and `registry-client` are those that this process presents,

@@ -17,7 +17,10 @@ use accord::{
 };
 use accord_cli::dev_file::DevFile;
 
-use crate::harness::process::{Process, accord};
+use crate::{
+    harness::process::{Process, accord},
+    observability::scrape::fetch,
+};
 
 pub mod connections;
 
@@ -298,6 +301,8 @@ async fn a_service_waits_for_a_database_that_starts_later() {
     let mut process = Process::start(serve, directory.path(), "registry");
     let refused = |process: &Process| process.stderr().contains("database unavailable").then_some(());
     process.wait_for("a line about the database", refused);
+    let (_, scrape) = fetch(&mut process, "/metrics").await;
+    assert!(scrape.contains("\naccord_ready 0\n"), "{scrape}");
     let listener = reserved.listen(16).unwrap();
     let forwarding = tokio::spawn(async move {
         while let Ok((mut near, _)) = listener.accept().await {

@@ -48,6 +48,7 @@ impl Place {
         place.write("master.key", &key, 0o600);
         place.write("open.key", &key, 0o644);
         place.write("short.key", &key[..31], 0o600);
+        place.write("equal.key", &[7; 32], 0o600);
         let token = OpaqueToken::generate(TokenKind::Workload, &SystemRandom);
         place.write("token", token.expose().as_bytes(), 0o600);
         place.write("open-token", token.expose().as_bytes(), 0o644);
@@ -210,6 +211,7 @@ const BOTH: &[(&[(&str, &str)], &str)] = &[
         &[("MASTER_KEY_FILE", "@short.key")],
         "_MASTER~KEY~FILE must hold exactly 32 bytes",
     ),
+    (&[("MASTER_KEY_FILE", "@equal.key")], "all are equal"),
     (
         &[("MASTER_KEY_FILE", "@open.key")],
         "_MASTER~KEY~FILE must be readable only by its owner",
@@ -268,6 +270,11 @@ async fn each_rule_of_registry_service_is_reported_by_the_name_of_its_setting() 
         place.refuses(&[("PUBLIC_BASE_URL", url)], expected);
     }
     accepted(&place);
+    let mut create = place.command("workload", &[]);
+    create.args(["create", "gateway", "--kind", "gateway"]);
+    create.args(["--certificate-name", "spiffe://accord.example/gateway"]);
+    assert!(create.status().unwrap().success());
+    place.refuses(&[], "--client-ca is missing");
 }
 
 async fn each_rule_of_token_service_is_reported_by_the_name_of_its_setting() {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use accord::{
-    metrics::FEED_POSITION,
+    metrics::FEED_HEAD,
     position::Position,
     store::{
         audit,
@@ -47,7 +47,7 @@ pub async fn changes(store: &Store, after: Option<Position>, limit: u64) -> Resu
     let conn = store.db.read();
     let sealed = audit::sealed_number(conn).await?;
     let feed = change::read(conn, sealed, after.as_ref(), limit).await?;
-    gauge!(FEED_POSITION, "feed" => "registry").set(feed.position.seq as f64);
+    gauge!(FEED_HEAD, "feed" => "registry").set(feed.head as f64);
     let recent_seq = if after.is_none() || feed.reset {
         let recent_seq = change::seq_before(conn, store.now().minus(RECENT)).await?;
         Some(recent_seq.min(feed.position.seq))
@@ -74,7 +74,7 @@ mod tests {
             change::{self, Change},
             keyring,
         },
-        testing::databases,
+        testing::{databases, scraped},
         text::{
             id::{ClientId, SecretId},
             opaque::ClientSecret,
@@ -145,6 +145,30 @@ mod tests {
             assert!(unavailable(&error), "{database:?}: {error}");
             let error = authenticate().await;
             assert!(unavailable(&error), "{database:?}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_is_behind_shows_by_how_much() {
+        for database in databases() {
+            let (store, _) = store(&database.url).await;
+            let start = store.position().await.unwrap();
+            let change = Change {
+                kind: change_kind::SCOPE,
+                id: "a".into(),
+                tenant_id: None,
+            };
+            let tx = store.db.write().await.unwrap();
+            change::publish(&tx, &[change.clone(), change.clone(), change], store.now())
+                .await
+                .unwrap();
+            tx.commit().await.unwrap();
+            let expected = format!("{FEED_HEAD}{{feed=\"registry\"}} {}\n", start.seq + 3);
+            let scrape = scraped(async {
+                let answer = changes(&store, Some(start.clone()), 1).await.unwrap();
+                assert_eq!(answer.feed.position.seq, start.seq + 1, "{database:?}");
+            });
+            assert!(scrape.await.contains(&expected), "{database:?}");
         }
     }
 

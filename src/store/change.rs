@@ -265,6 +265,8 @@ pub struct FeedPage {
     pub changes: Vec<ChangeRow>,
     /// The position up to which the reader now has all changes.
     pub position: Position,
+    /// The number of the feed's last change, whether or not the page reaches it.
+    pub head: i64,
     /// Whether the reader must start again: its position is of another epoch, ahead of the feed, or older than the
     /// oldest change that is kept; or somebody without the keys has edited or removed a change after it.
     pub reset: bool,
@@ -290,6 +292,7 @@ pub async fn read(
     let counter = read_counter(conn).await?.ok_or(MISSING_COUNTER)?;
     check_sealed(sealed, counter.event_number)?;
     let mut position = position_of(&counter)?;
+    let head = position.seq;
     let mut reset = after.is_some_and(|after| after.epoch != position.epoch || after.seq > position.seq);
     let (mut changes, mut more) = (Vec::new(), false);
     if let Some(after) = after.filter(|after| !reset && after.seq < position.seq) {
@@ -321,6 +324,7 @@ pub async fn read(
     Ok(FeedPage {
         changes,
         position,
+        head,
         reset,
         more,
     })

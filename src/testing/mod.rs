@@ -12,6 +12,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use metrics_exporter_prometheus::PrometheusBuilder;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, TransactionTrait};
 use sea_orm_migration::MigratorTrait;
 use tempfile::TempDir;
@@ -40,6 +41,14 @@ use postgres::{Cluster, Durability, PostgresDatabase};
 
 /// The start of a [`test_clock`]: 2026-01-01T00:00:00Z.
 pub const TEST_START: UnixMillis = UnixMillis::from_millis(1_767_225_600_000);
+
+/// Returns what a scrape shows after `work`, which records on this thread.
+pub async fn scraped(work: impl Future) -> String {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    work.await;
+    recorder.handle().render()
+}
 
 /// Migrates the empty database at `url`, and opens it with a keyring whose master key is not kept on disk.
 pub async fn migrated<M: MigratorTrait>(

@@ -69,6 +69,8 @@ async fn services_start_in_order_and_report_their_health() {
         assert_eq!(project["services"][&migrate]["restart"], "no");
         let check = &project["services"][service]["healthcheck"]["test"];
         assert_eq!(*check, json!(["CMD", format!("{service}-service"), "health"]));
+        // The longest --drain-delay, the ten seconds of the drain, and some more.
+        assert_eq!(project["services"][service]["stop_grace_period"], "1m20s");
     }
     for (name, service) in services(&project).filter(|(_, service)| service["restart"] != "no") {
         assert!(

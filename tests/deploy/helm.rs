@@ -17,6 +17,7 @@ tests!(
     pods_stop_after_their_drain,
     probes_need_no_certificate_and_liveness_no_database,
     a_single_replica_does_not_block_the_drain_of_a_node,
+    memory_that_grows_raises_an_alert_before_the_limit,
 );
 
 const BASE: [&str; 2] = ["--set", "publicBaseUrl=https://auth.example"];
@@ -216,6 +217,31 @@ async fn probes_need_no_certificate_and_liveness_no_database() {
     }
 }
 
+async fn memory_that_grows_raises_an_alert_before_the_limit() {
+    let rules = std::fs::read_to_string(file("deploy/prometheus/alerts.yml")).unwrap();
+    let rule = rules
+        .lines()
+        .find(|line| line.contains("process_resident_memory_bytes"));
+    let (_, threshold) = rule.unwrap().split_once(" > ").unwrap();
+    let mebibytes: f64 = threshold.strip_suffix(" * 1024 * 1024").unwrap().parse().unwrap();
+    let objects = objects(&[]);
+    for service in ["registry", "token"] {
+        let pod = &named(&objects, "Deployment", &format!("accord-{service}"))["spec"]["template"]["spec"];
+        let limit = &pod["containers"][0]["resources"]["limits"]["memory"];
+        let gibibytes: f64 = limit
+            .as_str()
+            .unwrap()
+            .strip_suffix("Gi")
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!(
+            mebibytes <= 0.8 * 1024.0 * gibibytes,
+            "{service}: {threshold}, {limit}"
+        );
+    }
+}
+
 async fn a_single_replica_does_not_block_the_drain_of_a_node() {
     for sets in VARIANTS {
         let objects = objects(sets);
@@ -225,6 +251,8 @@ async fn a_single_replica_does_not_block_the_drain_of_a_node() {
         for (budget, deployment) in budgets.iter().zip(deployments) {
             assert_eq!(budget["spec"]["maxUnavailable"], 1);
             assert!(budget["spec"]["minAvailable"].is_null());
+            // Otherwise pods that are not ready, as in an outage of the database, could not be evicted.
+            assert_eq!(budget["spec"]["unhealthyPodEvictionPolicy"], "AlwaysAllow");
             assert_eq!(budget["spec"]["selector"], deployment["spec"]["selector"]);
             assert_eq!(
                 deployment["spec"]["strategy"]["rollingUpdate"],

@@ -88,6 +88,8 @@ async fn the_units_restart_reload_and_hand_over_secrets() {
             "StartLimitIntervalSec=0",
             "ExecReload=/bin/kill -HUP $MAINPID",
             "LimitNOFILE=65536",
+            // The longest --drain-delay, the ten seconds of the drain, and some more.
+            "TimeoutStopSec=80",
             "MemoryDenyWriteExecute=yes",
             &format!("User={unit}"),
             &format!("EnvironmentFile=/etc/accord/{short}.env"),

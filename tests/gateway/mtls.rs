@@ -12,12 +12,13 @@ use serde_json::json;
 
 use super::call;
 use crate::harness::{
-    envoy::{Gateway, Place},
+    envoy::{Gateway, Place, Upstreams},
     secured::Secured,
 };
 
 tests!(
     both_services_are_reached_over_mutual_tls,
+    clients_learn_when_to_try_again_while_no_replica_is_ready,
     a_partners_certificate_passes_through_its_own_listener_alone,
 );
 
@@ -70,6 +71,39 @@ async fn both_services_are_reached_over_mutual_tls() {
     let message = json!({"tenant_id": "firm-one"});
     let answer = call(&wrong, "accord.token.v1.TokenService/GetJsonWebKeySet", &message).await;
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+}
+
+/// The registry in the place of token-service: no health check succeeds, as when no replica is ready.
+async fn clients_learn_when_to_try_again_while_no_replica_is_ready() {
+    let services = Secured::start().await;
+    let registry = services.upstreams().registry_grpc;
+    let nobody = Upstreams {
+        registry_grpc: registry,
+        token_grpc: registry,
+        token_http: registry,
+    };
+    let gateway = Gateway::start_with_mtls(Place::reserve(), &[nobody], &services.certs());
+    let json = json!({"tenant_id": "firm-one"});
+    let method = format!("{}/accord.token.v1.TokenService/IssueToken", gateway.url());
+    let (keys, page) = (
+        format!("{}/firm-one/jwks.json", gateway.url()),
+        format!("{}/firm-one/sign-in", gateway.url()),
+    );
+    let client = gateway.client();
+    for (request, content_type) in [
+        (client.post(method).json(&json), "application/json"),
+        (client.get(keys), "application/json"),
+        (
+            client.get(page).header("accept", "text/html"),
+            "text/html; charset=utf-8",
+        ),
+    ] {
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");
+        assert_eq!(answer.headers()["retry-after"], "1", "{answer:?}");
+        assert_eq!(answer.headers()["cache-control"], "no-store", "{answer:?}");
+        assert_eq!(answer.headers()["content-type"], content_type, "{answer:?}");
+    }
 }
 
 /// What the log of token-service says about a call whose certificate has arrived, and whose client is unknown.

@@ -11,7 +11,7 @@ use std::{
 use accord::{
     audit::v1::audit_service_server::AuditServiceServer,
     clock::{Clock, SharedClock},
-    metrics::SIGNING_KEY_CREATED,
+    metrics::SIGNING_KEY_ACTIVATED,
     random::{Random, SharedRandom},
     rpc::{
         audit_service::AuditApi,
@@ -230,11 +230,9 @@ impl Service for TokenServer {
                 record_registry_expiry(tls);
             }
         }
-        if let Ok(keys) = self.oauth.cache.keys().await {
-            for (state, created_at) in keys.value.newest_by_state() {
-                let created = gauge!(SIGNING_KEY_CREATED, "state" => state);
-                created.set(created_at.as_millis() as f64 / 1e3);
-            }
+        let keys = self.oauth.cache.keys().await;
+        if let Some(since) = keys.ok().and_then(|keys| keys.value.signing_since()) {
+            gauge!(SIGNING_KEY_ACTIVATED).set(since.as_millis() as f64 / 1e3);
         }
     }
 

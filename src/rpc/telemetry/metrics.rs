@@ -5,12 +5,12 @@
 
 use std::{
     collections::HashMap,
-    fs, io,
+    fs,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use ::metrics::{Gauge, Histogram, counter, gauge, histogram};
+use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use rustix::{
@@ -18,7 +18,10 @@ use rustix::{
     process::{Resource, getrlimit},
 };
 
-use crate::metrics::{self as names, Kind, Metric};
+use crate::{
+    clock::{Clock, SystemClock},
+    metrics::{self as names, Kind, Metric},
+};
 
 /// How often values are sorted into buckets.
 pub(super) const UPKEEP_PERIOD: Duration = Duration::from_secs(1);
@@ -33,9 +36,8 @@ pub(super) fn install(service: &str) -> anyhow::Result<PrometheusHandle> {
     let handle = recorder.handle();
     ::metrics::set_global_recorder(recorder)?;
     describe();
+    record_start();
     let (service, version) = (service.to_owned(), env!("CARGO_PKG_VERSION"));
-    // So that it is in a scrape before the first failure.
-    counter!(names::TRACE_EXPORT_FAILURES).increment(0);
     gauge!(names::BUILD_INFO, "service" => service, "version" => version).set(1.0);
     Ok(handle)
 }
@@ -62,8 +64,7 @@ fn describe() {
 
 /// Returns the text of a scrape.
 pub(super) fn render(handle: &PrometheusHandle) -> String {
-    // Without /proc these gauges are missing.
-    let _ = record_process();
+    record_process();
     // The facade has no counter of fractions.
     let text = handle.render();
     text.replace(
@@ -72,27 +73,31 @@ pub(super) fn render(handle: &PrometheusHandle) -> String {
     )
 }
 
-/// Records what the kernel knows about this process (proc(5)).
-fn record_process() -> io::Result<()> {
-    let stat = fs::read_to_string("/proc/self/stat")?;
+/// Records what a scrape shows from the start of the process on, also while it waits for its database, or before a failure.
+fn record_start() {
+    gauge!(names::READY).set(0.0);
+    gauge!(names::PROCESS_START).set(SystemClock.now().as_millis() as f64 / 1e3);
+    counter!(names::TRACE_EXPORT_FAILURES).increment(0);
+}
+
+/// Records what the kernel knows about this process (proc(5)). Only its own files can be read in every confinement, and a gauge
+/// whose file can't is missing.
+fn record_process() {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The second field is in parentheses and may hold blanks.
-    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
-    let field = |number: usize| -> f64 {
-        let field = fields.split(' ').nth(number - 3);
-        field.and_then(|field| field.parse().ok()).unwrap_or_default()
-    };
-    let ticks = clock_ticks_per_second() as f64;
-    gauge!(names::PROCESS_CPU).set((field(14) + field(15)) / ticks);
-    gauge!(names::PROCESS_MEMORY).set(field(24) * page_size() as f64);
-    let system = fs::read_to_string("/proc/stat")?;
-    let booted_at = system.lines().find_map(|line| line.strip_prefix("btime "));
-    if let Some(booted_at) = booted_at.and_then(|text| text.parse::<f64>().ok()) {
-        gauge!(names::PROCESS_START).set(booted_at + field(22) / ticks);
+    if let Some((_, fields)) = stat.rsplit_once(") ") {
+        let field = |number: usize| -> f64 {
+            let field = fields.split(' ').nth(number - 3);
+            field.and_then(|field| field.parse().ok()).unwrap_or_default()
+        };
+        gauge!(names::PROCESS_CPU).set((field(14) + field(15)) / clock_ticks_per_second() as f64);
+        gauge!(names::PROCESS_MEMORY).set(field(24) * page_size() as f64);
     }
-    gauge!(names::PROCESS_FILES).set(fs::read_dir("/proc/self/fd")?.count() as f64);
+    if let Ok(files) = fs::read_dir("/proc/self/fd") {
+        gauge!(names::PROCESS_FILES).set(files.count() as f64);
+    }
     let most = getrlimit(Resource::Nofile).current;
     gauge!(names::PROCESS_FILES_MAX).set(most.map_or(f64::INFINITY, |most| most as f64));
-    Ok(())
 }
 
 /// Records when a certificate expires that this process presents. `name` says its use, such as `grpc`, and comes from a
@@ -109,14 +114,19 @@ pub(in crate::rpc) struct Calls(Arc<CallMetrics>);
 struct CallMetrics {
     protocol: &'static str,
     in_flight: Gauge,
+    /// It begins at zero, so that an alert sees the first one.
+    internal_errors: Counter,
     /// By method. Bounded, because methods come from the table of permissions and from the router.
     durations: ArcSwap<HashMap<String, Histogram>>,
 }
 
 impl Calls {
     pub(in crate::rpc) fn new(protocol: &'static str) -> Self {
+        let internal_errors = counter!(names::INTERNAL_ERRORS, "protocol" => protocol);
+        internal_errors.increment(0);
         Self(Arc::new(CallMetrics {
             protocol,
+            internal_errors,
             in_flight: gauge!(names::CALLS_IN_FLIGHT, "protocol" => protocol),
             durations: ArcSwap::default(),
         }))
@@ -135,6 +145,9 @@ impl Calls {
             None => self.durations(method).record(elapsed),
         }
         if let Some(code) = failure {
+            if ["Internal", "Unknown", "500"].contains(&code) {
+                self.0.internal_errors.increment(1);
+            }
             let protocol = self.0.protocol;
             let (method, code) = (method.to_owned(), code.to_owned());
             counter!(names::CALL_FAILURES, "protocol" => protocol, "method" => method, "code" => code)

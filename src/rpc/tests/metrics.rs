@@ -133,7 +133,10 @@ fn calls_in_flight_end_with_their_calls() {
 #[test]
 fn the_process_is_measured() {
     let files = fs::read_dir("/proc/self/fd").unwrap().count();
-    let scrape = scraped(|| record_process().unwrap());
+    let scrape = scraped(|| {
+        record_start();
+        record_process();
+    });
     let value = |name: &str| -> f64 {
         let line = scrape
             .lines()
@@ -142,14 +145,35 @@ fn the_process_is_measured() {
         line.rsplit(' ').next().unwrap().parse().unwrap()
     };
     let now = SystemClock.now().as_millis() as f64 / 1e3;
-    // The tests of this process began within the last hour.
     assert!(
-        (now - 3600.0..=now + 1.0).contains(&value(names::PROCESS_START)),
+        (now - 60.0..=now).contains(&value(names::PROCESS_START)),
         "{scrape}"
     );
+    assert_eq!(value(names::READY), 0.0, "{scrape}");
     assert!(value(names::PROCESS_MEMORY) > 1e6, "{scrape}");
     assert!(value(names::PROCESS_FILES) > 2.0 && files > 2, "{scrape}");
     assert!(value(names::PROCESS_FILES_MAX) >= 256.0, "{scrape}");
+}
+
+#[test]
+fn an_internal_error_is_a_rise_from_zero() {
+    let count = |codes: &[&str]| {
+        scraped(|| {
+            let calls = Calls::new("grpc");
+            for code in codes {
+                calls.begin();
+                calls.end("a.A/B", Duration::ZERO, Some(code));
+            }
+        })
+    };
+    for (codes, expected) in [
+        (&[][..], 0),
+        (&["Unavailable", "503", "Cancelled"], 0),
+        (&["Internal", "Unknown", "500"], 3),
+    ] {
+        let line = format!("accord_internal_errors_total{{protocol=\"grpc\"}} {expected}\n");
+        assert!(count(codes).contains(&line), "{codes:?}");
+    }
 }
 
 #[test]

@@ -18,6 +18,8 @@ const MAX_KEY_BYTES: usize = 64 * 1024;
 pub(super) type Digest = [u8; 32];
 
 /// The content of a file of a setting.
+#[derive(Clone, PartialEq, derive_more::Debug)]
+#[debug("Content")]
 pub(super) struct Content {
     key: &'static str,
     bytes: Zeroizing<Vec<u8>>,

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     TlsProblem,
-    server::{Digests, Files, ServerTls},
+    server::{CurrentConfig, Digests, Files, ServerTls},
 };
 
 /// How often the files are read. New ones count after one to two such periods.
@@ -35,7 +35,8 @@ pub(super) struct Reloader<'a> {
 impl ServerTls {
     /// Uses changed files for new connections until `stop`. `reload` makes it look at once.
     ///
-    /// Files that can't be used change nothing, and the log says so once. If other client authorities count, connections
+    /// Files that can't be used change nothing, and the log says so once. Authorities that can't be used hold up no certificate: the
+    /// old ones count. If other client authorities count, connections
     /// that the old ones have admitted end when their calls have.
     pub(in crate::rpc) async fn follow(&self, reload: &Notify, stop: &CancellationToken) {
         let mut ticks = interval(PERIOD);
@@ -86,11 +87,10 @@ impl<'a> Reloader<'a> {
         if !is_settled {
             return;
         }
-        match files.and_then(|files| files.build(&self.tls.settings, &self.tls.clock)) {
+        let is_new = at_once || self.rejected.as_ref() != Some(&found);
+        match files.and_then(|files| self.build(files, &current, is_new)) {
             Ok(mut next) => {
-                let [_, _, authorities @ ..] = next.digests;
-                let [_, _, old_authorities @ ..] = current.digests;
-                if authorities == old_authorities {
+                if next.authorities == current.authorities {
                     next.retired = current.retired.clone();
                 } else {
                     current.retired.cancel();
@@ -105,7 +105,7 @@ impl<'a> Reloader<'a> {
                 );
             }
             Err(problem) => {
-                if at_once || self.rejected.as_ref() != Some(&found) {
+                if is_new {
                     let reason = problem.to_string();
                     tracing::warn!(
                         reason,
@@ -115,5 +115,33 @@ impl<'a> Reloader<'a> {
                 self.rejected = Some(found);
             }
         }
+    }
+
+    /// Builds what counts by the files, with the old authorities in the place of such that can't be used. `log` says which.
+    fn build(
+        &self,
+        mut files: Files,
+        current: &CurrentConfig,
+        log: bool,
+    ) -> Result<CurrentConfig, TlsProblem> {
+        let digests = files.digests();
+        let build = |files: &Files| files.build(&self.tls.settings, &self.tls.clock);
+        let mut built = build(&files);
+        // The second time both: each may be unusable, or those of callers may not go with those of partners.
+        for both in [false, true] {
+            let Err(problem) = &built else { break };
+            if !files.put_back(problem, current, both) {
+                break;
+            }
+            if log {
+                let reason = problem.to_string();
+                tracing::warn!(
+                    reason,
+                    "the changed authorities can't be used, and the old ones count"
+                );
+            }
+            built = build(&files);
+        }
+        built.map(|built| CurrentConfig { digests, ..built })
     }
 }

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     clock::{SharedClock, UnixMillis},
     rpc::config::Problems,
+    text::opaque::sha256,
 };
 
 /// The TLS of a service's listeners. Cheap to clone. All clones use the newest files that could be used.
@@ -48,7 +49,9 @@ pub(in crate::rpc) struct CurrentConfig {
     /// The last second of the certificate's validity.
     pub(super) not_after: UnixMillis,
     /// The same of the first one to expire of the client authorities.
-    client_ca_not_after: Option<UnixMillis>,
+    pub(super) client_ca_not_after: Option<UnixMillis>,
+    /// The authorities of callers and of partners.
+    pub(super) authorities: [Option<Content>; 2],
     pub(super) digests: Digests,
 }
 
@@ -108,27 +111,54 @@ impl fmt::Debug for ServerTls {
 pub(super) struct Files {
     certificate: Content,
     private_key: Content,
-    client_ca: Option<Content>,
-    partner_ca: Option<Content>,
+    client_ca: Authorities,
+    partner_ca: Authorities,
+}
+
+/// A file of authorities, or why it can't be read; `None` if none is set.
+type Authorities = Option<Result<Content, TlsProblem>>;
+
+fn readable(authorities: &Authorities) -> Result<Option<&Content>, TlsProblem> {
+    let content = authorities.as_ref().map(Result::as_ref).transpose();
+    content.map_err(Clone::clone)
 }
 
 impl Files {
     pub(super) fn read(settings: &TlsSettings) -> Result<Self, TlsProblem> {
-        let authorities = |key, path: &Path| is_set(path).then(|| Content::read(key, path)).transpose();
+        let authorities = |key, path: &Path| is_set(path).then(|| Content::read(key, path));
         Ok(Self {
             certificate: Content::read(CERTIFICATE, &settings.certificate)?,
             private_key: Content::read_key(PRIVATE_KEY, &settings.private_key)?,
-            client_ca: authorities(CLIENT_CA, &settings.client_ca)?,
-            partner_ca: authorities(PARTNER_CA, &settings.partner_ca)?,
+            client_ca: authorities(CLIENT_CA, &settings.client_ca),
+            partner_ca: authorities(PARTNER_CA, &settings.partner_ca),
         })
     }
 
+    /// Puts back the authorities that counted before, of the file of `problem` or of both, if it is one of authorities: they must
+    /// hold up no other file, such as a renewed certificate. Returns whether it is.
+    pub(super) fn put_back(&mut self, problem: &TlsProblem, current: &CurrentConfig, both: bool) -> bool {
+        let [of_callers, of_partners] = current.authorities.clone();
+        let is_of = |key| problem.key == key;
+        let is_of_either = is_of(CLIENT_CA) || is_of(PARTNER_CA);
+        if is_of(CLIENT_CA) || both && is_of_either {
+            self.client_ca = of_callers.map(Ok);
+        }
+        if is_of(PARTNER_CA) || both && is_of_either {
+            self.partner_ca = of_partners.map(Ok);
+        }
+        is_of_either
+    }
+
     pub(super) fn digests(&self) -> Digests {
+        let digest = |file: &Result<Content, TlsProblem>| match file {
+            Ok(content) => content.digest(),
+            Err(problem) => sha256(problem.to_string().as_bytes()),
+        };
         [
             Some(self.certificate.digest()),
             Some(self.private_key.digest()),
-            self.partner_ca.as_ref().map(Content::digest),
-            self.client_ca.as_ref().map(Content::digest),
+            self.partner_ca.as_ref().map(digest),
+            self.client_ca.as_ref().map(digest),
         ]
     }
 
@@ -139,12 +169,14 @@ impl Files {
         clock: &SharedClock,
     ) -> Result<CurrentConfig, TlsProblem> {
         let provider = provider();
+        let (client_ca, partner_ca) = (readable(&self.client_ca)?, readable(&self.partner_ca)?);
         let (certified, not_after) = self.certified_key(&provider, clock.now())?;
-        let workloads = self.client_verifier(&provider)?;
-        if let Some((partner_ca, client_ca)) = self.partner_ca.as_ref().zip(self.client_ca.as_ref()) {
+        let workloads = client_ca.map(|content| client_verifier(content, &provider));
+        let workloads = workloads.transpose()?;
+        if let Some((partner_ca, client_ca)) = partner_ca.zip(client_ca) {
             require_separate(partner_ca, client_ca)?;
         }
-        let partner_cas = self.partner_ca.as_ref().map(Content::certificates).transpose()?;
+        let partner_cas = partner_ca.map(Content::certificates).transpose()?;
         let partner_keys = partner_cas
             .iter()
             .flatten()
@@ -160,13 +192,14 @@ impl Files {
             partner_keys: Arc::new(partner_keys),
         };
         let (grpc, http) = handshake.acceptors(&settings.partners)?;
-        let client_cas = self.client_ca.as_ref().map(Content::certificates).transpose()?;
+        let client_cas = client_ca.map(Content::certificates).transpose()?;
         Ok(CurrentConfig {
             grpc,
             http,
             retired: CancellationToken::new(),
             not_after,
             client_ca_not_after: client_cas.and_then(|certificates| first_expiry(&certificates)),
+            authorities: [client_ca.cloned(), partner_ca.cloned()],
             digests: self.digests(),
         })
     }
@@ -195,22 +228,18 @@ impl Files {
         })?;
         Ok((certified, facts.not_after))
     }
+}
 
-    /// Returns what verifies certificates of workloads and operators; `None` without a client CA.
-    fn client_verifier(
-        &self,
-        provider: &Arc<CryptoProvider>,
-    ) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsProblem> {
-        let Some(client_ca) = &self.client_ca else {
-            return Ok(None);
-        };
-        let authorities = Arc::new(client_ca.authorities()?);
-        let verifier = WebPkiClientVerifier::builder_with_provider(authorities, provider.clone());
-        // Whether a caller needs a certificate is up to the method, because many come with a secret.
-        let verifier = verifier.allow_unauthenticated().build();
-        let verifier = verifier.map_err(|_| client_ca.problem("holds no usable authority"))?;
-        Ok(Some(verifier))
-    }
+/// Returns what verifies certificates of workloads and operators.
+fn client_verifier(
+    client_ca: &Content,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsProblem> {
+    let authorities = Arc::new(client_ca.authorities()?);
+    let verifier = WebPkiClientVerifier::builder_with_provider(authorities, provider.clone());
+    // Whether a caller needs a certificate is up to the method, because many come with a secret.
+    let verifier = verifier.allow_unauthenticated().build();
+    verifier.map_err(|_| client_ca.problem("holds no usable authority"))
 }
 
 /// What the handshakes of all listeners have in common.

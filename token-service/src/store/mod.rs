@@ -8,6 +8,7 @@ use std::sync::Arc;
 use accord::{
     clock::{Clock, SharedClock, UnixMillis},
     keys::KeyError,
+    metrics::FEED_HEAD,
     position::Position,
     random::{Random, SharedRandom},
     store::{
@@ -21,6 +22,7 @@ use accord::{
         rows::{self, RowTable, delete_all},
     },
 };
+use metrics::gauge;
 use sea_orm::{DbErr, QueryResult, TryGetable};
 
 use crate::{
@@ -185,7 +187,9 @@ impl Store {
     pub async fn changes_after(&self, after: Option<&Position>, limit: u64) -> Result<FeedPage> {
         self.db.check_current().await?;
         let sealed = audit::sealed_number(self.db.read()).await?;
-        Ok(change::read(self.db.read(), sealed, after, limit).await?)
+        let page = change::read(self.db.read(), sealed, after, limit).await?;
+        gauge!(FEED_HEAD, "feed" => "own").set(page.head as f64);
+        Ok(page)
     }
 
     /// Returns a position that all changes since `since` come after.

@@ -215,6 +215,8 @@ metadata:
 spec:
   # Not minAvailable, which would block the drain of a node for ever where there is one replica.
   maxUnavailable: 1
+  # Pods that are not ready serve nobody: they must not block it either.
+  unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
     matchLabels: {{ include "accord.selector" (list $root $component) | nindent 6 }}
 {{- end }}

@@ -55,6 +55,63 @@ async fn files_that_can_not_be_used_change_nothing_until_they_can() {
 }
 
 #[tokio::test]
+async fn authorities_that_can_not_be_used_hold_up_no_certificate() {
+    let (authority, directory) = (Authority::new("test"), tempfile::tempdir().unwrap());
+    let at = |name: &str| directory.path().join(name);
+    let (partners, others) = (Authority::new("partners"), Authority::new("others"));
+    partners.write(directory.path(), "partner-ca.pem");
+    server_tls(&authority, directory.path());
+    let settings = TlsSettings {
+        partner_ca: at("partner-ca.pem"),
+        ..settings(directory.path())
+    };
+    let tls = ServerTls::load(settings.clone(), test_clock()).unwrap().unwrap();
+    let mut reloader = Reloader::new(&tls);
+    let before = tls.current();
+    let id = Subject::spiffe("spiffe://accord.example/gateway");
+    // An authority of partners among those of callers, and the reverse; no file, half a file.
+    for (name, content) in [
+        (CA_FILE, Some(partners.certificate.clone())),
+        ("partner-ca.pem", None),
+        ("partner-ca.pem", Some(others.certificate[..300].to_owned())),
+        ("partner-ca.pem", Some(authority.certificate.clone())),
+        (CA_FILE, None),
+        (CA_FILE, Some("nothing".to_owned())),
+    ] {
+        authority.write(directory.path(), CA_FILE);
+        partners.write(directory.path(), "partner-ca.pem");
+        match &content {
+            Some(content) => fs::write(at(name), content).unwrap(),
+            None => fs::remove_file(at(name)).unwrap(),
+        }
+        let next = authority.issue(&Subject::localhost());
+        next.write(directory.path(), "server");
+        for _ in 0..2 {
+            reloader.reload(Files::read(&settings), false);
+        }
+        assert_eq!(
+            presented(&tls, &authority).await,
+            der(&next),
+            "{name} {content:?}"
+        );
+        assert_eq!(
+            tls.current().authorities,
+            before.authorities,
+            "{name} {content:?}"
+        );
+        assert!(!before.retired.is_cancelled(), "{name} {content:?}");
+        let known = client(&authority, Some(&authority.issue(&id)));
+        assert!(shake_hands(&tls, known).await.server.is_ok());
+    }
+    partners.write(directory.path(), "partner-ca.pem");
+    others.write(directory.path(), CA_FILE);
+    reloader.reload(Files::read(&settings), true);
+    let known = client(&authority, Some(&others.issue(&id)));
+    assert!(shake_hands(&tls, known).await.server.is_ok());
+    assert!(before.retired.is_cancelled());
+}
+
+#[tokio::test]
 async fn files_swapped_by_a_link_above_them_are_noticed() {
     let (authority, directory) = (Authority::new("test"), tempfile::tempdir().unwrap());
     let at = |name: &str| directory.path().join(name);

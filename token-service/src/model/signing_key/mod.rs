@@ -1,6 +1,6 @@
 //! Signing keys: sealed at rest, published before their first use and until their last token has expired.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use accord::{
     clock::UnixMillis,
@@ -198,16 +198,10 @@ impl Keys {
         self.live.iter().filter(move |key| key.published_at(now))
     }
 
-    /// Returns the states of the keys, each with the time when its newest key was created.
-    pub fn newest_by_state(&self) -> BTreeMap<String, UnixMillis> {
-        let mut newest = BTreeMap::new();
-        for key in &self.live {
-            let created_at = newest
-                .entry(key.state.as_ref().to_owned())
-                .or_insert(key.created_at);
-            *created_at = key.created_at.max(*created_at);
-        }
-        newest
+    /// Returns when the key that signs began to. It was created a whole period before, as the next one.
+    pub fn signing_since(&self) -> Option<UnixMillis> {
+        let signing = self.live.iter().find(|key| key.kid == self.signer.kid);
+        signing.and_then(|key| key.activated_at)
     }
 
     /// Returns whether the JWKS contains this key at this time. Every token of one that it no longer contains has expired.
@@ -253,6 +247,32 @@ mod tests {
         let last = TEST_START.plus(PUBLISHED_BEFORE_USE).minus(second);
         assert_eq!(next.wait_before_use(last), Some(second));
         assert_eq!(next.wait_before_use(last.plus(second)), None);
+    }
+
+    #[test]
+    fn a_key_signs_since_its_activation_and_not_since_its_creation() {
+        let day = |days: u64| TEST_START.plus(Duration::from_secs(days * 24 * 3600));
+        let next = NewKey::generate(Algorithm::EdDsa).unwrap();
+        let active = NewKey::generate(Algorithm::EdDsa).unwrap();
+        let live = |new: &NewKey, state, created_at, activated_at| SigningKey {
+            kid: new.kid.clone(),
+            state,
+            algorithm: Algorithm::EdDsa,
+            public_key: new.public_key.clone(),
+            created_at,
+            activated_at,
+            retired_at: None,
+            revoked_at: None,
+        };
+        let signer = Signer::new(active.kid.clone(), Algorithm::EdDsa, &active.pkcs8).unwrap();
+        let keys = [
+            live(&next, State::Next, day(90), None),
+            live(&active, State::Active, day(0), Some(day(90))),
+        ];
+        let keys = Keys::new(signer.into(), keys.into()).unwrap();
+        // What the alert compares with a hundred days.
+        let age = day(101).since(keys.signing_since().unwrap());
+        assert_eq!(age, day(11).since(TEST_START));
     }
 
     #[test]

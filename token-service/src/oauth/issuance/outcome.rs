@@ -75,8 +75,12 @@ impl Issuance<'_> {
 /// How often the log has a line for reuse of the same grant.
 const REUSE_LOG_PERIOD: Duration = Duration::from_secs(60);
 
-/// Begins the counts of reuse at zero, so that an alert sees the first one.
+/// Begins the counts of issued tokens and of reuse at zero: an alert compares failures with the former, and sees the first one of
+/// the latter.
 pub fn begin_counts() {
+    for issued in ISSUED.iter() {
+        issued.increment(0);
+    }
     for reuse in [Reuse::RefreshToken, Reuse::AuthorizationCode] {
         counter!(CREDENTIALS_REUSED, "credential" => credential(reuse)).increment(0);
     }
