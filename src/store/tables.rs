@@ -142,6 +142,7 @@ pub async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
 #[macro_export]
 macro_rules! no_relations {
     () => {
+        /// There are none. Queries join tables by hand.
         #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
         pub enum Relation {}
 

@@ -134,10 +134,6 @@ impl Service for Panics {
         })
     }
 
-    fn audit_retention(&self) -> Option<Duration> {
-        Some(DAY)
-    }
-
     async fn maintain_keys(&self) -> anyhow::Result<()> {
         Ok(())
     }
@@ -404,7 +400,10 @@ async fn retention_waits_while_this_clock_differs_from_the_databases() {
         let service = Panics {
             db: record.db.clone(),
             clock: record.clock.clone(),
-            readiness: Readiness::default(),
+            options: Options {
+                audit_retention: Some(DAY),
+                ..Options::default()
+            },
         };
         let is_kept = async || {
             let (all, first) = (audit::Filter::default(), PageRequest::first(10));

@@ -96,7 +96,7 @@ async fn only_an_action_on_a_resource_says_that_its_row_was_removed() {
         ] {
             let tx = db.write().await.unwrap();
             let acme = TenantId::parse("acme").unwrap();
-            let event = Event::new(action).tenant(&acme).subject("one");
+            let event = Event::test(action).tenant(&acme).subject("one");
             let origin = Origin::system("test");
             audit::record(&tx, &*test_clock(), &SystemRandom, &origin, event).await;
             tx.commit().await.unwrap();

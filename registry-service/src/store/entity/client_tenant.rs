@@ -14,5 +14,4 @@ pub struct Model {
     pub client_id: String,
 }
 
-/// There are none. Queries join tables by hand.
 accord::no_relations!();

@@ -13,5 +13,4 @@ pub struct Model {
     pub algorithms: String,
 }
 
-/// There are none. Queries join tables by hand.
 accord::no_relations!();

@@ -28,7 +28,6 @@ pub struct Model {
     pub mac: Vec<u8>,
 }
 
-/// There are none. Queries join tables by hand.
 accord::no_relations!();
 
 impl Protected for Entity {

@@ -160,7 +160,10 @@ where
     let version = version_of::<E>(&store.db, &old).await;
     row.try_set(column, value.clone()).unwrap();
     row.save(&tx).await.unwrap();
-    store.audit(&tx, &origin(), Event::new("row.test")).await.unwrap();
+    store
+        .audit(&tx, &origin(), Event::test("row.test"))
+        .await
+        .unwrap();
     commit(tx, ()).await.unwrap();
     let changed = E::find().filter(column.eq(value));
     let rejects = async || {

@@ -203,7 +203,7 @@ async fn a_link_to_credentials_opens_with_the_code_of_another_person() {
             // The middleware records it.
             assert_eq!(
                 (event.action, event.outcome),
-                ("delivery.release", Outcome::Refused)
+                (action::DELIVERY_RELEASE, Outcome::Refused)
             );
             assert_eq!(event.detail["same_person"], "created it");
         }

@@ -53,7 +53,7 @@ fn an_event_names_the_certificate_and_the_session_of_its_actor() {
         &*test_clock(),
         &*test_random(),
         origin,
-        Event::new("tenant.suspend"),
+        Event::test("tenant.suspend"),
     );
     let detail = decode(&encode(&record)).unwrap().detail;
     let expected = [

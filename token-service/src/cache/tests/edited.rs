@@ -1,6 +1,6 @@
 //! A feed and revocations that somebody has edited who holds no key.
 
-use accord::store::audit::{Event, Origin};
+use accord::store::audit::{Event, Origin, action};
 use sea_orm::ConnectionTrait;
 
 use super::*;

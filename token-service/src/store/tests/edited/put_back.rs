@@ -121,7 +121,7 @@ async fn an_old_row_that_is_put_back_is_rejected_and_named() {
         let version = version_of::<receipt::Entity>(&store.db, &old).await;
         row.user_changes = json!(["another"]);
         row.save(&tx).await.unwrap();
-        store.audit(&tx, &workload(), Event::new("row.test")).await;
+        store.audit(&tx, &workload(), Event::test("row.test")).await;
         tx.commit().await.unwrap();
         let find = receipt::Entity::find().filter(receipt::Column::GrantId.eq(old.grant_id.as_str()));
         let read = async || {
