@@ -97,6 +97,8 @@ fn main() -> std::process::ExitCode {
         (&[], freshness::tests()),
         (&[], gateway::tests()),
         (&[Envoy], ext_authz::tests()),
+        (&[Envoy], gateway::bound::mutual_tls::tests()),
+        (&[Envoy], gateway::bound::proofs::tests()),
         (&[Envoy], gateway::closed::tests()),
         (&[Envoy], gateway::end_to_end::tests()),
         (&[Envoy], gateway::headers::tests()),
