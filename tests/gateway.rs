@@ -2,6 +2,7 @@
 //!
 //! A stand-in behind the gateway records what passes and in which form. `end_to_end` runs with the services themselves.
 
+pub mod bound;
 pub mod closed;
 pub mod end_to_end;
 pub mod headers;

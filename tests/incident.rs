@@ -13,15 +13,14 @@ use accord::{
 };
 use accord_cli::{dev::Dev, resource};
 use reqwest::{Client, StatusCode};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::harness::{
     dev,
-    partner::{Approved, Partner, REDIRECT_URI, World},
+    partner::{Approved, Partner, REDIRECT_URI, World, by_key, key_set},
 };
 
 tests!(a_copy_of_all_that_partners_hold_is_worth_nothing_without_their_keys);
@@ -229,13 +228,11 @@ impl Stage {
     /// Connects a partner: it redeems a code, renews its token and calls the Cloud API.
     async fn connect(&self, kind: Kind) -> Integration {
         let key = ProofKey::es256();
-        let mut jwk = key.jwk.clone();
-        jwk["alg"] = "ES256".into();
         let mut request = reg::SubmitIntegrationRequestRequest::default();
         match kind {
             Kind::Key | Kind::KeyAndProofKey => {
                 request.token_endpoint_auth_method = "private_key_jwt".into();
-                request.json_web_key_set = json!({"keys": [jwk]}).to_string();
+                request.json_web_key_set = key_set(&key);
                 request
                     .dpop_jkts
                     .extend((kind == Kind::KeyAndProofKey).then(|| key.jkt()));
@@ -300,20 +297,12 @@ impl Stage {
                 ("client_secret", client_secret.clone()),
             ];
         }
-        let claims = json!({
-            "iss": client_id,
-            "sub": client_id,
-            "aud": self.world.target.tenant_authority_url,
-            "jti": Uuid::new_v4().to_string(),
-            "iat": now(),
-            "exp": now() + 60,
-        });
-        let jwt = integration.key.sign(&json!({"alg": "ES256"}), &claims);
-        let assertion_type = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-        vec![
-            ("client_assertion_type", assertion_type.into()),
-            ("client_assertion", jwt),
-        ]
+        by_key(
+            &integration.key,
+            &integration.partner,
+            &self.world.target.tenant_authority_url,
+        )
+        .into()
     }
 
     /// A proof for a call of the Cloud API.

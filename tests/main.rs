@@ -10,6 +10,7 @@ mod harness;
 mod audit_proofs;
 mod audit_record;
 mod browser;
+mod client_keys;
 mod consent_receipts;
 mod consents;
 mod contract;
@@ -66,6 +67,7 @@ fn main() -> std::process::ExitCode {
         (&[Chromium], browser::links::tests()),
         (&[Chromium, Axe], browser::looks::tests()),
         (&[Chromium], browser::setup::tests()),
+        (&[], client_keys::tests()),
         (&[], consent_receipts::tests()),
         (&[Python], consent_receipts::python::tests()),
         (&[], consents::tests()),
@@ -95,6 +97,8 @@ fn main() -> std::process::ExitCode {
         (&[], freshness::tests()),
         (&[], gateway::tests()),
         (&[Envoy], ext_authz::tests()),
+        (&[Envoy], gateway::bound::mutual_tls::tests()),
+        (&[Envoy], gateway::bound::proofs::tests()),
         (&[Envoy], gateway::closed::tests()),
         (&[Envoy], gateway::end_to_end::tests()),
         (&[Envoy], gateway::headers::tests()),

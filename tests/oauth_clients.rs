@@ -1,7 +1,7 @@
 //! OAuth clients that are not made for Accord, against its HTTP endpoints: with the Tenant Authority URL and their
 //! credentials they find everything by discovery and need no special case.
 
-mod admin;
+pub mod admin;
 pub mod algorithms;
 pub mod go;
 pub mod guide;
@@ -32,15 +32,20 @@ pub struct Way {
 
 impl Way {
     pub fn to(target: &DevFile) -> Self {
-        let tenant = format!("/{}", target.tenant_id);
         Self {
             http: Client::builder().redirect(Policy::none()).build().unwrap(),
-            public: target
-                .tenant_authority_url
-                .strip_suffix(&tenant)
-                .unwrap()
-                .to_owned(),
+            public: public_base_url(target).to_owned(),
             listener: target.http_url.clone(),
+        }
+    }
+
+    /// Connects to the gateway that is there, by a client that trusts it.
+    pub fn through_gateway(target: &DevFile, http: &Client) -> Self {
+        let public = public_base_url(target);
+        Self {
+            http: http.clone(),
+            public: public.to_owned(),
+            listener: public.to_owned(),
         }
     }
 
@@ -59,6 +64,11 @@ impl Way {
         assert_eq!(answer.status(), 200, "{url}");
         answer.json().await.unwrap()
     }
+}
+
+fn public_base_url(target: &DevFile) -> &str {
+    let tenant = format!("/{}", target.tenant_id);
+    target.tenant_authority_url.strip_suffix(&tenant).unwrap()
 }
 
 /// Registers a partner whose only redirect URI is this one.

@@ -33,6 +33,7 @@ pub mod dpop;
 pub mod edited_rows;
 mod held_port;
 pub mod http2;
+pub mod https;
 pub mod mutated;
 mod postgres;
 

@@ -7,7 +7,7 @@ use accord::{
         certificates::{DnType, KeyKind, Pair, Subject},
     },
 };
-use reqwest::{Certificate, Client, Identity, StatusCode};
+use reqwest::StatusCode;
 use serde_json::json;
 
 use super::call;
@@ -136,25 +136,15 @@ async fn a_partners_certificate_passes_through_its_own_listener_alone() {
         },
         KeyKind::P256,
     );
-    let authority = Certificate::from_pem(&std::fs::read(gateway.certificate()).unwrap()).unwrap();
-    let client = |pair: Option<&Pair>| {
-        let client = Client::builder().tls_certs_only([authority.clone()]).no_proxy();
-        let pem = pair.map(|pair| format!("{}{}", pair.private_key, pair.certificate));
-        match pem {
-            Some(pem) => client.identity(Identity::from_pem(pem.as_bytes()).unwrap()),
-            None => client,
-        }
-        .build()
-        .unwrap()
-    };
-    let (with, without) = (client(Some(&pair)), client(None));
+    let with = gateway.client_with(&format!("{}{}", pair.private_key, pair.certificate));
+    let without = gateway.client();
     let forged = pair.certificate.replace('\n', "%0A").replace(' ', "%20");
     let forged = format!("Cert=\"{}\"", forged.replace('+', "%2B"));
     let unknown = "cli_01arz3ndektsv4rrffq69g5fav";
     let mut seen = [0, 0];
     for (client, url, arrives) in [
         (&with, partners.url(), true),
-        (&without, partners.url(), false),
+        (without, partners.url(), false),
         (&with, gateway.url(), false),
     ] {
         // As a form, with headers that the caller wrote.

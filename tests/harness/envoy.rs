@@ -17,7 +17,7 @@ use std::{
 
 use accord::testing::HeldPort;
 use accord_cli::dev_file::DevFile;
-use reqwest::{Certificate, Client, ClientBuilder};
+use reqwest::{Certificate, Client, ClientBuilder, Identity};
 use tempfile::TempDir;
 
 use super::{
@@ -221,6 +221,12 @@ impl Gateway {
     pub fn client_from(&self, address: Ipv4Addr) -> Client {
         let client = trusting(&self.certificate()).local_address(IpAddr::from(address));
         client.build().unwrap()
+    }
+
+    /// A client like [`Self::client`] that presents a certificate. The text holds its private key and its chain, too.
+    pub fn client_with(&self, pem: &str) -> Client {
+        let identity = Identity::from_pem(pem.as_bytes()).unwrap();
+        trusting(&self.certificate()).identity(identity).build().unwrap()
     }
 
     /// The file of its self-signed certificate, in PEM form.

@@ -1,12 +1,13 @@
 //! What a partner and a Tenant Admin do in a running environment.
 
 use accord::{
+    clock::{Clock, SystemClock},
     registry::v1::{
         client_service_client::ClientServiceClient, tenant_service_client::TenantServiceClient,
         user_service_client::UserServiceClient,
     },
     rpc::channel::HopChannel,
-    testing::calls::ok,
+    testing::{calls::ok, dpop::ProofKey},
     text::opaque::sha256,
     token::v1::{
         self as tok,
@@ -19,7 +20,9 @@ use accord::{
 };
 use accord_cli::{call, dev_file::DevFile};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::json;
 use tonic::{Response, Status, transport::Channel};
+use uuid::Uuid;
 
 use super::refusal::{Refusal, is_refused, soon};
 
@@ -91,6 +94,31 @@ pub fn own_grant() -> Grant {
 /// The PKCE challenge of a verifier.
 pub fn challenge(verifier: &str) -> String {
     URL_SAFE_NO_PAD.encode(sha256(verifier.as_bytes()))
+}
+
+/// The fields of a form by which a client authenticates with its key (RFC 7523 §2.2).
+pub fn by_key(key: &ProofKey, partner: &Partner, authority: &str) -> [(&'static str, String); 2] {
+    let now = SystemClock.now().as_secs();
+    let claims = json!({
+        "iss": partner.client_id,
+        "sub": partner.client_id,
+        "aud": authority,
+        "jti": Uuid::new_v4().to_string(),
+        "iat": now,
+        "exp": now + 60,
+    });
+    let assertion_type = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+    [
+        ("client_assertion_type", assertion_type.into()),
+        ("client_assertion", key.sign(&json!({"alg": key.alg}), &claims)),
+    ]
+}
+
+/// The key set of a client that authenticates by this key.
+pub fn key_set(key: &ProofKey) -> String {
+    let mut jwk = key.jwk.clone();
+    jwk["alg"] = key.alg.into();
+    json!({ "keys": [jwk] }).to_string()
 }
 
 impl World {

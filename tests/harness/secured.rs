@@ -12,10 +12,13 @@ use accord::{
     rpc::channel::{Addresses, HopChannel, Target},
     tls::{ClientTls, TlsFiles},
 };
+use accord_cli::dev::seed;
 use tempfile::TempDir;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
 use super::{
     envoy::Upstreams,
+    partner::World,
     process::{Process, accord},
     proxy::Proxy,
     services::write_private,
@@ -112,6 +115,24 @@ impl Secured {
         let addresses = Addresses::parse(&format!("https://{address}")).unwrap();
         let tls = ClientTls::load(self.files(client)).unwrap();
         HopChannel::new(Target::new(addresses, Some(tls)).unwrap(), None)
+    }
+
+    /// The channels of all callers, and a tenant with its users.
+    pub async fn world(&self) -> World {
+        let operator = self.channel(&self.registries[0].address, "operator-client");
+        let target = seed::run(&operator, None, &SystemRandom).await.unwrap();
+        let authority = std::fs::read_to_string(self.certs().join("ca.pem")).unwrap();
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(authority))
+            .domain_name("localhost");
+        let anyone = Endpoint::from_shared(format!("https://{}", self.token_grpc)).unwrap();
+        World {
+            operator,
+            token_operator: self.channel(&self.token_grpc, "operator-client"),
+            workload: self.channel(&self.token_grpc, "internal-service-client"),
+            anyone: anyone.tls_config(tls).unwrap().connect_lazy(),
+            target,
+        }
     }
 
     /// Where a gateway finds the services.

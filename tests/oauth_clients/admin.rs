@@ -25,8 +25,13 @@ pub enum Decision<'a> {
 
 impl Admin {
     pub fn new(target: &DevFile) -> Self {
+        Self::by(Way::to(target), target)
+    }
+
+    /// Goes this way.
+    pub fn by(way: Way, target: &DevFile) -> Self {
         Self {
-            way: Way::to(target),
+            way,
             target: target.clone(),
             cookies: BTreeMap::new(),
         }

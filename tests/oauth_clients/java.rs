@@ -16,7 +16,10 @@ use serde_json::Value;
 
 use super::{
     admin::{Admin, Decision},
-    program::{KeyType, Scene, connects, connects_by_the_profile, connects_with_a_key, verifies},
+    program::{
+        KeyType, Scene, connects, connects_by_the_profile, connects_with_a_key, connects_with_nonces,
+        verifies,
+    },
 };
 use crate::harness::{
     document::file,
@@ -28,6 +31,7 @@ tests!(
     nimbus_connects,
     nimbus_binds_its_tokens,
     nimbus_follows_the_fapi_profile,
+    nimbus_is_challenged_once_for_a_nonce,
     nimbus_verifies_access_tokens,
     spring_security_connects,
     spring_security_introspects_access_tokens,
@@ -64,6 +68,11 @@ async fn nimbus_binds_its_tokens() {
 async fn nimbus_follows_the_fapi_profile() {
     let steps = ["code", "refresh", "client_credentials"];
     connects_by_the_profile(java("NimbusDpop"), KeyType::P256, &steps).await;
+}
+
+async fn nimbus_is_challenged_once_for_a_nonce() {
+    let steps = ["code", "refresh", "client_credentials"];
+    connects_with_nonces(java("NimbusDpop"), KeyType::P256, &steps).await;
 }
 
 async fn nimbus_verifies_access_tokens() {

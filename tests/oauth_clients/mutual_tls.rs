@@ -1,7 +1,6 @@
 //! A library whose tokens are bound to its certificate (RFC 8705), at services with TLS.
 
 use accord::{
-    random::SystemRandom,
     testing::{
         HeldPort,
         calls::ok,
@@ -10,36 +9,16 @@ use accord::{
     text::opaque::sha256,
     token::v1::StartSetupRequest,
 };
-use accord_cli::dev::seed;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use url::Url;
 
 use super::{
     program::{KeyType, Program, make_key, partner_of_the_profile},
     python::python,
 };
-use crate::harness::{partner::World, secured::Secured};
+use crate::harness::secured::Secured;
 
 tests!(authlib_follows_the_fapi_profile_with_a_certificate,);
-
-/// The channels of all callers into services that know them by certificates, and a tenant with its users.
-async fn world(services: &Secured) -> World {
-    let operator = services.channel(&services.registries[0].address, "operator-client");
-    let target = seed::run(&operator, None, &SystemRandom).await.unwrap();
-    let authority = std::fs::read_to_string(services.certs().join("ca.pem")).unwrap();
-    let tls = ClientTlsConfig::new()
-        .ca_certificate(Certificate::from_pem(authority))
-        .domain_name("localhost");
-    let anyone = Endpoint::from_shared(format!("https://{}", services.token_grpc)).unwrap();
-    World {
-        operator,
-        token_operator: services.channel(&services.token_grpc, "operator-client"),
-        workload: services.channel(&services.token_grpc, "internal-service-client"),
-        anyone: anyone.tls_config(tls).unwrap().connect_lazy(),
-        target,
-    }
-}
 
 async fn authlib_follows_the_fapi_profile_with_a_certificate() {
     // The issuer has the port, so it is known before the services start.
@@ -54,7 +33,7 @@ async fn authlib_follows_the_fapi_profile_with_a_certificate() {
         serve
     })
     .await;
-    let world = world(&services).await;
+    let world = services.world().await;
     let (key, public) = make_key(KeyType::P256);
     let partner = partner_of_the_profile(&world, public).await;
 

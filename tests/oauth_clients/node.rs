@@ -7,7 +7,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
 use super::admin::{Admin, Decision};
 use super::guide::{check_bound, with_credentials};
-use super::program::{KeyType, connects, connects_by_the_profile, connects_with_a_key, refuses, verifies};
+use super::program::{
+    KeyType, connects, connects_by_the_profile, connects_with_a_key, connects_with_nonces, refuses, verifies,
+};
 use crate::harness::{
     dev,
     document::{file, program},
@@ -22,6 +24,8 @@ tests!(
     oauth4webapi_binds_its_tokens,
     openid_client_follows_the_fapi_profile,
     oauth4webapi_follows_the_fapi_profile,
+    openid_client_is_challenged_once_for_a_nonce,
+    oauth4webapi_is_challenged_once_for_a_nonce,
     the_program_of_the_partners_guide_binds_its_tokens,
     jose_verifies_access_tokens,
     jsonwebtoken_refuses_ed25519,
@@ -110,6 +114,18 @@ async fn oauth4webapi_follows_the_fapi_profile() {
     let program = Programs::new();
     let command = program.command("oauth4webapi-dpop.js");
     connects_by_the_profile(command, KeyType::Ed25519, &BOUND_STEPS).await;
+}
+
+async fn openid_client_is_challenged_once_for_a_nonce() {
+    let program = Programs::new();
+    let command = program.command("openid-client-dpop.js");
+    connects_with_nonces(command, KeyType::Ed25519, &BOUND_STEPS).await;
+}
+
+async fn oauth4webapi_is_challenged_once_for_a_nonce() {
+    let program = Programs::new();
+    let command = program.command("oauth4webapi-dpop.js");
+    connects_with_nonces(command, KeyType::Ed25519, &BOUND_STEPS).await;
 }
 
 async fn jose_verifies_access_tokens() {

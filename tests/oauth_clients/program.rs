@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, process::Stdio, time::Duration};
 
 use accord::{
+    metrics::DPOP_PROOFS_REJECTED,
     registry::v1::{self as reg, operator_service_client::OperatorServiceClient},
     testing::calls::ok,
     token::v1::GetJsonWebKeySetRequest,
@@ -26,9 +27,13 @@ use super::{
     admin::{Admin, Decision},
     stop,
 };
-use crate::harness::{
-    dev,
-    partner::{Partner, REDIRECT_URI, SCOPES, World},
+use crate::{
+    harness::{
+        dev,
+        partner::{Partner, REDIRECT_URI, SCOPES, World},
+        services::Services,
+    },
+    observability::scrape::fetch,
 };
 
 /// How long a program may take for a step. A JVM on a busy machine takes its time.
@@ -142,8 +147,13 @@ pub struct Scene {
     /// Whether its refresh tokens change with each use. Under the FAPI 2.0 profile they don't.
     rotates: bool,
     key: Value,
-    dev: Dev,
-    _directory: TempDir,
+    environment: Environment,
+}
+
+/// What runs behind a scene.
+enum Environment {
+    Dev(Dev, TempDir),
+    Services(Box<Services>, TempDir),
 }
 
 impl Scene {
@@ -160,8 +170,7 @@ impl Scene {
             binds_tokens: false,
             rotates: true,
             key,
-            dev,
-            _directory: directory,
+            environment: Environment::Dev(dev, directory),
         }
     }
 
@@ -169,6 +178,22 @@ impl Scene {
     pub async fn of_the_profile(key_type: KeyType) -> Self {
         let (directory, dev) = dev::start().await;
         let world = World::new(&dev.file);
+        Self::of_the_profile_in(world, key_type, Environment::Dev(dev, directory)).await
+    }
+
+    /// The same where each proof needs a nonce.
+    async fn of_the_profile_with_nonces(key_type: KeyType) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let [registry, token] = ["registry.db", "token.db"]
+            .map(|name| format!("sqlite://{}", directory.path().join(name).display()));
+        let required = [("ACCORD_TOKEN_DPOP_NONCE", "required")];
+        let services = Services::start_with(&registry, &token, &required).await;
+        let world = World::new(&services.target);
+        let environment = Environment::Services(Box::new(services), directory);
+        Self::of_the_profile_in(world, key_type, environment).await
+    }
+
+    async fn of_the_profile_in(world: World, key_type: KeyType, environment: Environment) -> Self {
         let (key, public) = make_key(key_type);
         let partner = partner_of_the_profile(&world, public).await;
         assert_eq!(partner.client_secret, "");
@@ -178,8 +203,7 @@ impl Scene {
             binds_tokens: true,
             rotates: false,
             key,
-            dev,
-            _directory: directory,
+            environment,
         }
     }
 
@@ -288,7 +312,23 @@ impl Scene {
     }
 
     pub async fn stop(self) {
-        stop(self.dev).await;
+        match self.environment {
+            Environment::Dev(dev, _directory) => stop(dev).await,
+            Environment::Services(mut services, _directory) => services.stop(),
+        }
+    }
+
+    /// How many proofs token-service has rejected, by the rule that they broke.
+    async fn rejected_proofs(&mut self) -> Vec<String> {
+        let Environment::Services(services, _) = &mut self.environment else {
+            panic!("a development environment has no metrics");
+        };
+        let (_, scrape) = fetch(&mut services.token, "/metrics").await;
+        let lines = scrape
+            .lines()
+            .filter_map(|line| line.strip_prefix(DPOP_PROOFS_REJECTED));
+        let broken = lines.filter(|line| line.starts_with('{') && !line.ends_with(" 0"));
+        broken.map(str::to_owned).collect()
     }
 }
 
@@ -315,6 +355,15 @@ pub async fn connects_by_the_profile(command: std::process::Command, key_type: K
     let scene = Scene::of_the_profile(key_type).await;
     let program = scene.start(command);
     scene.follow(program, steps).await;
+    scene.stop().await;
+}
+
+/// Does the same where each proof needs a nonce. The program answers the one challenge, and no call after it is challenged.
+pub async fn connects_with_nonces(command: std::process::Command, key_type: KeyType, steps: &[&str]) {
+    let mut scene = Scene::of_the_profile_with_nonces(key_type).await;
+    let program = scene.start(command);
+    scene.follow(program, steps).await;
+    assert_eq!(scene.rejected_proofs().await, [r#"{rule="nonce"} 1"#]);
     scene.stop().await;
 }
 

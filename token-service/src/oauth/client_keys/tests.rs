@@ -8,6 +8,7 @@ use accord::{
         TEST_START,
         certificates::{KeyKind, Pair, Subject},
         dpop::ProofKey,
+        https::ok,
         test_clock,
     },
 };
@@ -16,7 +17,7 @@ use jsonwebtoken::Algorithm;
 use serde_json::json;
 
 use super::{
-    fetch::tests::{KeyServer, key_set, ok},
+    fetch::tests::{KeyServer, key_set},
     *,
 };
 use crate::model::client::key_set::Signed;

@@ -10,6 +10,7 @@ use crate::world::{TestClient, World};
 
 mod assertion;
 mod assertion_rpc;
+mod jwks_uri;
 
 const TOKEN: &str = "/acme/oauth2/token";
 const CREDENTIALS: (&str, &str) = ("grant_type", "client_credentials");

@@ -1,8 +1,8 @@
 //! What a public conformance plan asks of an authorization server: the FAPI 2.0 Security Profile (Final) with plain OAuth, by
 //! `private_key_jwt` and DPoP, by mutual TLS, and with client credentials. Everything is https.
 //!
-//! Each line of the plan fails by its own name, and hides no other. The lines about a proof's members at the token endpoint are
-//! in [`super::dpop`].
+//! Each line of the plan fails by its own name, and hides no other. What a client with a secret meets with its proofs is in
+//! [`super::dpop`].
 
 use std::fmt::Debug;
 
@@ -12,6 +12,7 @@ mod accepted;
 mod codes;
 mod deployment;
 mod failures;
+mod proofs;
 mod rejected;
 mod resource;
 mod transport;

@@ -2,94 +2,35 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{collections::VecDeque, sync::Mutex};
 
 use accord::{
-    testing::certificates::{Authority, KeyKind, Pair, Subject},
-    text::jwk::certificate::public_key,
-};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
-};
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{
-        ServerConfig,
-        crypto::aws_lc_rs::default_provider,
-        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    testing::{
+        certificates::{Authority, KeyKind, Pair, Subject},
+        https::{HttpsServer, ok},
     },
+    text::jwk::certificate::public_key,
 };
 
 use super::*;
 
 const HOST: &str = "keys.partner.example";
 
-/// A server of keys, the connections it has had, and an authority that vouches for it.
-pub(in crate::oauth::client_keys) struct KeyServer {
-    address: SocketAddr,
-    answer: Arc<Mutex<Vec<u8>>>,
-    connections: Arc<AtomicUsize>,
-    authority: Authority,
-}
+/// A server of keys.
+pub(in crate::oauth::client_keys) struct KeyServer(HttpsServer);
 
 impl KeyServer {
     /// Answers each request with these bytes, and then keeps the connection open if `stays` is set.
     pub(in crate::oauth::client_keys) async fn start(answer: Vec<u8>, stays: bool) -> Self {
-        let answer = Arc::new(Mutex::new(answer));
-        let authority = Authority::new("public");
-        let pair = authority.issue(&Subject {
-            dns_names: vec![HOST],
-            ..Subject::localhost()
-        });
-        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()));
-        let config = config.with_safe_default_protocol_versions().unwrap();
-        let chain = vec![CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap()];
-        let key = PrivateKeyDer::from_pem_slice(pair.private_key.as_bytes()).unwrap();
-        let config = config.with_no_client_auth().with_single_cert(chain, key).unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let connections = Arc::new(AtomicUsize::new(0));
-        let (counted, answers) = (connections.clone(), answer.clone());
-        tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                counted.fetch_add(1, Ordering::Relaxed);
-                let (acceptor, answer) = (acceptor.clone(), answers.lock().unwrap().clone());
-                tokio::spawn(async move {
-                    let mut stream = acceptor.accept(stream).await.ok()?;
-                    let mut request = [0; 4096];
-                    let _ = stream.read(&mut request).await.ok()?;
-                    let _ = stream.write_all(&answer).await;
-                    let _ = stream.flush().await;
-                    if stays {
-                        std::future::pending::<()>().await;
-                    }
-                    stream.shutdown().await.ok()
-                });
-            }
-        });
-        Self {
-            address,
-            answer,
-            connections,
-            authority,
-        }
+        Self(HttpsServer::start(HOST, answer, stays).await)
     }
 
     pub(in crate::oauth::client_keys) fn set_answer(&self, answer: Vec<u8>) {
-        *self.answer.lock().unwrap() = answer;
+        self.0.set_answer(answer);
     }
 
     pub(in crate::oauth::client_keys) fn url(&self) -> String {
-        format!("https://{HOST}:{}/jwks", self.address.port())
+        format!("https://{HOST}:{}/jwks", self.0.address.port())
     }
 
     /// Fetches from it by a name that resolves as `resolver` says, where loopback is allowed or not.
@@ -113,7 +54,7 @@ impl KeyServer {
             false => AllowedNetworks::default(),
         };
         let fetcher = KeySetFetcher::new(others);
-        let authority = reqwest::Certificate::from_pem(self.authority.certificate.as_bytes()).unwrap();
+        let authority = reqwest::Certificate::from_pem(self.0.authority.certificate.as_bytes()).unwrap();
         let client = client_builder(fetcher.others.clone(), Arc::new(resolver))
             .tls_certs_only([authority])
             .timeout(Duration::from_millis(500));
@@ -126,7 +67,7 @@ impl KeyServer {
     }
 
     pub(in crate::oauth::client_keys) fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
+        self.0.connections()
     }
 }
 
@@ -157,11 +98,6 @@ impl HostResolver for FakeResolver {
             .map(|address| SocketAddr::new(address.parse().unwrap(), 0))
             .collect())
     }
-}
-
-pub(in crate::oauth::client_keys) fn ok(body: &str) -> Vec<u8> {
-    let length = body.len();
-    format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}").into_bytes()
 }
 
 pub(in crate::oauth::client_keys) fn key_set(certificate: &[u8]) -> String {
@@ -231,7 +167,7 @@ async fn an_address_inside_is_not_connected_to() {
         assert_eq!(failed.unwrap_err(), NotAllowed::RULE, "{inside}");
     }
     let fetcher = KeySetFetcher::new(AllowedNetworks::default());
-    let port = server.address.port();
+    let port = server.0.address.port();
     for host in ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "2130706433", "0x7f.1"] {
         let failed = fetcher.fetch(&format!("https://{host}:{port}/")).await;
         assert_eq!(failed.unwrap_err(), NotAllowed::RULE, "{host}");
@@ -256,11 +192,8 @@ async fn the_address_that_was_checked_is_the_one_that_is_connected_to() {
 
 #[tokio::test]
 async fn a_server_without_a_certificate_of_the_host_is_not_trusted() {
-    let server = KeyServer::start(ok("{\"keys\": []}"), false).await;
-    let stranger = KeyServer {
-        authority: Authority::new("stranger"),
-        ..server
-    };
+    let mut stranger = KeyServer::start(ok("{\"keys\": []}"), false).await;
+    stranger.0.authority = Authority::new("stranger");
     let failed = stranger.fetched().await.unwrap_err();
     assert_eq!(
         failed,

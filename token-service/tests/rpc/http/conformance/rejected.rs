@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use accord::testing::certificates::{KeyKind, Pair, Subject};
 use serde_json::{Value, json};
 
 use super::{Deployment, Lines, Variant, deployment::parameter};
@@ -175,6 +176,40 @@ async fn a_wrong_authorization_request_is_rejected() {
             "the same without a mistake",
             &plan.push(party, &plan.parameters(party)).await,
         );
+    }
+}
+
+#[tokio::test]
+async fn whoever_holds_no_key_pushes_no_request() {
+    for variant in Variant::ALL {
+        let plan = Deployment::start(variant).await;
+        let [first, second] = &plan.parties;
+        let mut lines = Lines::default();
+        let fields = plan.parameters(first);
+        let with_id = [&fields[..], &[("client_id", &*first.client_id)]].concat();
+        let bare = Request::post("/acme/oauth2/par").form(&with_id);
+        let mut requests = vec![("no client authentication", bare.clone())];
+        match &second.certificate {
+            None => {
+                let proof = plan.proof(&first.prover, "par");
+                requests.push(("a proof alone", bare.header("DPoP", proof)));
+                let forged = plan.assertion_by(&second.signer, first, |_, _| ());
+                requests.push((
+                    "another client's assertion",
+                    plan.asserted("par", &fields, &forged),
+                ));
+            }
+            Some(others) => {
+                requests.push(("no certificate", bare.clone().host_of_partners()));
+                requests.push(("another client's certificate", bare.clone().certificate(others)));
+                let own = Pair::self_signed(&Subject::default(), KeyKind::P256);
+                requests.push(("a certificate that nobody signed", bare.certificate(&own)));
+            }
+        }
+        for (line, request) in requests {
+            let answer = request.send(&plan.world).await;
+            lines.rejected(&format!("{line} at PAR"), &answer, 401, "invalid_client");
+        }
     }
 }
 
