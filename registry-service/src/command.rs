@@ -52,14 +52,18 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             .await
         }
         Command::CheckConfig { flags } => {
-            let settings = Settings::load(&flags, Needs::Everything)?;
+            let file = flags.service.config.as_deref();
+            let loaded = Settings::load(&flags, Needs::Everything);
+            let loaded = run::with_schema::<Migrator, _>(loaded, ENVIRONMENT_PREFIX, file, &flags);
+            let settings = Box::pin(loaded).await?;
             run::check::<Migrator>(&settings.service.database_url, settings.service.master_keys()).await?;
             let db = Database::connect(&settings.service.database_url).await;
             Box::pin(require_client_ca(
                 &db.context("connecting to the database")?,
                 &settings,
             ))
-            .await
+            .await?;
+            run::print_line("ok")
         }
         Command::RotateMasterKey { flags } => rotate(&flags, Key::Master).await,
         Command::RotateDataKey { purpose, flags } => {

@@ -74,7 +74,7 @@ impl Settings {
         if !self.public_base_url.is_empty() {
             match server_url(&self.public_base_url) {
                 Ok(url) => self.public_base_url = url,
-                Err(problem) => problems.add("public_base_url", problem),
+                Err(problem) => problems.add("public_base_url", &problem),
             }
         } else if needs >= Needs::Everything {
             problems.add("public_base_url", MISSING);
@@ -149,6 +149,11 @@ mod tests {
         bare.service.master_key_file = "".into();
         assert!(bare.clone().checked(Needs::Database).is_ok());
         assert!(bare.checked(Needs::Keys).is_err());
+        let error = settings("http://auth.example/x?y").checked(Needs::Everything);
+        let error = error.unwrap_err().to_string();
+        for rule in ["must use https", "must not have a path", "must not have a query"] {
+            assert!(error.contains(rule), "{error}");
+        }
         assert!(settings("").checked(Needs::Keys).is_ok());
         assert!(settings("").checked(Needs::Everything).is_err());
     }
