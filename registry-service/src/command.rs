@@ -33,7 +33,7 @@ use crate::{
     grpc::convert::caller as convert,
     model::caller::NewCaller,
     server::{Registry, require_client_ca},
-    store::{self, migration::Migrator},
+    store::{self, caller::require_ca_for, migration::Migrator},
 };
 
 /// Runs a command. Creating a caller prints its bearer token, alone, on standard output. A caller with a certificate name has no
@@ -94,7 +94,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             Box::pin(create_caller(
                 &flags,
                 "CreateOperator",
-                convert::create_operator(&request),
+                convert::create_operator(&request, false),
             ))
             .await
         }
@@ -208,7 +208,9 @@ async fn create_caller(
         request_id,
         content: Default::default(),
     };
-    let registry = open(&Settings::load(flags, Needs::Keys)?).await?;
+    let settings = Settings::load(flags, Needs::Keys)?;
+    require_ca_for(&new, settings.has_client_ca())?;
+    let registry = open(&settings).await?;
     let (record, token) = registry.store().create_caller(&creation, new).await?;
     let Some(token) = token else {
         let name = record.certificate_name.unwrap_or_default();

@@ -3,7 +3,10 @@
 // `--help` prints the flags' comments, with bare URLs.
 #![allow(rustdoc::bare_urls)]
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+};
 
 use accord::{
     rpc::config::{
@@ -67,6 +70,11 @@ impl Settings {
         let mut problems = Problems::default();
         self.check(needs, &mut problems);
         problems.finish(self)
+    }
+
+    /// Returns whether certificates can identify callers.
+    pub fn has_client_ca(&self) -> bool {
+        self.service.client_ca != Path::new("")
     }
 
     fn check(&mut self, needs: Needs, problems: &mut Problems) {
@@ -141,6 +149,11 @@ mod tests {
             assert!(error.contains("--public-base-url "), "{error}");
             assert!(!error.contains(bad), "{error}");
         }
+        let error = settings("http://auth.example/x?y").checked(Needs::Everything);
+        let error = error.unwrap_err().to_string();
+        for rule in ["must use https", "must not have a path", "must not have a query"] {
+            assert!(error.contains(rule), "{error}");
+        }
     }
 
     #[test]
@@ -149,11 +162,6 @@ mod tests {
         bare.service.master_key_file = "".into();
         assert!(bare.clone().checked(Needs::Database).is_ok());
         assert!(bare.checked(Needs::Keys).is_err());
-        let error = settings("http://auth.example/x?y").checked(Needs::Everything);
-        let error = error.unwrap_err().to_string();
-        for rule in ["must use https", "must not have a path", "must not have a query"] {
-            assert!(error.contains(rule), "{error}");
-        }
         assert!(settings("").checked(Needs::Keys).is_ok());
         assert!(settings("").checked(Needs::Everything).is_err());
     }
