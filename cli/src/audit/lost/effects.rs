@@ -41,6 +41,13 @@ pub(super) const DONE_BY_ANOTHER: &[(&str, &str)] = &[
     ("user.enrol", "user.reset_password"),
 ];
 
+/// Actions that suspend their subject, and what lifts each again.
+pub(super) const LIFTED_BY: &[(&str, &str)] = &[
+    ("client.suspend", "client.reinstate"),
+    ("tenant.suspend", "tenant.reinstate"),
+    ("user.deactivate", "user.reactivate"),
+];
+
 /// Actions that give something, and what does each again.
 const GIVES: &[(&str, &str)] = &[
     ("client.reinstate", "ReinstateClient"),
@@ -145,6 +152,10 @@ mod tests {
         for (action, again) in DONE_BY_ANOTHER {
             assert!(matches!(Effect::of(action), Effect::Takes(Some(_))), "{action}");
             assert!(matches!(Effect::of(again), Effect::Takes(Some(_))), "{again}");
+        }
+        for (ends, lifts) in LIFTED_BY {
+            assert!(matches!(Effect::of(ends), Effect::Takes(Some(_))), "{ends}");
+            assert!(matches!(Effect::of(lifts), Effect::Gives(_)), "{lifts}");
         }
         assert_eq!(Effect::of("client.suspend"), Effect::Takes(Some("SuspendClient")));
         assert_eq!(Effect::of("client.reinstate"), Effect::Gives("ReinstateClient"));
