@@ -329,6 +329,14 @@ async fn two_persons_let_a_record_go_on_and_the_witness_has_both_logs() {
     let proof = ProofFile::parse(&proof(url, &jti).await).unwrap();
     proof.verify(&old_key.parse().unwrap()).unwrap();
 
+    // What could not be checked is no finding.
+    for (key, told) in [("/no/such/key", "No such file"), (checkpoint.as_str(), "--key")] {
+        let unchecked = audit(url, &["verify", "--key", key]).await;
+        let (_, said) = said(&unchecked);
+        assert_eq!(unchecked.status.code(), Some(2), "{said}");
+        assert!(said.contains(told), "{said}");
+    }
+
     let one = audit(url, &["verify", "--key", &keys[1]]).await;
     let (_, told) = said(&one);
     assert_eq!(one.status.code(), Some(3), "{told}");

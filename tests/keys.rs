@@ -133,6 +133,8 @@ async fn master_and_data_keys_rotate_while_both_services_serve() {
     replica.signal("TERM");
     assert!(replica.wait().success());
     services.set_token("ACCORD_TOKEN_MASTER_KEY_FILE", new_key);
+    let refused = services.fail_token(&rotate);
+    assert!(refused.contains("is the key in use"), "{refused}");
     services.token.signal("TERM");
     assert!(services.token.wait().success());
     services.start_token_service_again();

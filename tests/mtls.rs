@@ -55,10 +55,17 @@ async fn certificates_identify_every_caller_until_they_are_revoked() {
         let refused = services.registry_without("ACCORD_REGISTRY_CLIENT_CA", &arguments);
         let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(
-            !refused.status.success() && stderr.contains("--client-ca is missing"),
+            !refused.status.success() && stderr.contains("--client-ca is missing") && stderr.contains("wkl_"),
             "{stderr}"
         );
     }
+    let create = "operator create late --role admin --certificate-name late.example".split(' ');
+    let refused = services.registry_without("ACCORD_REGISTRY_CLIENT_CA", &create.collect::<Vec<_>>());
+    let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && stderr.contains("--client-ca is not set"),
+        "{stderr}"
+    );
     let token = |client: &str| services.channel(&services.token_grpc, client);
     let internal = token("internal-service-client");
     list_revocations(&internal).await.unwrap();

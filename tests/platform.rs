@@ -103,7 +103,7 @@ async fn check_config_reports_every_problem_of_a_service() {
     }
     assert_eq!(stderr.matches("; ").count(), 6, "{stderr}");
 
-    // What is right is silent, and nothing is created.
+    // What is right gives no error, and nothing is created.
     write(&at("key"), b"a master key of tests: 32 bytes.", 0o600);
     let database = format!("sqlite://{}", at("registry.db").display());
     let run = |command: &str| {
@@ -115,12 +115,22 @@ async fn check_config_reports_every_problem_of_a_service() {
         registry
     };
     assert!(refused(run("check-config")).contains("run `migrate` first"));
+    let mut both = run("check-config");
+    let stderr = refused({
+        both.env("ACCORD_REGISTRY_DRAIN_DELAY", "61");
+        both
+    });
+    assert!(
+        stderr.contains("run `migrate` first") && stderr.contains("must be 0 to 60"),
+        "{stderr}"
+    );
     assert!(!at("registry.db").exists());
     assert!(refused(run("serve")).contains("run `migrate` first"));
     assert!(!at("registry.db").exists());
     assert!(run("migrate").status().unwrap().success());
     let output = run("check-config").output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    assert_eq!(output.stdout, b"ok\n");
 
     // Another master key, and another service.
     let mut operator = accord();

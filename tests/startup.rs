@@ -158,7 +158,7 @@ const BOTH: &[(&[(&str, &str)], &str)] = &[
             ("TLS_CERTIFICATE", "@missing.pem"),
             ("TLS_PRIVATE_KEY", "@good-key.pem"),
         ],
-        "_TLS~CERTIFICATE can't be read: entity not found",
+        "_TLS~CERTIFICATE can't be read: no such file",
     ),
     (
         &[
@@ -205,7 +205,7 @@ const BOTH: &[(&[(&str, &str)], &str)] = &[
     ),
     (
         &[("MASTER_KEY_FILE", "@missing.key")],
-        "_MASTER~KEY~FILE can't be read or written: entity not found",
+        "_MASTER~KEY~FILE can't be read or written: no such file",
     ),
     (
         &[("MASTER_KEY_FILE", "@short.key")],
@@ -350,7 +350,7 @@ const TO_REGISTRY: &[(&[(&str, &str)], &str)] = &[
     ),
     (
         &[HTTPS, ("REGISTRY_CA", "@missing.pem")],
-        "_REGISTRY~CA can't be read: entity not found",
+        "_REGISTRY~CA can't be read: no such file",
     ),
     (
         &[HTTPS, REGISTRY_CA, ("REGISTRY_CLIENT_CERTIFICATE", "@spiffe.pem")],

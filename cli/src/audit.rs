@@ -2,11 +2,11 @@
 //! writes nothing. `trace` calls token-service instead, as an operator, and `verify` can ask a service for what takes its keys;
 //! `resume` opens a service's database with its keys.
 
-use std::{io::Write, path::PathBuf};
+use std::{fmt, io, io::Write, path::PathBuf};
 
 use accord::{
     store::{
-        Database,
+        Database, StoreError,
         audit::{self, CallerAddress, EventProof, EventRow, Exported, LogPosition},
         log,
     },
@@ -26,7 +26,7 @@ mod verify;
 
 pub use access::{Caller, TokenServiceAccess};
 pub use resume::ResumeCommand;
-pub use verify::{PartlyChecked, VerifyArgs};
+pub use verify::VerifyArgs;
 
 /// The database to read.
 #[derive(Debug, Args)]
@@ -45,8 +45,8 @@ pub struct Source {
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
     /// Checks every sealed event against the log, the log against a key and checkpoints from outside, and the rows that confer
-    /// authority against the events. Exit status 1 if anything was changed, removed or inserted; 3 if nothing was, but not all
-    /// could be checked. Events of the last minute, which are sealed soon, are named and leave the status at 0.
+    /// authority against the events. Exit status 1 if anything was changed, removed or inserted; 2 if nothing could be checked, as
+    /// without the database or the log's key; 3 if nothing is wrong, but not all could be checked. Events of the last minute, which are sealed soon, are named and leave the status at 0.
     Verify {
         /// The database.
         #[command(flatten)]
@@ -74,7 +74,7 @@ pub enum AuditCommand {
         after: Option<LogPosition>,
     },
     /// Compares a restored database with an export of its record that was kept elsewhere: lists the events that it lacks, first
-    /// those that took something away, with what does each again. Exit status 1 while one of these was not done again.
+    /// those that took something away, with what does each again. Exit status 1 while one of these was not done again; 2 if that could not be found out.
     Lost {
         /// The database.
         #[command(flatten)]
@@ -82,7 +82,7 @@ pub enum AuditCommand {
         /// A file with lines of `export`. Repeatable.
         #[arg(long, value_name = "FILE", required = true)]
         record: Vec<PathBuf>,
-        /// The id of a listed event that was dealt with in another way. Repeatable.
+        /// The id of a missing event that was dealt with in another way. Repeatable.
         #[arg(long, value_name = "EVENT_ID")]
         done: Vec<String>,
     },
@@ -107,6 +107,41 @@ pub enum AuditCommand {
         #[command(flatten)]
         source: Source,
     },
+}
+
+/// What `verify` or `lost` has found. The exit status is 1.
+#[derive(Debug)]
+struct Found(String);
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Found {}
+
+/// The exit status of a command whose reader went away, as shells report it.
+const READER_GONE: u8 = 141;
+
+/// Returns the exit status for an error of a command, and whether the error is worth a line.
+pub fn status(command: &AuditCommand, error: &anyhow::Error) -> (u8, bool) {
+    // Somebody has edited what can't be read.
+    let is_edited = |error: &StoreError| {
+        matches!(
+            error,
+            StoreError::Corrupt(_) | StoreError::Altered(_) | StoreError::Removed(_)
+        )
+    };
+    let edited = error.downcast_ref::<StoreError>().is_some_and(is_edited);
+    let output = error.downcast_ref::<io::Error>();
+    match command {
+        _ if output.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) => (READER_GONE, false),
+        _ if error.is::<verify::PartlyChecked>() => (3, true),
+        AuditCommand::Verify { .. } if edited => (1, true),
+        AuditCommand::Verify { .. } | AuditCommand::Lost { .. } if !error.is::<Found>() => (2, true),
+        _ => (1, true),
+    }
 }
 
 /// Runs a command.
@@ -136,7 +171,11 @@ impl Source {
             bail!("--database-url: the database does not exist");
         }
         let opened = Database::connect(&self.database_url).await;
-        opened.context("--database-url")
+        let db = opened.context("--database-url")?;
+        if !db.has_tables().await.context("--database-url")? {
+            bail!("--database-url: the database holds no record of Accord");
+        }
+        Ok(db)
     }
 }
 
@@ -208,4 +247,59 @@ fn line(position: LogPosition, event: &EventRow) -> serde_json::Value {
         }),
         "detail": event.detail,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use accord::testing::sqlite;
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(subcommand)]
+        command: AuditCommand,
+    }
+
+    fn command(line: &str) -> AuditCommand {
+        Cli::try_parse_from(line.split(' ')).unwrap().command
+    }
+
+    #[tokio::test]
+    async fn a_database_of_another_program_is_no_record() {
+        let database = sqlite();
+        Database::connect(&database.url).await.unwrap();
+        for rest in ["verify --key key", "lost --record record"] {
+            let command = command(&format!("audit {rest} --database-url {}", database.url));
+            let error = run(&command, &mut Vec::new()).await.unwrap_err();
+            assert!(
+                format!("{error:#}").contains("holds no record of Accord"),
+                "{error:#}"
+            );
+            assert_eq!(status(&command, &error), (2, true));
+        }
+    }
+
+    #[test]
+    fn only_what_was_found_exits_with_1() {
+        let verify = command("audit verify --key key --database-url sqlite://x.db");
+        let lost = command("audit lost --record record --database-url sqlite://x.db");
+        let found = || anyhow::Error::from(Found("altered".to_owned()));
+        let edited = || anyhow::Error::from(StoreError::Corrupt("audit_logs")).context("reading");
+        assert_eq!(status(&verify, &found()), (1, true));
+        assert_eq!(status(&verify, &edited()), (1, true));
+        assert_eq!(
+            status(&lost, &found().context("and a line can't be read")),
+            (1, true)
+        );
+        assert_eq!(status(&lost, &edited()), (2, true));
+        for command in [&verify, &lost] {
+            assert_eq!(status(command, &anyhow!("no such file")), (2, true));
+            let gone = io::Error::from(io::ErrorKind::BrokenPipe);
+            assert_eq!(status(command, &gone.into()), (141, false));
+        }
+    }
 }

@@ -22,9 +22,6 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The exit status of `accord audit verify` if nothing is wrong, but not all could be checked.
-const PARTLY_CHECKED: u8 = 3;
-
 /// Accord: delegated access to tenants' data for third-party integrations.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
@@ -69,18 +66,25 @@ async fn main() -> ExitCode {
         Some(Command::Demo { data_dir }) => run_demo(data_dir).await,
         Some(Command::Certs(args)) => certs::run(&args, SystemClock.now(), &mut std::io::stdout()),
         Some(Command::Descriptors(args)) => descriptors::run(&args),
-        Some(Command::Audit(command)) => audit::run(&command, &mut std::io::stdout()).await,
+        Some(Command::Audit(command)) => return run_audit(&command).await,
         Some(Command::Registry(cli)) => registry_service::run(*cli).await,
         Some(Command::Token(cli)) => token_service::run(*cli).await,
     };
-    let is_partly_checked = result
-        .as_ref()
-        .is_err_and(|error| error.is::<audit::PartlyChecked>());
-    let status = exit("accord", result);
-    if is_partly_checked {
-        return ExitCode::from(PARTLY_CHECKED);
+    exit("accord", result)
+}
+
+async fn run_audit(command: &audit::AuditCommand) -> ExitCode {
+    let result = audit::run(command, &mut std::io::stdout()).await;
+    let failed = result.as_ref().err().map(|error| audit::status(command, error));
+    match failed {
+        None => ExitCode::SUCCESS,
+        Some((status, is_told)) => {
+            if is_told {
+                exit("accord", result);
+            }
+            ExitCode::from(status)
+        }
     }
-    status
 }
 
 async fn dev(args: DevArgs) -> anyhow::Result<()> {

@@ -33,7 +33,7 @@ use crate::{
     grpc::convert::caller as convert,
     model::caller::NewCaller,
     server::{Registry, require_client_ca},
-    store::{self, migration::Migrator},
+    store::{self, caller::require_ca_for, migration::Migrator},
 };
 
 /// Runs a command. Creating a caller prints its bearer token, alone, on standard output. A caller with a certificate name has no
@@ -52,14 +52,18 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             .await
         }
         Command::CheckConfig { flags } => {
-            let settings = Settings::load(&flags, Needs::Everything)?;
+            let file = flags.service.config.as_deref();
+            let loaded = Settings::load(&flags, Needs::Everything);
+            let loaded = run::with_schema::<Migrator, _>(loaded, ENVIRONMENT_PREFIX, file, &flags);
+            let settings = Box::pin(loaded).await?;
             run::check::<Migrator>(&settings.service.database_url, settings.service.master_keys()).await?;
             let db = Database::connect(&settings.service.database_url).await;
             Box::pin(require_client_ca(
                 &db.context("connecting to the database")?,
                 &settings,
             ))
-            .await
+            .await?;
+            run::print_line("ok")
         }
         Command::RotateMasterKey { flags } => rotate(&flags, Key::Master).await,
         Command::RotateDataKey { purpose, flags } => {
@@ -90,7 +94,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             Box::pin(create_caller(
                 &flags,
                 "CreateOperator",
-                convert::create_operator(&request),
+                convert::create_operator(&request, false),
             ))
             .await
         }
@@ -204,7 +208,9 @@ async fn create_caller(
         request_id,
         content: Default::default(),
     };
-    let registry = open(&Settings::load(flags, Needs::Keys)?).await?;
+    let settings = Settings::load(flags, Needs::Keys)?;
+    require_ca_for(&new, settings.has_client_ca())?;
+    let registry = open(&settings).await?;
     let (record, token) = registry.store().create_caller(&creation, new).await?;
     let Some(token) = token else {
         let name = record.certificate_name.unwrap_or_default();

@@ -3,7 +3,10 @@
 // `--help` prints the flags' comments, with bare URLs.
 #![allow(rustdoc::bare_urls)]
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+};
 
 use accord::{
     rpc::config::{
@@ -69,12 +72,17 @@ impl Settings {
         problems.finish(self)
     }
 
+    /// Returns whether certificates can identify callers.
+    pub fn has_client_ca(&self) -> bool {
+        self.service.client_ca != Path::new("")
+    }
+
     fn check(&mut self, needs: Needs, problems: &mut Problems) {
         self.service.check(&[("listen", self.listen)], needs, problems);
         if !self.public_base_url.is_empty() {
             match server_url(&self.public_base_url) {
                 Ok(url) => self.public_base_url = url,
-                Err(problem) => problems.add("public_base_url", problem),
+                Err(problem) => problems.add("public_base_url", &problem),
             }
         } else if needs >= Needs::Everything {
             problems.add("public_base_url", MISSING);
@@ -140,6 +148,11 @@ mod tests {
             );
             assert!(error.contains("--public-base-url "), "{error}");
             assert!(!error.contains(bad), "{error}");
+        }
+        let error = settings("http://auth.example/x?y").checked(Needs::Everything);
+        let error = error.unwrap_err().to_string();
+        for rule in ["must use https", "must not have a path", "must not have a query"] {
+            assert!(error.contains(rule), "{error}");
         }
     }
 

@@ -22,8 +22,21 @@ pub enum Error {
     /// The natural key is taken. Holds the kind of resource.
     #[error("the {0} exists already")]
     AlreadyExists(&'static str),
+    /// A live caller has the name.
+    #[error("the {resource} {id} has this name already")]
+    NameTaken {
+        /// The kind of caller.
+        resource: &'static str,
+        /// Its id.
+        id: String,
+    },
+    /// A certificate name would identify nobody, and stop the next start.
+    #[error(
+        "--client-ca is not set at registry-service, so that no certificate identifies a caller: set it first"
+    )]
+    ClientCaMissing,
     /// The request id was used before, with other content or too long ago.
-    #[error("the request id was used before")]
+    #[error("the request id was used before with other content, or more than ten minutes ago: use a new one")]
     RequestIdReused,
     /// The resource's state does not allow this.
     #[error("the {resource} is {state}")]
@@ -89,8 +102,8 @@ pub enum Error {
     /// A certificate has names of more than one caller.
     #[error("the client certificate has names of more than one workload or operator")]
     AmbiguousCertificate,
-    /// A claim or enrolment token is used, expired or unknown.
-    #[error("the link is not valid")]
+    /// A claim or enrolment token is used, expired or unknown, or its release code is missing or wrong.
+    #[error("the link was used, has ended or is unknown, or it needs a release code and this is not it")]
     LinkInvalid,
     /// A claim token was used before. Its holder may know when.
     #[error("the link is not valid")]

@@ -1,6 +1,6 @@
 //! Runs registry-service: opens its store, and gives routes, permissions and periodic work to [`run`](run::run).
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use accord::{
     audit::v1::audit_service_server::AuditServiceServer,
@@ -34,11 +34,15 @@ use crate::{
     store::{self, Store, caller, migration::Migrator},
 };
 
+/// How many callers an error names.
+const MOST_NAMED: u64 = 10;
+
 /// An open registry, ready to serve. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Registry {
     store: Store,
     public_base_url: Arc<str>,
+    has_client_ca: bool,
     options: Options,
 }
 
@@ -70,6 +74,7 @@ impl Registry {
         Ok(Self {
             store: Store::new(db, keyring, clock, random, settings.second_operator),
             public_base_url: settings.public_base_url.as_str().into(),
+            has_client_ca: settings.has_client_ca(),
             options: settings.service.options(),
         })
     }
@@ -123,6 +128,7 @@ impl Service for Registry {
         let api = Api {
             store: self.store.clone(),
             public_base_url: self.public_base_url.clone(),
+            has_client_ca: self.has_client_ca,
         };
         let mut routes = RoutesBuilder::default();
         macro_rules! add {
@@ -161,8 +167,14 @@ impl Service for Registry {
 
 /// Returns an error if callers with a certificate name exist but `--client-ca` is not set.
 pub async fn require_client_ca(db: &Database, settings: &Settings) -> anyhow::Result<()> {
-    if settings.service.client_ca == Path::new("") && caller::has_certificate_names(db).await? {
-        bail!("--client-ca is missing: there are workloads or operators with certificate names");
+    if !settings.has_client_ca() {
+        let named = caller::with_certificate_names(db, MOST_NAMED).await?;
+        if !named.is_empty() {
+            let named = named.join(", ");
+            bail!(
+                "--client-ca is missing: there are workloads or operators with certificate names, such as {named}"
+            );
+        }
     }
     Ok(())
 }

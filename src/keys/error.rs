@@ -32,7 +32,7 @@ pub enum KeyError {
         given: String,
     },
     /// A file with a secret can't be read or written.
-    #[error("can't be read or written: {0}")]
+    #[error("can't be read or written: {}", if *.0 == io::ErrorKind::NotFound { "no such file".into() } else { .0.to_string() })]
     File(io::ErrorKind),
     /// A file with a secret is open to its group or to others, or belongs to somebody else.
     #[error(

@@ -127,7 +127,7 @@ mod tests {
             ("open", "mode 0600"),
             ("directory", "is not a regular file"),
             ("fifo", "is not a regular file"),
-            ("missing", "not found"),
+            ("missing", "no such file"),
         ] {
             let error = read_secret_text(&at(name), 64).unwrap_err().to_string();
             assert!(error.contains(expected), "{name}: {error}");

@@ -27,7 +27,7 @@ pub enum StoreError {
     #[error("a row with this key exists")]
     Conflict,
     /// The request id was used with other content, or more than ten minutes ago.
-    #[error("the request id was used before")]
+    #[error("the request id was used before with other content, or more than ten minutes ago: use a new one")]
     RequestIdReused,
     /// A row has a value that this program never writes. The text names the kind of row.
     #[error("the database holds an unreadable value: {0}")]

@@ -104,6 +104,14 @@ impl Database {
         Ok(pending.is_empty())
     }
 
+    /// Returns whether a service of Accord uses the database. Only reads.
+    pub async fn has_tables(&self) -> Result<bool, StoreError> {
+        let schema = self.schema().await?;
+        let has_tables = SchemaManager::new(&schema).has_table(COUNTER_TABLE).await?;
+        schema.close().await?;
+        Ok(has_tables)
+    }
+
     async fn create_lock(&self) -> Result<(), StoreError> {
         for _ in 1..LOCK_ATTEMPTS {
             match self.try_create_lock().await {

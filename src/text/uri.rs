@@ -29,13 +29,25 @@ pub fn base_url(value: &str) -> Result<String, &'static str> {
 /// Parses the URL of a server: a base URL without a path. Returns it without a trailing slash.
 ///
 /// # Errors
-/// Returns the rule that `text` breaks.
-pub fn server_url(text: &str) -> Result<String, &'static str> {
-    let url = base_url(text.trim_end_matches('/'))?;
-    let authority = url.split_once("://").map_or("", |(_, authority)| authority);
-    match authority.contains('/') {
-        true => Err("must not have a path"),
-        false => Ok(url),
+/// Returns the rules that `text` breaks.
+pub fn server_url(text: &str) -> Result<String, String> {
+    let base = base_url(text.trim_end_matches('/'));
+    let mut rules: Vec<_> = base.as_ref().err().copied().into_iter().collect();
+    if let Ok(url) = Url::parse(text) {
+        let has_path = !["", "/"].contains(&url.path().trim_end_matches('/'));
+        let others = [
+            (has_path, "must not have a path"),
+            (url.query().is_some(), "must not have a query"),
+        ];
+        for (_, rule) in others.into_iter().filter(|(is_broken, _)| *is_broken) {
+            if !rules.contains(&rule) {
+                rules.push(rule);
+            }
+        }
+    }
+    match base {
+        Ok(url) if rules.is_empty() => Ok(url),
+        _ => Err(rules.join(", ")),
     }
 }
 

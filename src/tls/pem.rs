@@ -32,7 +32,10 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, String> {
             false => Ok(bytes),
         }
     };
-    read().map_err(|error| format!("can't be read: {}", error.kind()))
+    read().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => "can't be read: no such file".to_owned(),
+        kind => format!("can't be read: {kind}"),
+    })
 }
 
 /// Returns the certificates in their order; at least one.

@@ -161,7 +161,7 @@ async fn a_master_key_moves_into_a_token_and_back() {
     );
     // Repeated, as after a lost connection: nothing is left to do.
     let again = hsm.run(&[&into[..], &by_file].concat());
-    assert_eq!(again, "0 data keys are wrapped by the new master key\n");
+    assert_eq!(again, "all data keys are wrapped by the new master key already\n");
     hsm.run(&[&["rotate-data-key", "pepper"][..], &by_token].concat());
 
     let back = ["rotate-master-key", "--new-master-key-file", file];

@@ -67,8 +67,12 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             .await
         }
         Command::CheckConfig { flags } => {
-            let settings = Settings::load(&flags, Needs::Everything)?;
-            run::check::<Migrator>(&settings.service.database_url, settings.service.master_keys()).await
+            let file = flags.service.config.as_deref();
+            let loaded = Settings::load(&flags, Needs::Everything);
+            let loaded = run::with_schema::<Migrator, _>(loaded, ENVIRONMENT_PREFIX, file, &flags);
+            let settings = Box::pin(loaded).await?;
+            run::check::<Migrator>(&settings.service.database_url, settings.service.master_keys()).await?;
+            run::print_line("ok")
         }
         Command::RotateMasterKey { flags } => rotate(&flags, Key::Master).await,
         Command::RotateDataKey { purpose, flags } => {

@@ -23,7 +23,7 @@ pub enum Error {
     #[error("no such {0}")]
     NotFound(&'static str),
     /// The request id was used before, with other content or too long ago.
-    #[error("the request id was used before")]
+    #[error("the request id was used before with other content, or more than ten minutes ago: use a new one")]
     RequestIdReused,
     /// The resource's state does not allow this.
     #[error("the {resource} is {state}")]
@@ -69,6 +69,9 @@ pub enum Error {
     /// Client authentication failed. The reason is for the log alone.
     #[error("client authentication failed")]
     InvalidClient(&'static str),
+    /// The request has no credential of a client that can be read. The reason is the request's alone.
+    #[error("no client authentication came: {0}")]
+    NoClientAuthentication(&'static str),
     /// A client signed an assertion whose claims are wrong. Only that client can learn what is wrong.
     #[error("client authentication failed: {claim} of the assertion {rule}")]
     InvalidAssertion {
@@ -105,9 +108,12 @@ pub enum Error {
     /// A scope is unknown or was not granted.
     #[error("a scope is unknown or was not granted")]
     InvalidScope,
+    /// A scope is not one of the client's registration.
+    #[error("a scope is not registered for this client")]
+    ScopeNotRegistered,
     /// A list of scopes is not of the form that RFC 6749 §3.3 demands.
     #[error(
-        "scope must be names separated by single spaces, without other white space, quotes or backslashes"
+        "scope must be names separated by single spaces, not by commas, without other white space, quotes or backslashes"
     )]
     MalformedScope,
     /// The scope `openid` is requested.
@@ -184,15 +190,18 @@ impl Error {
             Self::SignInTooOld => ErrorReason::SignInTooOld,
             Self::PermissionDenied => ErrorReason::PermissionDenied,
             Self::Unauthenticated => ErrorReason::Unauthenticated,
-            Self::InvalidClient(_) | Self::InvalidAssertion { .. } | Self::WrongAuthMethod(_) => {
-                ErrorReason::InvalidClient
-            }
+            Self::InvalidClient(_)
+            | Self::NoClientAuthentication(_)
+            | Self::InvalidAssertion { .. }
+            | Self::WrongAuthMethod(_) => ErrorReason::InvalidClient,
             Self::UnsuitableSigningKey | Self::ProfileForbidsRs256(_) => ErrorReason::WrongState,
             Self::InvalidDpopProof(_) => ErrorReason::InvalidDpopProof,
             Self::UseDpopNonce(_) => ErrorReason::UseDpopNonce,
             Self::NetworkNotAllowed(_) => ErrorReason::NetworkNotAllowed,
             Self::InvalidGrant => ErrorReason::InvalidGrant,
-            Self::InvalidScope | Self::MalformedScope | Self::OpenIdScope => ErrorReason::InvalidScope,
+            Self::InvalidScope | Self::ScopeNotRegistered | Self::MalformedScope | Self::OpenIdScope => {
+                ErrorReason::InvalidScope
+            }
             Self::InvalidTarget => ErrorReason::InvalidTarget,
             Self::ConsentRequired(_) => ErrorReason::ConsentRequired,
             Self::UnsupportedGrantType => ErrorReason::UnsupportedGrantType,

@@ -12,7 +12,7 @@ use accord::{
     text::opaque::{OpaqueToken, TokenKind},
     tls::{ClientTls, TlsFiles},
 };
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 
 use crate::dev_file::DevFile;
@@ -75,6 +75,9 @@ impl Caller {
     /// Names the setting that can't be used, and never its content.
     pub(super) fn open(&self, argument: &str, url: &str) -> anyhow::Result<HopChannel> {
         let addresses = Addresses::parse(url).map_err(|rule| anyhow!("{argument} {rule}"))?;
+        if addresses.has_tls() && self.ca.is_none() {
+            bail!("--ca is missing: https:// in {argument} needs it");
+        }
         let target = Target::new(addresses, self.tls()?).map_err(|rule| anyhow!("{argument} {rule}"))?;
         let token = operator_token(self.operator_token_file.as_deref())?;
         Ok(HopChannel::new(target, Some(HopToken::fixed(&token))))
@@ -108,5 +111,24 @@ pub(super) fn operator_token(file: Option<&Path>) -> anyhow::Result<OpaqueToken>
             let text = env::var(TOKEN).with_context(|| format!("{TOKEN}, or --operator-token-file"))?;
             parse(&text, TOKEN)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_url_with_tls_needs_authorities() {
+        let caller = Caller {
+            operator_token_file: None,
+            ca: None,
+            client_certificate: None,
+            client_key: None,
+        };
+        let opened = caller.open("--token-url", "https://token.example:50052");
+        let error = opened.err().unwrap().to_string();
+        assert_eq!(error, "--ca is missing: https:// in --token-url needs it");
     }
 }

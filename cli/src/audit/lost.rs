@@ -4,7 +4,7 @@
 //! of [`effects`] say which actions take something away, and what does each again.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     fs::File,
     io::{BufRead, BufReader, Write},
     path::PathBuf,
@@ -22,7 +22,8 @@ use anyhow::{Context, bail};
 use prost_types::Timestamp;
 use serde::Deserialize;
 
-use self::effects::{DONE_BY_ANOTHER, Effect};
+use self::effects::{DONE_BY_ANOTHER, Effect, LIFTED_BY};
+use super::Found;
 
 mod effects;
 
@@ -131,7 +132,7 @@ pub async fn run(
         )?;
     }
     let (mut batch, mut lost, mut known, mut unreadable) = (Vec::new(), Vec::new(), 0, 0);
-    let mut seen: HashSet<_> = handled.iter().cloned().collect();
+    let mut seen = HashSet::new();
     for path in records {
         let file = File::open(path).with_context(|| path.display().to_string())?;
         for (number, text) in BufReader::new(file).lines().enumerate() {
@@ -164,11 +165,40 @@ pub async fn run(
     }
     // Whatever the order of the files: of two changes of one thing the later one is done last.
     lost.sort_by_cached_key(|line| (line.time().ok(), line.event_id.clone()));
+    for event_id in handled {
+        if lost.iter().all(|line| line.event_id != *event_id) {
+            bail!("--done {event_id}: the database lacks no event of this id that the export has");
+        }
+    }
+    lost.retain(|line| !handled.contains(&line.event_id));
     let reported = report(db, &lost, out).await;
     if unreadable > 0 {
-        bail!("{unreadable} lines of the export can't be read: find out what they were");
+        let what = format!("{unreadable} lines of the export can't be read: find out what they were");
+        return match reported {
+            Ok(()) => bail!(what),
+            Err(error) => Err(error.context(what)),
+        };
     }
     reported
+}
+
+/// Returns the ids of ends that were lifted again later, and of what has lifted them: together they change nothing. `lost` begins
+/// with the oldest.
+fn settled(lost: &[Line]) -> HashSet<&str> {
+    let (mut open, mut settled) = (HashMap::new(), HashSet::new());
+    for line in lost {
+        for (ends, lifts) in LIFTED_BY {
+            let of = (*ends, &line.tenant_id, &line.subject);
+            if line.action == *ends {
+                open.insert(of, line);
+            } else if line.action == *lifts
+                && let Some(end) = open.remove(&of)
+            {
+                settled.extend([end.event_id.as_str(), &line.event_id]);
+            }
+        }
+    }
+    settled
 }
 
 /// Which events retention has deleted from the restored copy.
@@ -242,8 +272,12 @@ async fn report(db: &Database, lost: &[Line], out: &mut impl Write) -> anyhow::R
         .flat_map(subjects)
         .flatten();
     let created: HashSet<_> = created.collect();
+    let settled = settled(lost);
     let (mut takes, mut gives, mut done, mut gone) = (Vec::new(), Vec::new(), 0, 0);
-    for line in lost {
+    for line in lost
+        .iter()
+        .filter(|line| !settled.contains(line.event_id.as_str()))
+    {
         match Effect::of(&line.action) {
             Effect::Creates(again) => gives.push((line, again)),
             _ if line.is_of(&created) => gone += 1,
@@ -259,11 +293,15 @@ async fn report(db: &Database, lost: &[Line], out: &mut impl Write) -> anyhow::R
     section(out, "gave something. Do again what is still wanted", &gives)?;
     writeln!(
         out,
-        "{done} missing events were done again; {gone} were about what is missing itself"
+        "{done} missing events were done again; {gone} were about what is missing itself; {} were a suspension and its end",
+        settled.len()
     )?;
     match takes.len() {
         0 => Ok(()),
-        count => bail!("{count} events that took something away are not in the record of this database"),
+        count => Err(Found(format!(
+            "{count} events that took something away are not in the record of this database"
+        ))
+        .into()),
     }
 }
 
@@ -330,6 +368,33 @@ mod tests {
         assert_eq!(held(copy(Some(at(30)), Some(at(10)))), [true, false, false]);
         assert_eq!(held(copy(Some(at(30)), None)), [false; 3]);
         assert_eq!(held(copy(None, Some(at(30)))), [false; 3]);
+    }
+
+    #[test]
+    fn a_suspension_that_ended_later_is_settled() {
+        let line = |event_id: &str, action: &str, subject: &str| Line {
+            event_id: event_id.into(),
+            time: String::new(),
+            action: action.into(),
+            outcome: "success".into(),
+            actor_kind: "operator".into(),
+            actor_id: "opr_1".into(),
+            tenant_id: None,
+            client_id: None,
+            subject: Some(subject.into()),
+            detail: BTreeMap::new(),
+        };
+        let lost = [
+            line("1", "client.reinstate", "cli_1"),
+            line("2", "client.suspend", "cli_1"),
+            line("3", "client.suspend", "cli_2"),
+            line("4", "tenant.reinstate", "cli_2"),
+            line("5", "client.reinstate", "cli_1"),
+            line("6", "client.suspend", "cli_1"),
+            line("7", "user.deactivate", "usr_1"),
+            line("8", "user.reactivate", "usr_1"),
+        ];
+        assert_eq!(settled(&lost), HashSet::from(["2", "5", "7", "8"]));
     }
 
     #[test]

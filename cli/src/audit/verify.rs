@@ -24,7 +24,7 @@ use accord::{
 use anyhow::{Context, bail};
 use clap::Args;
 
-use super::{access::Caller, checkpoints, progress};
+use super::{Found, access::Caller, checkpoints, progress};
 use crate::call::answer;
 
 /// How long to wait before a record is compared again. A service seals every second.
@@ -109,6 +109,7 @@ pub async fn run(db: &Database, with: &VerifyArgs, out: &mut impl Write) -> anyh
                 writeln!(out, "the service has found nothing wrong with its keys")?;
             }
             Ok(found) => faults.extend(found),
+            Err(error) if faults.is_empty() => return Err(error.context("the service gave no answer")),
             Err(error) => faults.push(format!("the service gave no answer: {error:#}")),
         },
         None => {
@@ -125,7 +126,7 @@ pub async fn run(db: &Database, with: &VerifyArgs, out: &mut impl Write) -> anyh
         }
     }
     if !faults.is_empty() {
-        bail!("{}", faults.join("\n"));
+        return Err(Found(faults.join("\n")).into());
     }
     match unchecked.is_empty() {
         true => Ok(()),

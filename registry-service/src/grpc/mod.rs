@@ -33,6 +33,8 @@ pub struct Api {
     pub store: Store,
     /// `--public-base-url`, without a trailing slash.
     pub public_base_url: Arc<str>,
+    /// Whether `--client-ca` is set.
+    pub has_client_ca: bool,
 }
 
 /// Splits a call into its origin, for the audit event, and its message.

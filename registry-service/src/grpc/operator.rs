@@ -3,10 +3,7 @@
 use accord::{
     registry::v1::{operator_service_server::OperatorService, *},
     rpc::status::Reply,
-    text::{
-        id::{OperatorId, WorkloadId},
-        validation::Violations,
-    },
+    text::id::{OperatorId, WorkloadId},
 };
 use prost::Message;
 use tonic::{Request, Response};
@@ -16,17 +13,13 @@ use super::{
     convert::{caller as convert, id_and_reason, unfiltered_page},
     creation, parts,
 };
-use crate::model::caller::CallerType;
+use crate::{model::caller::CallerType, store::caller::require_ca_for};
 
 #[tonic::async_trait]
 impl OperatorService for Api {
     async fn create_operator(&self, call: Request<CreateOperatorRequest>) -> Reply<CreateOperatorResponse> {
-        let (new, request_id) = convert::create_operator(call.get_ref())?;
-        if self.store.second_operator && new.person.is_none() {
-            let mut v = Violations::default();
-            v.add("person", "must name who is behind the operator");
-            return Err(v.into());
-        }
+        let (new, request_id) = convert::create_operator(call.get_ref(), self.store.second_operator)?;
+        require_ca_for(&new, self.has_client_ca)?;
         let creation = creation(&call, "CreateOperator", request_id);
         let (record, token) = self.store.create_caller(&creation, new).await?;
         Ok(Response::new(CreateOperatorResponse {
@@ -61,6 +54,7 @@ impl OperatorService for Api {
 
     async fn create_workload(&self, call: Request<CreateWorkloadRequest>) -> Reply<CreateWorkloadResponse> {
         let (new, request_id) = convert::create_workload(call.get_ref())?;
+        require_ca_for(&new, self.has_client_ca)?;
         let creation = creation(&call, "CreateWorkload", request_id);
         let (record, token) = self.store.create_caller(&creation, new).await?;
         Ok(Response::new(CreateWorkloadResponse {

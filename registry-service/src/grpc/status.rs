@@ -40,6 +40,12 @@ fn problem(error: Error) -> Problem {
         Error::WrongState { resource, state } => problem(Code::FailedPrecondition, ErrorReason::WrongState)
             .metadata("resource", resource)
             .metadata("state", state),
+        Error::NameTaken { resource, .. } => {
+            problem(Code::AlreadyExists, ErrorReason::AlreadyExists).metadata("resource", resource)
+        }
+        Error::ClientCaMissing => problem(Code::FailedPrecondition, ErrorReason::WrongState)
+            .metadata("resource", "registry")
+            .metadata("state", "NO_CLIENT_CA"),
         Error::NoOpenEnrolment { state } => problem(Code::FailedPrecondition, ErrorReason::WrongState)
             .metadata("resource", "enrolment")
             .metadata("state", state),

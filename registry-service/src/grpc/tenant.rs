@@ -53,7 +53,7 @@ impl TenantService for Api {
         let (tenant_id, update) = convert::update(message)?;
         if update.cloud_api_url.is_some() {
             // It is the audience of the tenant's tokens, and where partners send them.
-            principal.require(Role::Admin)?;
+            principal.require(Role::Admin, "a change of cloud_api_url")?;
         }
         let tenant = self.store.update_tenant(&origin, &tenant_id, update).await?;
         let tenant = Some(convert::message(tenant, &self.public_base_url));

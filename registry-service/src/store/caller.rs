@@ -37,8 +37,8 @@ impl Store {
     /// Adds a caller. Returns its bearer token, which nothing can show again; `None` for a caller with a certificate.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`] for the name of a live caller of the type or the certificate name of any live caller,
-    /// [`Error::RequestIdReused`].
+    /// [`Error::NameTaken`] for the name of a live caller of the type, [`Error::AlreadyExists`] for the certificate name of any
+    /// live caller, [`Error::RequestIdReused`].
     pub async fn create_caller(
         &self,
         creation: &Creation,
@@ -77,6 +77,16 @@ impl Store {
             if taken.is_some() {
                 return Err(Error::AlreadyExists(CERTIFICATE_NAME));
             }
+        }
+        let same = Entity::look_up().equal(Column::CallerType, caller_type.name());
+        let same = same
+            .equal(Column::Name, new.name.as_str())
+            .null(Column::RevokedAt);
+        if let Some(same) = same.read_one(&tx).await? {
+            return Err(Error::NameTaken {
+                resource: caller_type.name(),
+                id: same.caller_id.clone(),
+            });
         }
         let person = match caller_type {
             CallerType::Operator => new.person.unwrap_or_else(|| id.clone()),
@@ -264,11 +274,24 @@ pub(super) async fn operator(conn: &impl Keyed, id: &str) -> Result<Option<Actin
     }))
 }
 
-/// Returns whether a live caller identifies itself by a certificate.
-pub async fn has_certificate_names(db: &Database) -> Result<bool> {
+/// Rejects a certificate name while `--client-ca` is not set: the next start would refuse the database.
+///
+/// # Errors
+/// [`Error::ClientCaMissing`].
+pub fn require_ca_for(new: &NewCaller, has_client_ca: bool) -> Result<()> {
+    match new.certificate_name.is_some() && !has_client_ca {
+        true => Err(Error::ClientCaMissing),
+        false => Ok(()),
+    }
+}
+
+/// Returns the ids of live callers that a certificate identifies, up to a number.
+pub async fn with_certificate_names(db: &Database, most: u64) -> Result<Vec<String>> {
     let query = Entity::find().filter(Column::RevokedAt.is_null());
     let query = query.filter(Column::CertificateName.is_not_null());
-    Ok(query.count(db.read()).await? > 0)
+    let query = query.order_by_asc(Column::CallerId).limit(most);
+    let rows = query.all(db.read()).await?;
+    Ok(rows.into_iter().map(|row| row.caller_id).collect())
 }
 
 fn caller_type(row: &Model) -> Result<CallerType> {

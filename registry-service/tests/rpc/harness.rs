@@ -77,6 +77,11 @@ impl Harness {
         Self::start_with(sqlite(), |settings| settings.second_operator = true).await
     }
 
+    /// Starts a registry whose callers may have certificate names. Nothing reads the file of the authorities.
+    pub async fn start_with_client_ca() -> Self {
+        Self::start_with(sqlite(), |settings| settings.service.client_ca = "ca.pem".into()).await
+    }
+
     /// Starts a registry on this empty database, with settings that `change` has changed.
     pub async fn start_with(database: TestDatabase, change: impl FnOnce(&mut Settings)) -> Self {
         let directory = tempfile::tempdir().unwrap();

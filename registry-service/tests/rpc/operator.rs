@@ -115,7 +115,7 @@ async fn a_workload_is_created_and_revoked() {
 
 #[tokio::test]
 async fn a_certificate_name_takes_the_place_of_a_token() {
-    let harness = Harness::start().await;
+    let harness = Harness::start_with_client_ca().await;
     let named = pb::CreateWorkloadRequest {
         certificate_name: "spiffe://example.org/pages".into(),
         ..pages()
@@ -159,6 +159,25 @@ async fn a_certificate_name_takes_the_place_of_a_token() {
             &["certificate_name"],
         );
     }
+}
+
+#[tokio::test]
+async fn a_certificate_name_needs_a_client_ca() {
+    let harness = Harness::start().await;
+    let certificate_name = "pages.example".to_owned();
+    let workload = pb::CreateWorkloadRequest {
+        certificate_name: certificate_name.clone(),
+        ..pages()
+    };
+    let operator = pb::CreateOperatorRequest {
+        certificate_name,
+        ..ada()
+    };
+    let refused = client(&harness).create_workload(workload).await.unwrap_err();
+    assert!(refused.message().contains("--client-ca"), "{refused}");
+    assert_rejected::<()>(Err(refused), Code::FailedPrecondition, "WRONG_STATE");
+    let refused = client(&harness).create_operator(operator).await;
+    assert_rejected(refused, Code::FailedPrecondition, "WRONG_STATE");
 }
 
 #[tokio::test]

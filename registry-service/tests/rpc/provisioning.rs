@@ -69,6 +69,8 @@ async fn claim(harness: &Harness, claim_token: &str) -> Result<pb::CredentialBun
 /// Asserts that a link is rejected without a hint whether it ever existed.
 #[track_caller]
 fn assert_nothing_told<T: std::fmt::Debug>(result: Result<T, Status>) {
+    let message = result.as_ref().unwrap_err().message();
+    assert!(message.contains("needs a release code"), "{message}");
     let metadata = assert_rejected(result, Code::FailedPrecondition, "LINK_INVALID");
     assert_eq!(metadata, Default::default());
 }

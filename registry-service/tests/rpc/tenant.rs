@@ -155,6 +155,20 @@ async fn no_tenant_has_the_name_of_a_reserved_path() {
 }
 
 #[tokio::test]
+async fn who_may_not_change_the_cloud_api_url_learns_who_may() {
+    let harness = Harness::start().await;
+    ok(client(&harness).create_tenant(create("acme")).await);
+    let mut registrar = TenantServiceClient::new(harness.operator(Role::Registrar));
+    let refused = registrar
+        .update_tenant(update("acme", &["cloud_api_url"]))
+        .await
+        .unwrap_err();
+    let message = "a change of cloud_api_url takes an operator with the role admin";
+    assert_eq!(refused.message(), message);
+    assert_rejected::<()>(Err(refused), Code::PermissionDenied, "PERMISSION_DENIED");
+}
+
+#[tokio::test]
 async fn an_update_changes_the_fields_of_its_mask() {
     let harness = Harness::start().await;
     let created = ok(client(&harness).create_tenant(create("acme")).await)

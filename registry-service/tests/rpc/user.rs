@@ -235,7 +235,8 @@ async fn malformed_ids_and_filters_are_reported() {
     };
     let result = registrar(&harness).reset_user_password(bad).await;
     assert_violations(result, &["tenant_id", "user_id", "request_id"]);
-    for label in ["", "line\nbreak"] {
+    // The last two are the account name, as names are compared.
+    for label in ["", "line\nbreak", NAME, "ａda.admin@FIRM.example"] {
         let bad = pb::RegisterUserRequest {
             label: label.into(),
             ..admin(NAME)

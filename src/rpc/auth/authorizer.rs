@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status};
 
 use super::{
-    Access, Caller, ConnectionCaller, Credential, Permissions, Principal, caller_token,
+    Access, Caller, ConnectionCaller, Credential, NOT_ALLOWED, Permissions, Principal, caller_token,
     connection_caller::{EXPIRED, LookUpResult},
     list, note_caller, note_stranger, permission_denied, rejected, unauthenticated,
 };
@@ -152,7 +152,7 @@ impl Authorizer {
             Some(caller) if access.admits(&caller) => Ok(caller),
             Some(caller) => {
                 note_caller(&caller, None);
-                Err(permission_denied(&caller))
+                Err(permission_denied(&caller, NOT_ALLOWED))
             }
             None => {
                 self.note_unknown(credential, None).await?;
@@ -192,7 +192,7 @@ impl Authorizer {
             (_, Access::CallersOrClients(..)) => Ok(Principal::Anonymous),
             (Some(caller), _) => {
                 note_caller(caller, Some(names));
-                Err(permission_denied(caller))
+                Err(permission_denied(caller, NOT_ALLOWED))
             }
             (None, _) => {
                 let credential = Credential::Certificate(names);

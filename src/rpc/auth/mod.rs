@@ -58,14 +58,17 @@ impl Principal {
         }
     }
 
-    /// Rejects everybody but operators with this role, where a part of a method needs it.
+    /// Rejects everybody but operators with this role, where a part of a method needs it. `what` names the part.
     ///
     /// # Errors
     /// PERMISSION_DENIED, or UNAUTHENTICATED without a caller.
-    pub fn require(&self, role: Role) -> Result<(), Status> {
+    pub fn require(&self, role: Role, what: &str) -> Result<(), Status> {
         match self {
             Principal::Caller(Caller::Operator { roles, .. }, _) if roles.contains(&role) => Ok(()),
-            Principal::Caller(caller, _) => Err(permission_denied(caller)),
+            Principal::Caller(caller, _) => {
+                let message = format!("{what} takes an operator with the role {}", role.as_ref());
+                Err(permission_denied(caller, message))
+            }
             Principal::Anonymous => Err(unauthenticated()),
         }
     }
@@ -109,10 +112,12 @@ fn rejected(message: impl Into<String>) -> Status {
     Problem::new(Code::Unauthenticated, ErrorReason::Unauthenticated, message).into()
 }
 
+/// Why a caller has no permission for a method.
+const NOT_ALLOWED: &str = "this caller may not call this method";
+
 /// Names the caller in the log: the line about the call knows only callers that were admitted.
-fn permission_denied(caller: &Caller) -> Status {
+fn permission_denied(caller: &Caller, message: impl Into<String>) -> Status {
     tracing::info!(caller = caller.id(), "the caller has no permission");
-    let message = "this caller may not call this method";
     Problem::new(Code::PermissionDenied, ErrorReason::PermissionDenied, message).into()
 }
 

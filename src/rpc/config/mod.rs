@@ -35,6 +35,14 @@ const MAX_FILE_BYTES: usize = 64 * 1024;
 #[error("configuration: {}", .0.join("; "))]
 pub struct ConfigError(Vec<String>);
 
+impl ConfigError {
+    /// Adds a problem beside the settings.
+    pub fn and(mut self, problem: String) -> Self {
+        self.0.push(problem);
+        self
+    }
+}
+
 /// Collects the problems of a configuration.
 #[derive(Debug, Default)]
 pub struct Problems {

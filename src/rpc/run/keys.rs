@@ -62,10 +62,15 @@ async fn rotate_master_key<M: MigratorTrait>(
     database_url: &str,
     masters: Vec<MasterKeySource>,
 ) -> anyhow::Result<String> {
-    let [_, new] = &masters[..] else {
+    let [old, new] = &masters[..] else {
         bail!("--new-master-key-file or --new-master-key-pkcs11 is missing");
     };
     let new = new.open().await.context("the new master key")?;
+    if old.open().await.context("the master key")?.id() == new.id() {
+        bail!(
+            "the new master key is the key in use: --new-master-key-file or --new-master-key-pkcs11 must lead to another"
+        );
+    }
     let (db, masters) = Box::pin(open_for_events::<M>(database_url, masters)).await?;
     let mut count = 0;
     // A replica may have added a row under the old key meanwhile.
@@ -79,5 +84,8 @@ async fn rotate_master_key<M: MigratorTrait>(
     keyring::check(&db, &masters)
         .await
         .context("opening the keyring")?;
-    Ok(format!("{count} data keys are wrapped by the new master key"))
+    Ok(match count {
+        0 => "all data keys are wrapped by the new master key already".to_owned(),
+        count => format!("{count} data keys are wrapped by the new master key"),
+    })
 }

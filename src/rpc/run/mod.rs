@@ -15,7 +15,9 @@ use tonic::service::RoutesBuilder;
 pub use self::{
     keys::{Key, rotate},
     signals::{Signals, exit, print_line, service_signals, shutdown_signal},
-    start::{Outage, check, migrate, open, require_not_development, start_epoch, when_reachable},
+    start::{
+        Outage, check, migrate, open, require_not_development, start_epoch, when_reachable, with_schema,
+    },
 };
 use crate::{
     clock::Clock,

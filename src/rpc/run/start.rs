@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use sea_orm_migration::MigratorTrait;
+use serde::Serialize;
 use tokio::time::sleep;
 
 use crate::{
     clock::{SharedClock, SystemClock},
     keys::{MasterKeySource, MasterKeys},
     random::{Random, SystemRandom},
+    rpc::config::{ConfigError, load_some, settings::ServiceSettings},
     store::{
         Database, StoreError,
         audit::{self, Origin},
@@ -125,6 +127,33 @@ pub async fn check<M: MigratorTrait>(
     require_finished_epoch(&db).await?;
     let checked = Box::pin(keyring::check(&db, &masters)).await;
     checked.context("opening the keyring")
+}
+
+/// Adds to the problems of a configuration that of the database's schema, if the settings lead to one. The other arguments are
+/// those of [`load_some`].
+pub async fn with_schema<M: MigratorTrait, T>(
+    loaded: Result<T, ConfigError>,
+    prefix: &str,
+    file: Option<&str>,
+    flags: impl Serialize,
+) -> Result<T, ConfigError> {
+    let error = match loaded {
+        Err(error) => error,
+        loaded => return loaded,
+    };
+    let url = load_some::<ServiceSettings>(prefix, file, flags).map(|settings| settings.database_url);
+    let Some(url) = url.ok().filter(|url| origin::check_url(url).is_ok()) else {
+        return Err(error);
+    };
+    let checked = async {
+        let db = Box::pin(connect_existing(&url)).await?;
+        require_migrated::<M>(&db).await?;
+        require_not_development(&db).await
+    };
+    Err(match checked.await {
+        Ok(()) => error,
+        Err(found) => error.and(format!("{found:#}")),
+    })
 }
 
 /// Opens a migrated database and the master keys.

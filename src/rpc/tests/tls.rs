@@ -372,7 +372,7 @@ fn a_pair_that_clients_would_reject_is_refused_by_the_name_of_its_setting() {
         assert!(refused.to_string().starts_with(expected), "{expected}: {refused}");
         fs::remove_file(&path).unwrap();
         let missing = ServerTls::load(settings(directory.path()), test_clock()).unwrap_err();
-        assert!(missing.problem.contains("not found"), "{missing}");
+        assert!(missing.problem.contains("no such file"), "{missing}");
         assert!(!missing.to_string().contains(file), "no value: {missing}");
     }
 }

@@ -76,6 +76,8 @@ pub enum SealError {
         source_id: String,
         /// The number.
         number: i64,
+        /// The event, or the newest of its group, as the row names it.
+        event_id: String,
         /// What is wrong.
         what: &'static str,
     },
@@ -356,6 +358,7 @@ impl Unsealed {
                 Err(Altered(what)) => SealError::Altered {
                     source_id,
                     number,
+                    event_id,
                     what,
                 },
                 Ok((leaf, events)) => {

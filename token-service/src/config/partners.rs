@@ -96,7 +96,7 @@ impl Settings {
         if !self.mtls_base_url.is_empty() {
             match server_url(&self.mtls_base_url) {
                 Ok(url) => self.mtls_base_url = url,
-                Err(problem) => problems.add("mtls_base_url", problem),
+                Err(problem) => problems.add("mtls_base_url", &problem),
             }
             // RFC 6066 §3: the server name of a handshake is no IP address.
             let host = Url::parse(&self.mtls_base_url).ok();

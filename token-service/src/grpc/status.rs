@@ -42,7 +42,7 @@ fn problem(error: Error) -> Problem {
         Error::PermissionDenied => plain(Code::PermissionDenied),
         Error::AmbiguousCertificate => ambiguous_certificate(),
         Error::Unauthenticated => plain(Code::Unauthenticated),
-        Error::InvalidClient(_) => plain(Code::Unauthenticated),
+        Error::InvalidClient(_) | Error::NoClientAuthentication(_) => plain(Code::Unauthenticated),
         Error::InvalidAssertion { claim, .. } => plain(Code::Unauthenticated).metadata("claim", claim),
         Error::WrongAuthMethod(_) => plain(Code::Unauthenticated),
         Error::UnsuitableSigningKey => plain(Code::FailedPrecondition)
@@ -59,7 +59,9 @@ fn problem(error: Error) -> Problem {
             plain(Code::PermissionDenied).metadata("client_address", address)
         }
         Error::InvalidGrant => plain(Code::FailedPrecondition),
-        Error::InvalidScope | Error::MalformedScope | Error::OpenIdScope => plain(Code::InvalidArgument),
+        Error::InvalidScope | Error::ScopeNotRegistered | Error::MalformedScope | Error::OpenIdScope => {
+            plain(Code::InvalidArgument)
+        }
         Error::InvalidTarget => plain(Code::InvalidArgument),
         Error::ConsentRequired(None) => plain(Code::PermissionDenied),
         Error::ConsentRequired(Some(state)) => plain(Code::PermissionDenied).metadata("state", state),

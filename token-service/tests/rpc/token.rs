@@ -112,6 +112,9 @@ async fn every_violation_of_a_request_is_reported_at_once() {
         "authorization_code.code_verifier",
     ];
     assert_violations(world.issue(bad).await, &fields);
+    let nothing = pb::IssueTokenRequest::default();
+    let fields = ["tenant_id", "grant", "client_id"];
+    assert_violations(world.issue(nothing).await, &fields);
     for name in ["", "a b", "é"] {
         let malformed = pb::IssueTokenRequest {
             scopes: vec![name.into()],

@@ -43,6 +43,13 @@ pub(super) const DONE_BY_ANOTHER: &[(Action, Action)] = &[
     (action::USER_ENROL, action::USER_RESET_PASSWORD),
 ];
 
+/// Actions that suspend their subject, and what lifts each again.
+pub(super) const LIFTED_BY: &[(&str, &str)] = &[
+    ("client.suspend", "client.reinstate"),
+    ("tenant.suspend", "tenant.reinstate"),
+    ("user.deactivate", "user.reactivate"),
+];
+
 /// Actions that give something, and what does each again.
 const GIVES: &[(Action, &str)] = &[
     (action::CLIENT_REINSTATE, "ReinstateClient"),
@@ -149,6 +156,10 @@ mod tests {
         for action in DONE_BY_ANOTHER.iter().flat_map(|(of, other)| [of, other]) {
             let effect = Effect::of(action.as_str());
             assert!(matches!(effect, Effect::Takes(Some(_))), "{action:?}");
+        }
+        for (ends, lifts) in LIFTED_BY {
+            assert!(matches!(Effect::of(ends), Effect::Takes(Some(_))), "{ends}");
+            assert!(matches!(Effect::of(lifts), Effect::Gives(_)), "{lifts}");
         }
         assert_eq!(Effect::of("client.suspend"), Effect::Takes(Some("SuspendClient")));
         assert_eq!(Effect::of("client.reinstate"), Effect::Gives("ReinstateClient"));

@@ -4,7 +4,7 @@ use accord::{
     clock::UnixMillis,
     registry::v1::{self as pb, authenticate_caller_response::Caller as Message},
     text::{
-        caller::{Caller, CertificateName, Role},
+        caller::{Caller, CertificateName, Role, WorkloadKind},
         person::is_named,
         validation::Violations,
     },
@@ -14,21 +14,31 @@ use uuid::Uuid;
 use super::Result;
 use crate::model::caller::{Authority, CallerRecord, NewCaller};
 
-/// Reads a `CreateOperatorRequest`.
-pub fn create_operator(request: &pb::CreateOperatorRequest) -> Result<(NewCaller, Option<Uuid>)> {
+/// Reads a `CreateOperatorRequest`, which names a person where one is required.
+pub fn create_operator(
+    request: &pb::CreateOperatorRequest,
+    needs_person: bool,
+) -> Result<(NewCaller, Option<Uuid>)> {
     let mut v = Violations::default();
     let request_id = v.request_id("request_id", &request.request_id);
     let name = v.text("name", &request.name, 1..=100);
     let read_role = |v: &mut Violations, field: &str, number: &i32| {
         let role = pb::OperatorRole::try_from(*number).ok().map(Role::try_from);
-        v.check(field, role.and_then(Result::ok).ok_or("must be a known role"))
+        let known = || format!("must be one of {}", role_names());
+        v.check(field, role.and_then(Result::ok).ok_or_else(known))
     };
-    let roles = v.distinct("roles", &request.roles, 1..=Role::ALL.len(), read_role);
+    if request.roles.is_empty() {
+        v.add("roles", format!("must have at least one of {}", role_names()));
+    }
+    let roles = v.distinct("roles", &request.roles, 0..=Role::ALL.len(), read_role);
     let authority = Authority::Roles(roles.into_iter().map(|(_, role)| role).collect());
     let certificate_name = certificate_name(&mut v, &request.certificate_name);
     let person = v.text("person", &request.person, 0..=100);
     if person.as_deref().is_some_and(|person| !is_named(person)) {
         v.add("person", "must be no operator's id");
+    }
+    if needs_person && person.as_deref() == Some("") {
+        v.add("person", "must name who is behind the operator");
     }
     v.finish(|| {
         Some((
@@ -48,7 +58,13 @@ pub fn create_workload(request: &pb::CreateWorkloadRequest) -> Result<(NewCaller
     let mut v = Violations::default();
     let request_id = v.request_id("request_id", &request.request_id);
     let name = v.text("name", &request.name, 1..=100);
-    let kind = v.variant::<pb::WorkloadKind, _>("kind", request.kind);
+    let kind = pb::WorkloadKind::try_from(request.kind).ok();
+    let kind = kind.and_then(|kind| WorkloadKind::try_from(kind).ok());
+    let kinds = WorkloadKind::ALL.map(|kind| pb::WorkloadKind::from(kind).as_str_name());
+    let kind = v.check(
+        "kind",
+        kind.ok_or_else(|| format!("must be one of {}", kinds.join(", "))),
+    );
     let certificate_name = certificate_name(&mut v, &request.certificate_name);
     v.finish(|| {
         let authority = Authority::Kind(kind?);
@@ -62,6 +78,12 @@ pub fn create_workload(request: &pb::CreateWorkloadRequest) -> Result<(NewCaller
             request_id?,
         ))
     })
+}
+
+fn role_names() -> String {
+    Role::ALL
+        .map(|role| pb::OperatorRole::from(role).as_str_name())
+        .join(", ")
 }
 
 /// Reads the name in a caller's certificate; empty for a caller with a token.
@@ -127,7 +149,7 @@ mod tests {
                 roles: roles.to_vec(),
                 ..Default::default()
             };
-            let violations = create_operator(&request).err().unwrap_or_default();
+            let violations = create_operator(&request, false).err().unwrap_or_default();
             violations
                 .into_vec()
                 .into_iter()
@@ -137,5 +159,21 @@ mod tests {
         assert_eq!(refused(&[]), ["roles"]);
         assert_eq!(refused(&[1, 0, 1, 99]), ["roles[1]", "roles[2]", "roles[3]"]);
         assert!(refused(&[1, 2, 3, 4, 5]).is_empty());
+    }
+
+    #[test]
+    fn what_is_missing_is_reported_together_with_what_there_is() {
+        let missing = create_operator(&pb::CreateOperatorRequest::default(), true).unwrap_err();
+        let missing = missing.into_vec();
+        let fields: Vec<_> = missing.iter().map(|v| v.field.as_str()).collect();
+        assert_eq!(fields, ["name", "roles", "person"]);
+        assert!(
+            missing[1]
+                .description
+                .contains("OPERATOR_ROLE_REGISTRAR, OPERATOR_ROLE_")
+        );
+        let missing = create_workload(&pb::CreateWorkloadRequest::default()).unwrap_err();
+        let kinds = &missing.into_vec()[1].description;
+        assert!(kinds.contains("WORKLOAD_KIND_GATEWAY, WORKLOAD_KIND_"), "{kinds}");
     }
 }

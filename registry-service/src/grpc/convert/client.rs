@@ -115,7 +115,8 @@ pub fn update(request: pb::UpdateClientRequest) -> Result<(ClientId, ClientUpdat
             ))
         }),
         scopes: mask.read("scopes", || {
-            Some(scopes(&mut v, &mut references, &client.scopes, 1))
+            // An empty reason stands for the stored one.
+            Some(scopes(&mut v, &mut references, &client.scopes, 1, 0..=1000))
         }),
         tenant_ids: mask.read("tenant_ids", || {
             Some(tenant_ids(&mut v, &mut references, &client.tenant_ids, 1))

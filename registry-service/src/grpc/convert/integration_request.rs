@@ -1,6 +1,6 @@
 //! Integration requests, and the fields that clients share with them.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, ops::RangeInclusive};
 
 use accord::{
     clock::UnixMillis,
@@ -53,7 +53,7 @@ pub fn submit(
     };
     let goals = v.multiline("goals", &request.goals, least..=4000);
     let tenant_ids = tenant_ids(&mut v, &mut references, &request.tenant_ids, least);
-    let scopes = scopes(&mut v, &mut references, &request.scopes, least);
+    let scopes = scopes(&mut v, &mut references, &request.scopes, least, 1..=1000);
     let redirect_uris = redirect_uris(&mut v, "redirect_uris", &request.redirect_uris, least);
     let notes = v.multiline("notes", &request.notes, 0..=4000);
     let keys = ClientKeys::parse(&request.json_web_key_set);
@@ -118,6 +118,7 @@ pub fn scopes(
     references: &mut References,
     scopes: &[pb::RequestedScope],
     least: usize,
+    reason: RangeInclusive<usize>,
 ) -> Vec<RequestedScope> {
     let field = format!("{}scopes", references.prefix);
     let mut seen = HashSet::new();
@@ -126,7 +127,7 @@ pub fn scopes(
         let field = list_field(&field, index);
         let name_field = format!("{field}.name");
         let name = v.check(&name_field, ScopeName::parse(&scope.name));
-        let reason = v.multiline(&format!("{field}.reason"), &scope.reason, 1..=1000);
+        let reason = v.multiline(&format!("{field}.reason"), &scope.reason, reason.clone());
         let Some(name) = name else { continue };
         if !seen.insert(name.clone()) {
             v.add(name_field, REPEATED);
@@ -240,7 +241,7 @@ mod tests {
                 reason: "why".into(),
             });
             let (mut v, mut references) = (Violations::default(), References::default());
-            super::scopes(&mut v, &mut references, &scopes.collect::<Vec<_>>(), 1);
+            super::scopes(&mut v, &mut references, &scopes.collect::<Vec<_>>(), 1, 1..=1000);
             fields(&v).join(" ")
         };
         // 30 names of 99 characters, each with a space behind it, and one more.

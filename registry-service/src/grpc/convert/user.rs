@@ -25,6 +25,14 @@ pub fn register(request: &pb::RegisterUserRequest) -> Result<(NewUser, Option<Uu
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
     let account_name = v.check("account_name", AccountName::parse(&request.account_name));
     let label = v.text("label", &request.label, 1..=100);
+    if let (Some(name), Some(label)) = (&account_name, &label)
+        && AccountName::parse(label).is_ok_and(|label| label == *name)
+    {
+        v.add(
+            "label",
+            "must not be the account name: it is shown, and identifies nobody",
+        );
+    }
     v.finish(|| {
         let new = NewUser {
             tenant_id: tenant_id?,

@@ -162,6 +162,17 @@ pub struct ClientUpdate {
 }
 
 impl ClientUpdate {
+    /// Keeps the reasons that the client has where the update gives none.
+    pub fn with_reasons_of(mut self, client: &Client) -> Self {
+        for scope in self.scopes.iter_mut().flatten() {
+            let old = client.scopes.iter().find(|old| old.name == scope.name);
+            if let Some(old) = old.filter(|_| scope.reason.is_empty()) {
+                scope.reason.clone_from(&old.reason);
+            }
+        }
+        self
+    }
+
     /// Checks that it adds and rewords nothing, as an operator's own change must: what consent pages show, and what a
     /// client may do, was approved. `prefix` is the beginning of the fields' paths.
     ///

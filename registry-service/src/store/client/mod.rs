@@ -83,6 +83,7 @@ impl Store {
         if update.etag.is_some_and(|etag| etag != before.etag) {
             return Err(Error::EtagMismatch("client"));
         }
+        let update = update.with_reasons_of(&before);
         update.require_narrowing(&before, "client.")?;
         let Some(update) = update.effective(&before) else {
             return Ok(before);

@@ -131,8 +131,8 @@ async fn a_name_is_unique_among_the_live_callers_of_a_type() {
                 .unwrap();
             let second = store.create_caller(&creation("Create"), new.clone()).await;
             assert!(
-                matches!(second, Err(Error::AlreadyExists(resource)) if resource == name),
-                "{database:?}"
+                matches!(&second, Err(Error::NameTaken { resource, id }) if *resource == name && id == first.caller.id()),
+                "{database:?}: {second:?}"
             );
             store
                 .revoke_callers_named(&origin(), &[&new.name, "nobody"])
@@ -148,7 +148,10 @@ async fn a_name_is_unique_among_the_live_callers_of_a_type() {
 async fn a_certificate_name_belongs_to_one_live_caller_of_any_type() {
     for database in databases() {
         let (store, _) = store(&database.url).await;
-        assert!(!has_certificate_names(&store.db).await.unwrap(), "{database:?}");
+        assert!(
+            with_certificate_names(&store.db, 2).await.unwrap().is_empty(),
+            "{database:?}"
+        );
         let named = |new: NewCaller| NewCaller {
             certificate_name: Some(CertificateName::parse("ada.example").unwrap()),
             ..new
@@ -160,7 +163,8 @@ async fn a_certificate_name_belongs_to_one_live_caller_of_any_type() {
         assert_eq!(first.certificate_name.as_deref(), Some("ada.example"));
         let again = store.create_caller(&call, named(ada())).await.unwrap();
         assert_eq!((&again.0, again.1.is_none()), (first, true), "{database:?}");
-        assert!(has_certificate_names(&store.db).await.unwrap(), "{database:?}");
+        let ids = with_certificate_names(&store.db, 2).await.unwrap();
+        assert_eq!(ids, [first.caller.id()], "{database:?}");
 
         let names = ["x.example".to_owned(), "ada.example".to_owned()];
         let by_name = Credential::Certificate(&names);
@@ -186,7 +190,10 @@ async fn a_certificate_name_belongs_to_one_live_caller_of_any_type() {
             None,
             "{database:?}"
         );
-        assert!(!has_certificate_names(&store.db).await.unwrap(), "{database:?}");
+        assert!(
+            with_certificate_names(&store.db, 2).await.unwrap().is_empty(),
+            "{database:?}"
+        );
         let (third, _) = store
             .create_caller(&creation("Create"), named(pages()))
             .await

@@ -71,6 +71,23 @@ async fn an_update_narrows_the_fields_of_its_mask() {
 }
 
 #[tokio::test]
+async fn a_scope_that_stays_keeps_its_reason() {
+    let harness = seeded().await;
+    let (created, _) = registered(&harness).await;
+    let kept = pb::RequestedScope {
+        reason: String::new(),
+        ..created.scopes[1].clone()
+    };
+    let desired = pb::Client {
+        client_id: created.client_id.clone(),
+        scopes: vec![kept],
+        ..Default::default()
+    };
+    let narrowed = ok(client(&harness).update_client(update(desired, &["scopes"])).await);
+    assert_eq!(narrowed.client.unwrap().scopes, [created.scopes[1].clone()]);
+}
+
+#[tokio::test]
 async fn a_rejected_update_reports_all_violations_and_changes_nothing() {
     let harness = seeded().await;
     let (created, _) = registered(&harness).await;
@@ -80,7 +97,7 @@ async fn a_rejected_update_reports_all_violations_and_changes_nothing() {
         tenant_ids: vec!["globex".into(), "Acme".into(), "acme".into(), "globex".into()],
         scopes: vec![pb::RequestedScope {
             name: "un known".into(),
-            reason: String::new(),
+            reason: "a\0b".into(),
         }],
         redirect_uris: vec!["http://app.partner.example/callback".into()],
         ..Default::default()
@@ -105,7 +122,7 @@ async fn a_rejected_update_reports_all_violations_and_changes_nothing() {
     };
     let other = pb::RequestedScope {
         name: "contacts.delete".into(),
-        reason: "to delete".into(),
+        reason: String::new(),
     };
     desired.tenant_ids = vec!["acme".into(), "nowhere".into()];
     desired.scopes = vec![created.scopes[0].clone(), reworded, other];

@@ -80,7 +80,7 @@ async fn a_workload_authenticates_until_it_is_revoked() {
 
 #[tokio::test]
 async fn the_names_of_a_certificate_find_one_live_caller() {
-    let harness = seeded().await;
+    let harness = Harness::start_with_client_ca().await;
     let mut callers = OperatorServiceClient::new(harness.operator(Role::Admin));
     let mut ids = Vec::new();
     for name in ["pages.example", "spiffe://example.org/api"] {

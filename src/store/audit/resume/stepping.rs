@@ -135,6 +135,7 @@ async fn step(
                     Err(Altered(what)) if !is_gap => SealError::Altered {
                         source_id: source_id.clone(),
                         number,
+                        event_id: String::new(),
                         what,
                     },
                     _ => SealError::Missing {

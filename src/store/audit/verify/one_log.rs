@@ -411,7 +411,14 @@ impl<'a, C: Keyed> Verification<'a, C> {
         match unsealed(self.conn, keyring, &self.log).await {
             Ok(events) => self.report.events += events,
             Err(SealError::Store(error)) if error.is_temporary() => return Err(error),
-            Err(error) => self.outside(error.to_string()),
+            Err(error) => {
+                let what = error.to_string();
+                let event_id = match error {
+                    SealError::Altered { event_id, .. } => event_id,
+                    _ => String::new(),
+                };
+                self.outside.get_or_insert(Fault { event_id, what });
+            }
         }
         Ok(())
     }

@@ -131,6 +131,21 @@ async fn every_edit_of_a_sealed_record_is_named() {
 }
 
 #[tokio::test]
+async fn an_edit_of_what_is_not_sealed_yet_names_its_event() {
+    for mut record in Sealed::each().await {
+        record.change("one").await;
+        record.seal().await;
+        let two = record.change("two").await;
+        record
+            .edit("UPDATE audit_events SET actor_id = 'opr_other' WHERE action = 'two'")
+            .await;
+        let fault = report(&record, &[]).await.fault.unwrap();
+        assert_eq!(fault.event_id, two.as_str(), "{:?}: {fault}", record.place);
+        assert!(fault.what.contains("differs from the event"), "{fault}");
+    }
+}
+
+#[tokio::test]
 async fn events_after_a_head_that_was_removed_are_not_taken_as_verified() {
     for mut record in Sealed::each().await {
         written(&mut record).await;

@@ -98,6 +98,18 @@ pub fn issue(request: pb::IssueTokenRequest, certificate: Option<ClientCertifica
         }
         Grant::ClientCredentials(_) => GrantRequest::ClientCredentials,
     });
+    if !v.is_empty() {
+        // On their own they have reasons of their own.
+        if grant.is_none() {
+            v.add(
+                "grant",
+                "must be authorization_code, refresh_token or client_credentials",
+            );
+        }
+        if request.client_id.is_empty() && credential.is_none() {
+            v.add("client_id", "must not be empty without a client assertion");
+        }
+    }
     let tenant_id = v.finish(|| tenant_id)?;
     Ok(Request {
         tenant_id,

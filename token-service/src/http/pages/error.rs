@@ -166,9 +166,9 @@ impl From<Error> for PageError {
             ),
             Error::LinkInvalid(_) => (
                 StatusCode::GONE,
-                "This link no longer works",
-                "It was used already, its time is over, or the release code is missing or wrong. If you were given a \
-                 code, go back and check it. A link ends after five wrong codes. Otherwise ask whoever sent the link to \
+                "The code is not right, or the link has ended",
+                "If you were given a release code, go back and check it: without its code the link does not open, and \
+                 five wrong codes end it. Otherwise it was used already, or its time is over: ask whoever sent it to \
                  you for a new one.",
             ),
             Error::WrongState { resource, state } => {

@@ -262,6 +262,14 @@ pub fn requested_scopes(scopes: &[ScopeName]) -> Result<Vec<ScopeName>> {
     Ok(scopes.cloned().collect())
 }
 
+/// Returns the error for requested scopes, one of which is not there: `otherwise`, unless one looks like several names.
+pub fn unknown_scope(requested: &[ScopeName], otherwise: Error) -> Error {
+    match requested.iter().any(|scope| scope.as_str().contains(',')) {
+        true => Error::MalformedScope,
+        false => otherwise,
+    }
+}
+
 /// An integration request that took effect, and the operators behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestOrigin {

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use self::request::{AuthorizationRequest, Parameters};
 use super::{
-    client::{Client, ClientScope, DisplayInfo, requested_scopes},
+    client::{Client, ClientScope, DisplayInfo, requested_scopes, unknown_scope},
     tenant::Tenant,
 };
 use crate::error::{Error, Result};
@@ -157,13 +157,15 @@ pub struct Approval<'a> {
 /// requests, which are not empty.
 ///
 /// # Errors
-/// [`Error::WrongState`] when client or tenant is suspended; [`Error::InvalidScope`] for a scope that the client is not
-/// registered for, or for a client without scopes; [`Error::OpenIdScope`]; [`Error::InvalidTarget`] for a resource that is
+/// [`Error::WrongState`] when client or tenant is suspended; [`Error::ScopeNotRegistered`] or [`Error::MalformedScope`] for a
+/// scope that the client is not registered for; [`Error::InvalidScope`] for a client without scopes; [`Error::OpenIdScope`]; [`Error::InvalidTarget`] for a resource that is
 /// not the tenant's API; [`Error::Invalid`] for a code that no key of the client could redeem.
 pub fn check(parameters: &Parameters, tenant: &Tenant, client: &Client) -> Result<Vec<ClientScope>> {
     require_active("tenant", tenant.active)?;
     require_active("client", client.active)?;
-    let scopes = select_scopes(&client.scopes, &requested_scopes(&parameters.scopes)?)?;
+    let requested = requested_scopes(&parameters.scopes)?;
+    let scopes = select_scopes(&client.scopes, &requested)
+        .map_err(|_| unknown_scope(&requested, Error::ScopeNotRegistered))?;
     if scopes.is_empty() {
         return Err(Error::InvalidScope);
     }

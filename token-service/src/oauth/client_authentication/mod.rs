@@ -158,7 +158,8 @@ pub async fn authenticate_and_spend(
 /// Verifies the credentials of a client, without counting its call.
 ///
 /// # Errors
-/// [`Error::InvalidClient`] for a rejected credential, whatever the reason; [`Error::InvalidAssertion`] for wrong claims in
+/// [`Error::InvalidClient`] for a rejected credential, whatever the reason; [`Error::NoClientAuthentication`];
+/// [`Error::InvalidAssertion`] for wrong claims in
 /// an assertion that a key of the client verifies; [`Error::WrongAuthMethod`] for a right credential of a method for which the
 /// client is not registered.
 pub async fn verify(oauth: &OAuth, tenant_id: &TenantId, credentials: &Credentials) -> Result<Authenticated> {
@@ -197,7 +198,7 @@ pub async fn verify(oauth: &OAuth, tenant_id: &TenantId, credentials: &Credentia
             }
             None => Err(Error::InvalidClient("the request has no certificate")),
         },
-        ClientCredential::Missing(why) => Err(Error::InvalidClient(why)),
+        ClientCredential::Missing(why) => Err(Error::NoClientAuthentication(why)),
     };
     let authenticated = authenticated.and_then(|authenticated| {
         let kind = credential
@@ -210,7 +211,9 @@ pub async fn verify(oauth: &OAuth, tenant_id: &TenantId, credentials: &Credentia
         Ok(authenticated)
     });
     match &authenticated {
-        Err(Error::InvalidClient(why)) => log_rejection(credentials, why),
+        Err(Error::InvalidClient(why) | Error::NoClientAuthentication(why)) => {
+            log_rejection(credentials, why)
+        }
         Err(error @ (Error::InvalidAssertion { .. } | Error::WrongAuthMethod(_))) => {
             let why = error.to_string();
             log_rejection(credentials, &why);

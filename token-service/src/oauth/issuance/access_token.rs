@@ -12,7 +12,7 @@ use super::Issuance;
 use crate::{
     error::{Error, Result},
     model::{
-        client::requested_scopes,
+        client::{requested_scopes, unknown_scope},
         family::Family,
         grant::{Grant, GrantState},
     },
@@ -116,7 +116,7 @@ fn effective_scopes<'g>(
     let exceeds = requested.iter().any(|scope| !effective.contains(&scope));
     effective.retain(|scope| requested.is_empty() || requested.contains(scope));
     if exceeds || effective.is_empty() {
-        return Err(Error::InvalidScope);
+        return Err(unknown_scope(&requested, Error::InvalidScope));
     }
     Ok(effective)
 }
@@ -158,5 +158,9 @@ mod tests {
                 Err(Error::InvalidScope)
             ));
         }
+        // A name may hold a comma. Where it is unknown, somebody has separated names by it.
+        assert_eq!(effective("a,b", "a,b", "a,b").unwrap(), "a,b");
+        let error = effective("a b", "a b", "a,b").unwrap_err();
+        assert!(error.to_string().contains("not by commas"), "{error}");
     }
 }

@@ -233,11 +233,15 @@ async fn an_unknown_client_and_a_wrong_secret_get_one_answer() {
     } = &world.client;
     let mut unknown = client_id.clone();
     unknown.replace_range(4..8, "7zzz");
-    let mut bodies = Vec::new();
+    let (mut bodies, mut without) = (Vec::new(), Vec::new());
     for (path, asks) in ENDPOINTS {
+        for id in ["", client_id, &unknown] {
+            let fields = [asks, ("client_id", id), ("client_secret", "")];
+            let answer = Request::post(path).form(&fields).send(&world).await;
+            assert_error(&answer, 401, "invalid_client");
+            without.push(answer.body);
+        }
         for (id, secret) in [
-            ("", ""),
-            (&**client_id, ""),
             ("", &**client_secret),
             (client_id, "x"),
             (client_id, "acs_x"),
@@ -255,6 +259,13 @@ async fn an_unknown_client_and_a_wrong_secret_get_one_answer() {
     }
     bodies.dedup();
     assert_eq!(bodies.len(), 1, "{bodies:?}");
+    // Without a credential neither does the answer depend on what exists.
+    without.dedup();
+    assert_eq!(without.len(), 1, "{without:?}");
+    assert!(
+        without[0].contains("no client authentication came"),
+        "{without:?}"
+    );
     assert!(!bodies[0].contains(client_id.as_str()));
     assert_eq!(tokens_issued(&world).await, issued);
 }

@@ -1,5 +1,7 @@
 //! Errors at the client's redirect URI.
 
+use url::Url;
+
 use super::{Query, assert_client_error, assert_taken_in, send, setups_started};
 use crate::world::{REDIRECT_URI, VERIFIER, World, challenge};
 
@@ -80,6 +82,16 @@ async fn a_request_that_is_not_ours_is_answered_at_the_client_s() {
     ] {
         let answer = query.send(&world).await;
         assert_client_error(&world, &answer, error, Some("xyz"));
+    }
+    for (scope, told) in [
+        ("contacts.read files.read", "not registered for this client"),
+        ("contacts.read,contacts.write", "not by commas"),
+    ] {
+        let answer = query.and("scope", scope).send(&world).await;
+        let location = Url::parse(answer.header("location").unwrap()).unwrap();
+        let mut pairs = location.query_pairs();
+        let (_, description) = pairs.find(|(name, _)| name == "error_description").unwrap();
+        assert!(description.contains(told), "{description}");
     }
     world.change_client(|client| client.dpop_jkts = vec!["j".repeat(43)]);
     let other_key = query.and("dpop_jkt", &"k".repeat(43)).send(&world).await;

@@ -328,6 +328,8 @@ async fn a_link_that_was_released_opens_with_its_code_alone() {
     let wrong = typed("4RT6-W2YE").await;
     assert_page(&wrong, 410);
     assert!(wrong.body.contains("go back and check it"), "{}", wrong.body);
+    let title = "The code is not right, or the link has ended";
+    assert!(wrong.body.contains(title), "{}", wrong.body);
     // Nobody learns from the page whether there is such a link.
     let stranger = world.registry().add_delivery(bundle());
     world.registry().end_links();
