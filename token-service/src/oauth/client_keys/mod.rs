@@ -169,8 +169,7 @@ impl ClientKeySets {
                     log_failure(&source.0, why);
                 }
             }
-            let kept = slot.fetched().younger_than(KEEP, now);
-            kept
+            slot.fetched().younger_than(KEEP, now)
         };
         let fetched = tokio::spawn(fetch.in_current_span());
         match usable {
