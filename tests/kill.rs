@@ -139,9 +139,9 @@ async fn every_token_has_its_event_whenever_the_services_are_killed() {
             services.start_again();
         }
         let recorded = recorded(&services).await;
-        let given = given.lock().unwrap();
+        let given = std::mem::take(&mut *given.lock().unwrap());
         assert!(given.len() > KILLS * 200, "{database:?}");
-        for token in given.iter() {
+        for token in &given {
             assert!(
                 recorded.contains(&jti(token)),
                 "{database:?}: a token without its event"

@@ -152,7 +152,7 @@ pub struct Scene {
 
 /// What runs behind a scene.
 enum Environment {
-    Dev(Dev, TempDir),
+    Dev(Box<Dev>, TempDir),
     Services(Box<Services>, TempDir),
 }
 
@@ -170,7 +170,7 @@ impl Scene {
             binds_tokens: false,
             rotates: true,
             key,
-            environment: Environment::Dev(dev, directory),
+            environment: Environment::Dev(Box::new(dev), directory),
         }
     }
 
@@ -178,7 +178,7 @@ impl Scene {
     pub async fn of_the_profile(key_type: KeyType) -> Self {
         let (directory, dev) = dev::start().await;
         let world = World::new(&dev.file);
-        Self::of_the_profile_in(world, key_type, Environment::Dev(dev, directory)).await
+        Self::of_the_profile_in(world, key_type, Environment::Dev(Box::new(dev), directory)).await
     }
 
     /// The same where each proof needs a nonce.
@@ -313,7 +313,7 @@ impl Scene {
 
     pub async fn stop(self) {
         match self.environment {
-            Environment::Dev(dev, _directory) => stop(dev).await,
+            Environment::Dev(dev, _directory) => stop(*dev).await,
             Environment::Services(mut services, _directory) => services.stop(),
         }
     }
