@@ -3,9 +3,9 @@
 //! Anybody can name a client, and so cause a fetch from its URL: at most one a minute for each client.
 //!
 //! A call waits for a fetch only if it can't do without. Fetched keys are fetched again beside the calls once they are ten minutes
-//! old. From fifteen minutes on a call fetches them and waits, unless a fetch is under way or one of the last 70 seconds has failed:
-//! then old keys count. So a URL that hangs delays one call of those that use known keys, and no other one as long as calls come
-//! every minute. A key that was removed from the set counts for fifteen minutes, and for 70 seconds more after a fetch that failed.
+//! old. From fifteen minutes on a call fetches them and waits, unless the last fetch has failed and is 70 seconds old at most, or the
+//! next one is under way: then old keys count. So a URL that hangs delays the calls until its first fetch has failed, and then no
+//! other one as long as calls come every minute. A key that was removed from the set counts for fifteen minutes, and for 70 seconds more after a fetch that failed.
 
 use std::{
     sync::{Arc, MutexGuard},
@@ -85,9 +85,12 @@ impl Fetched {
         may_try && (must_refresh || self.younger_than(EARLY, now).is_none())
     }
 
-    /// Returns the keys if they count without waiting for a fetch. `is_fetching`: one is under way.
+    /// Returns the keys if they count without waiting for a fetch. `is_fetching`: one is under way. Old ones count only if the last
+    /// fetch that ended has failed: the set may have lost a key since.
     fn usable(&self, now: UnixMillis, is_fetching: bool) -> Option<Arc<ClientKeySet>> {
-        let may_be_old = is_fetching || self.failed_at.is_some_and(|at| is_within(FAILS, at, now));
+        let fetched_at = self.keys.as_ref().map(|(_, at)| *at);
+        let mut failed_at = self.failed_at.filter(|at| fetched_at <= Some(*at)).into_iter();
+        let may_be_old = failed_at.any(|at| is_fetching || is_within(FAILS, at, now));
         self.younger_than(if may_be_old { KEEP } else { FRESH }, now)
     }
 
@@ -139,11 +142,12 @@ impl ClientKeySets {
             .fetched
             .get_or_insert_with(&source, || Ok::<_, Error>(Arc::default()))?;
         let now = self.clock.now();
-        let fetching = slot.fetching.clone().try_lock_owned().ok();
         let (usable, fetching) = {
             let mut fetched = slot.fetched();
-            let usable = fetched.usable(now, fetching.is_none()).filter(|_| !must_refresh);
-            let fetching = fetching.filter(|_| fetched.is_due(now, must_refresh));
+            // Under this lock, so that a call which is to fetch does not find it held by one that only looks.
+            let free = slot.fetching.clone().try_lock_owned().ok();
+            let usable = fetched.usable(now, free.is_none()).filter(|_| !must_refresh);
+            let fetching = free.filter(|_| fetched.is_due(now, must_refresh));
             if fetching.is_some() {
                 fetched.tried_at = Some(now);
             }

@@ -195,10 +195,12 @@ async fn old_keys_are_fetched_beside_the_calls_and_count_while_fetches_fail() {
         tokio::task::yield_now().await;
     }
     drop(slot.fetching.lock().await);
-    // A key that was removed counts no longer than the keys are fresh.
+    // A key that was removed counts no longer than the keys are fresh, also for a call beside the one that fetches.
     server.set_answer(ok(r#"{"keys": []}"#));
     clock.advance(FRESH);
-    assert!(!check().await.unwrap());
+    for checked in join_all([check(), check()]).await {
+        assert!(!checked.unwrap());
+    }
     assert_eq!(server.connections(), 3);
 
     server.set_answer(ok(&key_set(&certificate)));
