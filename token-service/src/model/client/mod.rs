@@ -262,9 +262,9 @@ pub fn requested_scopes(scopes: &[ScopeName]) -> Result<Vec<ScopeName>> {
     Ok(scopes.cloned().collect())
 }
 
-/// Returns the error for requested scopes, one of which is not there: `otherwise`, unless one looks like several names.
-pub fn unknown_scope(requested: &[ScopeName], otherwise: Error) -> Error {
-    match requested.iter().any(|scope| scope.as_str().contains(',')) {
+/// Returns the error for scopes that are not there: `otherwise`, unless one looks like several names.
+pub fn unknown_scope<'a>(mut unknown: impl Iterator<Item = &'a ScopeName>, otherwise: Error) -> Error {
+    match unknown.any(|scope| scope.as_str().contains(',')) {
         true => Error::MalformedScope,
         false => otherwise,
     }

@@ -158,14 +158,18 @@ pub struct Approval<'a> {
 ///
 /// # Errors
 /// [`Error::WrongState`] when client or tenant is suspended; [`Error::ScopeNotRegistered`] or [`Error::MalformedScope`] for a
-/// scope that the client is not registered for; [`Error::InvalidScope`] for a client without scopes; [`Error::OpenIdScope`]; [`Error::InvalidTarget`] for a resource that is
-/// not the tenant's API; [`Error::Invalid`] for a code that no key of the client could redeem.
+/// scope that the client is not registered for; [`Error::InvalidScope`] for a client without scopes; [`Error::OpenIdScope`];
+/// [`Error::InvalidTarget`] for a resource that is not the tenant's API; [`Error::Invalid`] for a code that no key of the client
+/// could redeem.
 pub fn check(parameters: &Parameters, tenant: &Tenant, client: &Client) -> Result<Vec<ClientScope>> {
     require_active("tenant", tenant.active)?;
     require_active("client", client.active)?;
     let requested = requested_scopes(&parameters.scopes)?;
-    let scopes = select_scopes(&client.scopes, &requested)
-        .map_err(|_| unknown_scope(&requested, Error::ScopeNotRegistered))?;
+    let is_registered = |name: &ScopeName| client.scopes.iter().any(|scope| scope.name == *name);
+    let scopes = select_scopes(&client.scopes, &requested).map_err(|_| {
+        let unknown = requested.iter().filter(|name| !is_registered(name));
+        unknown_scope(unknown, Error::ScopeNotRegistered)
+    })?;
     if scopes.is_empty() {
         return Err(Error::InvalidScope);
     }

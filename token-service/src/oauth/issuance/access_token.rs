@@ -113,10 +113,16 @@ fn effective_scopes<'g>(
 ) -> Result<Vec<&'g ScopeName>> {
     let requested = requested_scopes(requested)?;
     let mut effective: Vec<_> = granted.iter().filter(|scope| enabled(scope)).collect();
-    let exceeds = requested.iter().any(|scope| !effective.contains(&scope));
+    let mut unknown = requested
+        .iter()
+        .filter(|scope| !effective.contains(scope))
+        .peekable();
+    if unknown.peek().is_some() {
+        return Err(unknown_scope(unknown, Error::InvalidScope));
+    }
     effective.retain(|scope| requested.is_empty() || requested.contains(scope));
-    if exceeds || effective.is_empty() {
-        return Err(unknown_scope(&requested, Error::InvalidScope));
+    if effective.is_empty() {
+        return Err(Error::InvalidScope);
     }
     Ok(effective)
 }
@@ -162,5 +168,7 @@ mod tests {
         assert_eq!(effective("a,b", "a,b", "a,b").unwrap(), "a,b");
         let error = effective("a b", "a b", "a,b").unwrap_err();
         assert!(error.to_string().contains("not by commas"), "{error}");
+        let error = effective("a,b", "a,b", "a,b x").unwrap_err();
+        assert!(matches!(error, Error::InvalidScope), "{error}");
     }
 }
