@@ -23,6 +23,8 @@ const PERIOD: Duration = Duration::from_secs(2);
 /// What a look found: the contents, or why they can't be read.
 type ReadResult = Result<Digests, TlsProblem>;
 
+const OLD_AUTHORITIES: &str = "the changed authorities can't be used, and the old ones count";
+
 /// The state between two looks.
 pub(super) struct Reloader<'a> {
     tls: &'a ServerTls,
@@ -78,8 +80,10 @@ impl<'a> Reloader<'a> {
         let is_settled = at_once || self.last.as_ref() == Some(&found);
         self.last = Some(found.clone());
         if found.as_ref() == Ok(&current.digests) {
-            if at_once {
-                tracing::info!("the files of certificates have not changed");
+            match &current.put_back {
+                Some(reason) if at_once => tracing::warn!(reason, "{OLD_AUTHORITIES}"),
+                None if at_once => tracing::info!("the files of certificates have not changed"),
+                _ => {}
             }
             self.rejected = None;
             return;
@@ -95,14 +99,17 @@ impl<'a> Reloader<'a> {
                 } else {
                     current.retired.cancel();
                 }
-                let valid_for = next.not_after.since(self.tls.clock.now());
-                self.tls.current.send_replace(Arc::new(next));
                 self.rejected = None;
-                let days = valid_for.as_secs() / (24 * 3600);
-                tracing::info!(
-                    days,
-                    "new connections get the changed certificate, valid for these days"
-                );
+                if next.digests[..2] != current.digests[..2] {
+                    let days = next.not_after.since(self.tls.clock.now()).as_secs() / (24 * 3600);
+                    tracing::info!(
+                        days,
+                        "new connections get the changed certificate, valid for these days"
+                    );
+                } else if next.authorities != current.authorities {
+                    tracing::info!("the changed authorities count");
+                }
+                self.tls.current.send_replace(Arc::new(next));
             }
             Err(problem) => {
                 if is_new {
@@ -124,7 +131,7 @@ impl<'a> Reloader<'a> {
         current: &CurrentConfig,
         log: bool,
     ) -> Result<CurrentConfig, TlsProblem> {
-        let digests = files.digests();
+        let (digests, mut put_back) = (files.digests(), None);
         let build = |files: &Files| files.build(&self.tls.settings, &self.tls.clock);
         let mut built = build(&files);
         // The second time both: each may be unusable, or those of callers may not go with those of partners.
@@ -133,15 +140,17 @@ impl<'a> Reloader<'a> {
             if !files.put_back(problem, current, both) {
                 break;
             }
+            let reason = problem.to_string();
             if log {
-                let reason = problem.to_string();
-                tracing::warn!(
-                    reason,
-                    "the changed authorities can't be used, and the old ones count"
-                );
+                tracing::warn!(reason, "{OLD_AUTHORITIES}");
             }
+            put_back.get_or_insert(reason);
             built = build(&files);
         }
-        built.map(|built| CurrentConfig { digests, ..built })
+        built.map(|built| CurrentConfig {
+            digests,
+            put_back,
+            ..built
+        })
     }
 }

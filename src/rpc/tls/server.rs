@@ -53,6 +53,8 @@ pub(in crate::rpc) struct CurrentConfig {
     /// The authorities of callers and of partners.
     pub(super) authorities: [Option<Content>; 2],
     pub(super) digests: Digests,
+    /// Why authorities in the files are not these.
+    pub(super) put_back: Option<String>,
 }
 
 /// The digests of the files of certificate, private key, and the authorities of partners and of callers.
@@ -201,6 +203,7 @@ impl Files {
             client_ca_not_after: client_cas.and_then(|certificates| first_expiry(&certificates)),
             authorities: [client_ca.cloned(), partner_ca.cloned()],
             digests: self.digests(),
+            put_back: None,
         })
     }
 

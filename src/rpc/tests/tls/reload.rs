@@ -100,6 +100,8 @@ async fn authorities_that_can_not_be_used_hold_up_no_certificate() {
             "{name} {content:?}"
         );
         assert!(!before.retired.is_cancelled(), "{name} {content:?}");
+        // SIGHUP says it again.
+        assert!(tls.current().put_back.is_some(), "{name} {content:?}");
         let known = client(&authority, Some(&authority.issue(&id)));
         assert!(shake_hands(&tls, known).await.server.is_ok());
     }
@@ -109,6 +111,7 @@ async fn authorities_that_can_not_be_used_hold_up_no_certificate() {
     let known = client(&authority, Some(&others.issue(&id)));
     assert!(shake_hands(&tls, known).await.server.is_ok());
     assert!(before.retired.is_cancelled());
+    assert_eq!(tls.current().put_back, None);
 }
 
 #[tokio::test]
