@@ -10,8 +10,9 @@ use std::ops::{Deref, DerefMut};
 
 use futures_util::future::BoxFuture;
 use sea_orm::{
-    Condition, FromQueryResult, IntoActiveModel, Iterable, QueryOrder, QueryResult, QuerySelect,
-    entity::prelude::*, sea_query::Expr,
+    FromQueryResult, IntoActiveModel, Iterable, QueryOrder, QueryResult, QuerySelect,
+    entity::prelude::*,
+    sea_query::{self, Expr},
 };
 
 use self::{
@@ -178,15 +179,12 @@ fn next_page<E: Protected>(mut query: Select<E>, last: Option<&E::Model>, size: 
     query.limit(size)
 }
 
-/// The condition for rows after one, in the order of the primary key.
-fn after<E: Protected>(row: &E::Model) -> Condition {
-    let mut any = Condition::any();
-    let mut equal = Condition::all();
-    for column in primary_key::<E>() {
-        any = any.add(equal.clone().add(column.gt(row.get(column))));
-        equal = equal.add(column.eq(row.get(column)));
-    }
-    any
+/// The condition for rows after one, in the order of the primary key. Both databases find its first row by the key's index, which they
+/// do not with the same condition written column by column.
+fn after<E: Protected>(row: &E::Model) -> Expr {
+    let columns = primary_key::<E>().map(|column| column.into_expr());
+    let values = primary_key::<E>().map(|column| Expr::val(row.get(column)));
+    sea_query::ExprTrait::gt(Expr::tuple(columns), Expr::tuple(values))
 }
 
 /// A row that was checked when it was read: an [`Authentic`] or a [`Locked`] one.
