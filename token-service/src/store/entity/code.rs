@@ -39,5 +39,6 @@ impl ActiveModelBehavior for ActiveModel {}
 
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
+    // A redemption writes no version: the version of its grant says that the code was used.
     const RECORDED: Recorded<Model> = Recorded::AtEnd(|row| row.used_at.is_some());
 }
