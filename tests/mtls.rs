@@ -22,7 +22,7 @@ use accord::{
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
-use crate::harness::{process::wrap, proxy::Traffic, secured::Secured};
+use crate::harness::{process::wrap, proxy::Traffic, refusal::within, secured::Secured};
 
 tests!(
     certificates_identify_every_caller_until_they_are_revoked,
@@ -110,14 +110,13 @@ async fn certificates_identify_every_caller_until_they_are_revoked() {
         action: "call.reject".into(),
         ..Default::default()
     };
-    let listed = ok(AuditServiceClient::new(registry)
-        .list_audit_events(rejected)
-        .await);
-    let events = listed
-        .audit_events
-        .iter()
-        .filter(|event| event.actor_id == workload_id);
-    assert!(events.count() >= 2, "{:?}", listed.audit_events);
+    let mut records = AuditServiceClient::new(registry);
+    within(Duration::from_secs(20), "two events", async || {
+        let listed = ok(records.list_audit_events(rejected.clone()).await);
+        let events = listed.audit_events.iter();
+        events.filter(|event| event.actor_id == workload_id).count() >= 2
+    })
+    .await;
 }
 
 async fn one_registry_is_enough_while_another_is_silent_or_gone() {

@@ -270,7 +270,14 @@ async fn each_rule_of_registry_service_is_reported_by_the_name_of_its_setting() 
         place.refuses(&[("PUBLIC_BASE_URL", url)], expected);
     }
     accepted(&place);
-    let mut create = place.command("workload", &[]);
+    let mut create = place.command(
+        "workload",
+        &[
+            ("TLS_CERTIFICATE", "@good.pem"),
+            ("TLS_PRIVATE_KEY", "@good-key.pem"),
+            ("CLIENT_CA", "@ca.pem"),
+        ],
+    );
     create.args(["create", "gateway", "--kind", "gateway"]);
     create.args(["--certificate-name", "spiffe://accord.example/gateway"]);
     assert!(create.status().unwrap().success());

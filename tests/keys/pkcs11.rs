@@ -298,7 +298,7 @@ async fn a_token_that_can_not_be_used_is_refused_without_its_pin() {
             "it refuses the PIN",
         ),
         (hsm.uri_of("accord", "registry", "open-pin"), "mode 0600"),
-        (hsm.uri_of("accord", "registry", "no-pin"), "not found"),
+        (hsm.uri_of("accord", "registry", "no-pin"), "no such file"),
         (
             hsm.uri_of("accord", "missing", "pin"),
             "no AES key has this label",

@@ -101,12 +101,18 @@ impl Prometheus {
         answer["data"].take()
     }
 
-    /// Returns the names of the alerts whose condition holds, whether or not it has held for long enough to fire.
+    /// Returns the names of the alerts whose condition has held for five seconds, whether or not that is long enough to fire.
     async fn alerts(&self) -> BTreeSet<String> {
-        let data = self.ask("alerts", &[]).await;
-        let alerts = data["alerts"].as_array().unwrap().iter();
-        let names = alerts.map(|alert| alert["labels"]["alertname"].as_str().unwrap().to_owned());
-        names.collect()
+        let mut lasting: Option<BTreeSet<String>> = None;
+        for _ in 0..6 {
+            let data = self.ask("alerts", &[]).await;
+            let alerts = data["alerts"].as_array().unwrap().iter();
+            let names = alerts.map(|alert| alert["labels"]["alertname"].as_str().unwrap().to_owned());
+            let names: BTreeSet<_> = names.collect();
+            lasting = Some(lasting.map_or(names.clone(), |lasting| &lasting & &names));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        lasting.unwrap_or_default()
     }
 
     /// Evaluates the targets of a panel of the dashboard over the last seconds.
@@ -176,7 +182,8 @@ async fn load(services: &Services, prometheus: &Prometheus, partner: &Partner, s
             }
         });
     }
-    tokio::time::sleep(Duration::from_secs(seconds / 2)).await;
+    // The alerts take five seconds.
+    tokio::time::sleep(Duration::from_secs(seconds / 2 - 5)).await;
     let mut alerts = prometheus.alerts().await;
     // The machine may be busy.
     alerts.remove("AccordIssuingSlow");

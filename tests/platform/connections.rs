@@ -217,6 +217,8 @@ async fn a_low_soft_limit_on_files_is_raised_and_bounds_the_connections() {
             scrape.contains("\naccord_connections_max{")
         })
         .await;
+        // The listener may have raised the limit within that scrape.
+        scrape = fetch(&mut serving, "/metrics").await.1;
         for line in [
             format!("process_max_fds {files}"),
             format!("accord_connections_max{{protocol=\"grpc\"}} {connections}"),

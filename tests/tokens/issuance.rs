@@ -130,6 +130,7 @@ async fn all_violations_of_a_message_are_returned_at_once() {
     };
     let expected = [
         "tenant_id",
+        "client_id",
         "scopes[1]",
         "resource",
         "authorization_code.code",
