@@ -185,16 +185,17 @@ pub async fn run(
 /// Returns the ids of ends that were lifted again later, and of what has lifted them: together they change nothing. `lost` begins
 /// with the oldest.
 fn settled(lost: &[Line]) -> HashSet<&str> {
-    let (mut open, mut settled) = (HashMap::new(), HashSet::new());
+    let (mut open, mut settled) = (HashMap::<_, Vec<&Line>>::new(), HashSet::new());
     for line in lost {
         for (ends, lifts) in LIFTED_BY {
-            let of = (*ends, &line.tenant_id, &line.subject);
-            if line.action == *ends {
-                open.insert(of, line);
-            } else if line.action == *lifts
-                && let Some(end) = open.remove(&of)
+            let of = (ends.as_str(), &line.tenant_id, &line.subject);
+            if line.action == ends.as_str() {
+                open.entry(of).or_default().push(line);
+            } else if line.action == lifts.as_str()
+                && let Some(ended) = open.remove(&of)
             {
-                settled.extend([end.event_id.as_str(), &line.event_id]);
+                let both = ended.into_iter().chain([line]);
+                settled.extend(both.map(|line| line.event_id.as_str()));
             }
         }
     }
@@ -393,8 +394,15 @@ mod tests {
             line("6", "client.suspend", "cli_1"),
             line("7", "user.deactivate", "usr_1"),
             line("8", "user.reactivate", "usr_1"),
+            // What was altered is suspended once more.
+            line("9", "tenant.suspend", "tnt_1"),
+            line("10", "tenant.suspend", "tnt_1"),
+            line("11", "tenant.reinstate", "tnt_1"),
         ];
-        assert_eq!(settled(&lost), HashSet::from(["2", "5", "7", "8"]));
+        assert_eq!(
+            settled(&lost),
+            HashSet::from(["2", "5", "7", "8", "9", "10", "11"])
+        );
     }
 
     #[test]

@@ -44,10 +44,10 @@ pub(super) const DONE_BY_ANOTHER: &[(Action, Action)] = &[
 ];
 
 /// Actions that suspend their subject, and what lifts each again.
-pub(super) const LIFTED_BY: &[(&str, &str)] = &[
-    ("client.suspend", "client.reinstate"),
-    ("tenant.suspend", "tenant.reinstate"),
-    ("user.deactivate", "user.reactivate"),
+pub(super) const LIFTED_BY: &[(Action, Action)] = &[
+    (action::CLIENT_SUSPEND, action::CLIENT_REINSTATE),
+    (action::TENANT_SUSPEND, action::TENANT_REINSTATE),
+    (action::USER_DEACTIVATE, action::USER_REACTIVATE),
 ];
 
 /// Actions that give something, and what does each again.
@@ -158,6 +158,7 @@ mod tests {
             assert!(matches!(effect, Effect::Takes(Some(_))), "{action:?}");
         }
         for (ends, lifts) in LIFTED_BY {
+            let (ends, lifts) = (ends.as_str(), lifts.as_str());
             assert!(matches!(Effect::of(ends), Effect::Takes(Some(_))), "{ends}");
             assert!(matches!(Effect::of(lifts), Effect::Gives(_)), "{lifts}");
         }
