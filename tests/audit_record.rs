@@ -228,6 +228,18 @@ async fn a_record_is_verified_from_outside_and_an_edit_is_named() {
         let error = String::from_utf8(found.stderr).unwrap();
         assert_eq!(found.status.code(), Some(1), "{error}");
         assert!(error.contains(approved["event_id"].as_str().unwrap()), "{error}");
+        // The counter shows that there was a log.
+        db.read()
+            .execute_unprepared("DELETE FROM audit_logs")
+            .await
+            .unwrap();
+        let found = audit(url, &verify).await;
+        let (_, told) = said(&found);
+        assert_eq!(found.status.code(), Some(1), "{told}");
+        assert!(
+            told.contains("the database has no log") && told.contains("log 1 is gone"),
+            "{told}"
+        );
         db.close().await;
     }
 }

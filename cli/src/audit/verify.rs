@@ -13,6 +13,7 @@ use std::{
 use accord::{
     audit::v1::{GetCheckpointRequest, VerifyAuditLogRequest, audit_service_client::AuditServiceClient},
     clock::{Clock, SystemClock, UnixMillis},
+    rpc::channel::HopChannel,
     store::{
         Database, StoreError,
         audit::{self, LogReport, RowReport, Verified},
@@ -77,18 +78,25 @@ impl std::error::Error for PartlyChecked {}
 /// Beside a service that writes, a row may be ahead of the sealed events, and retention may remove events while they are read. So a
 /// record that is not in order is compared once more, and what is still wrong counts.
 pub async fn run(db: &Database, with: &VerifyArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    let logs = logs(db, &with.key).await?;
-    let kept = kept(&with.checkpoint, &logs)?;
-    let (mut verified, mut rows) = compare(db, &logs, &kept).await?;
+    let keys = keys(&with.key)?;
+    let kept = kept(&with.checkpoint, &keys)?;
+    let open = |url: &String| with.caller.open("--service-url", url);
+    let service = with.service_url.as_ref().map(open).transpose()?;
+    let (logs, missing) = logs(db, &keys).await?;
+    let (mut verified, mut rows) = compare(db, (&logs, &keys), &kept).await?;
     let mut faults = all_faults(&verified, &rows);
     if !faults.is_empty() || rows.unsettled > 0 {
         tokio::time::sleep(PAUSE).await;
-        (verified, rows) = compare(db, &logs, &kept).await?;
+        (verified, rows) = compare(db, (&logs, &keys), &kept).await?;
         let first = std::mem::replace(&mut faults, all_faults(&verified, &rows));
         for fault in first.iter().filter(|fault| !faults.contains(fault)) {
             writeln!(out, "found once, and not again: {fault}")?;
         }
     }
+    if logs.is_empty() && verified.unverified.is_empty() && faults.is_empty() {
+        bail!("{}: it has none", missing.join("; "));
+    }
+    faults.extend(missing);
     for report in &verified.logs {
         tell(report, out)?;
     }
@@ -103,29 +111,36 @@ pub async fn run(db: &Database, with: &VerifyArgs, out: &mut impl Write) -> anyh
         .iter()
         .map(|origin| format!("the log {origin}, because no --key is its key"))
         .collect();
-    match &with.service_url {
-        Some(url) => match ask(with, url, &logs).await {
-            Ok(found) if found.is_empty() => {
-                writeln!(out, "the service has found nothing wrong with its keys")?;
+    let has_answer = match service {
+        Some(service) => match ask(service, &keys).await {
+            Ok(found) => {
+                if found.is_empty() {
+                    writeln!(out, "the service has found nothing wrong with its keys")?;
+                }
+                faults.extend(found);
+                true
             }
-            Ok(found) => faults.extend(found),
-            Err(error) if faults.is_empty() => return Err(error.context("the service gave no answer")),
-            Err(error) => faults.push(format!("the service gave no answer: {error:#}")),
+            Err(error) => {
+                unchecked.push(format!("what takes the service's keys: {error:#}"));
+                false
+            }
         },
-        None => {
-            let due = SystemClock.now().minus(SEALED_WITHIN);
-            if is_unsealed(db, Some(due)).await? {
-                unchecked.push(UNSEALED.to_owned());
-            } else if is_unsealed(db, None).await? {
-                writeln!(
-                    out,
-                    "events of the last minute are not sealed yet, and were not checked: only the service can (--service-url)"
-                )?;
-            }
-            unchecked.extend(without_keys(&rows));
+        None => false,
+    };
+    if !has_answer {
+        let due = SystemClock.now().minus(SEALED_WITHIN);
+        if is_unsealed(db, Some(due)).await? {
+            unchecked.push(UNSEALED.to_owned());
+        } else if is_unsealed(db, None).await? {
+            writeln!(
+                out,
+                "events of the last minute are not sealed yet, and were not checked: only the service can (--service-url)"
+            )?;
         }
+        unchecked.extend(without_keys(&rows));
     }
     if !faults.is_empty() {
+        faults.extend(unchecked.iter().map(|what| format!("not checked: {what}")));
         return Err(Found(faults.join("\n")).into());
     }
     match unchecked.is_empty() {
@@ -151,26 +166,36 @@ async fn is_unsealed(db: &Database, until: Option<UnixMillis>) -> Result<bool, S
     }
 }
 
-/// Returns the logs of the keys, the oldest first.
-async fn logs(db: &Database, keys: &[PathBuf]) -> anyhow::Result<Vec<(log::Log, VerifierKey)>> {
-    let mut logs = Vec::new();
-    for path in keys {
-        let key: VerifierKey = read(path)?.trim_end().parse().context("--key")?;
-        let origin = key.origin();
-        let log = log::find(db.read(), origin).await?;
-        let log = log.with_context(|| format!("the database has no log {origin}, whose key this is"))?;
-        logs.push((log, key));
-    }
-    logs.sort_by_key(|(log, _)| log.log_id);
-    Ok(logs)
+fn keys(files: &[PathBuf]) -> anyhow::Result<Vec<VerifierKey>> {
+    let key = |path: &PathBuf| read(path)?.trim_end().parse().context("--key");
+    files.iter().map(key).collect()
 }
 
-/// Opens the checkpoints that were kept of these logs.
-fn kept(files: &[PathBuf], logs: &[(log::Log, VerifierKey)]) -> anyhow::Result<Vec<Checkpoint>> {
-    let keys: Vec<_> = logs.iter().map(|(_, key)| key.clone()).collect();
+/// Returns the logs of the keys, the oldest first, and what to say of those that the database does not have: somebody has removed or
+/// renamed them.
+async fn logs(
+    db: &Database,
+    keys: &[VerifierKey],
+) -> Result<(Vec<(log::Log, VerifierKey)>, Vec<String>), StoreError> {
+    let (mut logs, mut missing) = (Vec::new(), Vec::new());
+    for key in keys {
+        match log::find(db.read(), key.origin()).await? {
+            Some(log) => logs.push((log, key.clone())),
+            None => missing.push(format!(
+                "the database has no log {}, whose --key is given",
+                key.origin()
+            )),
+        }
+    }
+    logs.sort_by_key(|(log, _)| log.log_id);
+    Ok((logs, missing))
+}
+
+/// Opens the checkpoints that were kept of the logs of these keys.
+fn kept(files: &[PathBuf], keys: &[VerifierKey]) -> anyhow::Result<Vec<Checkpoint>> {
     let mut kept = Vec::new();
     for path in files {
-        let opened = checkpoints::open(&read(path)?, &keys);
+        let opened = checkpoints::open(&read(path)?, keys);
         kept.extend(opened.with_context(|| format!("--checkpoint {}", path.display()))?);
     }
     Ok(kept)
@@ -192,11 +217,11 @@ fn all_faults(verified: &Verified, rows: &RowReport) -> Vec<String> {
 /// Verifies the logs, and compares the rows with the sealed events.
 async fn compare(
     db: &Database,
-    logs: &[(log::Log, VerifierKey)],
+    (logs, keys): (&[(log::Log, VerifierKey)], &[VerifierKey]),
     kept: &[Checkpoint],
 ) -> anyhow::Result<(Verified, RowReport)> {
-    let (log, _) = logs.first().context("--key")?;
-    let tables = match log.origin.as_str().split('/').nth(1) {
+    let key = keys.first().context("--key")?;
+    let tables = match key.origin().as_str().split('/').nth(1) {
         Some("registry") => registry_service::store::recorded_tables(),
         _ => token_service::store::recorded_tables(),
     };
@@ -256,8 +281,8 @@ fn without_keys(rows: &RowReport) -> Vec<String> {
 }
 
 /// Asks the service, and returns what it has found.
-async fn ask(with: &VerifyArgs, url: &str, logs: &[(log::Log, VerifierKey)]) -> anyhow::Result<Vec<String>> {
-    let mut client = AuditServiceClient::new(with.caller.open("--service-url", url)?);
+async fn ask(service: HopChannel, keys: &[VerifierKey]) -> anyhow::Result<Vec<String>> {
+    let mut client = AuditServiceClient::new(service);
     let verified = answer(
         "VerifyAuditLog",
         client.verify_audit_log(VerifyAuditLogRequest {}).await,
@@ -276,8 +301,8 @@ async fn ask(with: &VerifyArgs, url: &str, logs: &[(log::Log, VerifierKey)]) -> 
             "GetCheckpoint",
             client.get_checkpoint(GetCheckpointRequest {}).await,
         )?;
-        let is_given = |(_, key): &(log::Log, VerifierKey)| key.to_string() == newest.verifier_key;
-        if !logs.iter().any(is_given) {
+        let is_given = |key: &VerifierKey| key.to_string() == newest.verifier_key;
+        if !keys.iter().any(is_given) {
             bail!("no --key is the key of its log, {}", newest.verifier_key);
         }
     }
@@ -294,12 +319,115 @@ mod tests {
 
     use accord::{
         random::SystemRandom,
-        store::audit::{Event, Origin},
-        testing::{databases, migrated},
+        store::audit::{Event, Origin, ensure_log},
+        testing::{HeldPort, TestDatabase, databases, migrated},
+        text::opaque::{OpaqueToken, TokenKind},
+        tlog::Signer,
     };
+    use clap::Parser;
     use registry_service::store::{PURPOSES, migration::Migrator};
+    use sea_orm::ConnectionTrait;
+    use tempfile::NamedTempFile;
 
     use super::*;
+    use crate::audit::{AuditCommand, status};
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(subcommand)]
+        command: AuditCommand,
+    }
+
+    /// Runs a verification, and returns its exit status and what it says.
+    async fn verified(database: &TestDatabase, arguments: &[&str]) -> (u8, String) {
+        let base = ["audit", "verify", "--database-url", &database.url];
+        let command = Cli::parse_from(base.iter().chain(arguments)).command;
+        let mut out = Vec::new();
+        let ran = crate::audit::run(&command, &mut out).await;
+        let mut said = String::from_utf8(out).unwrap();
+        let code = ran.map_or_else(
+            |error| {
+                said += &format!("{error:#}");
+                status(&command, &error).0
+            },
+            |()| 0,
+        );
+        (code, said)
+    }
+
+    fn kept_file(text: &str) -> (NamedTempFile, String) {
+        let file = NamedTempFile::new().unwrap();
+        fs::write(file.path(), text).unwrap();
+        let path = file.path().to_str().unwrap().to_owned();
+        (file, path)
+    }
+
+    #[tokio::test]
+    async fn a_log_that_the_database_lacks_is_a_finding_and_one_beside_it_is_verified() {
+        for database in databases() {
+            let (db, keyring, clock) = migrated::<Migrator>(&database.url, PURPOSES).await;
+            let other = Signer::new("auth.example/registry/other".parse().unwrap(), &[7; 32]).unwrap();
+            let (_other, other) = kept_file(&other.verifier_key().to_string());
+            // Nobody has ever started a log.
+            let (code, said) = verified(&database, &["--key", &other]).await;
+            assert!(
+                code == 2 && said.contains("has no log"),
+                "{database:?} {code} {said}"
+            );
+
+            let keyring = keyring.loaded();
+            let log = ensure_log(&db, &keyring, "auth.example", "registry", clock.now());
+            let log = log.await.unwrap();
+            let key = log.signer(&keyring).unwrap().verifier_key().to_string();
+            let (_key, key) = kept_file(&key);
+            let (code, said) = verified(&database, &["--key", &key]).await;
+            assert_eq!(code, 0, "{database:?} {said}");
+            let (code, said) = verified(&database, &["--key", &other, "--key", &key]).await;
+            let is_found = said.contains("has no log auth.example/registry/other,");
+            assert!(
+                code == 1 && is_found && said.contains("as they were sealed"),
+                "{database:?} {code} {said}"
+            );
+            let rename = "UPDATE audit_logs SET origin = 'auth.example/registry/renamed'";
+            db.read().execute_unprepared(rename).await.unwrap();
+            let (code, said) = verified(&database, &["--key", &key]).await;
+            assert!(
+                code == 1 && said.contains("has no log"),
+                "{database:?} {code} {said}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_record_is_checked_in_part_if_the_service_gives_no_answer() {
+        for database in databases() {
+            let (db, keyring, clock) = migrated::<Migrator>(&database.url, PURPOSES).await;
+            let keyring = keyring.loaded();
+            let log = ensure_log(&db, &keyring, "auth.example", "registry", clock.now());
+            let log = log.await.unwrap();
+            let key = log.signer(&keyring).unwrap().verifier_key().to_string();
+            let (_key, key) = kept_file(&key);
+            let token = OpaqueToken::generate(TokenKind::Operator, &SystemRandom);
+            let (_token, token) = kept_file(token.expose());
+            let nobody = HeldPort::reserve();
+            let url = format!("http://{}", nobody.address());
+            let service = ["--service-url", &url, "--operator-token-file", &token];
+            let asked = [&["--key", &key][..], &service].concat();
+            let (code, said) = verified(&database, &asked).await;
+            assert_eq!(code, 3, "{database:?} {said}");
+            assert!(
+                said.contains("Not checked: what takes the service's keys: VerifyAuditLog"),
+                "{database:?} {said}"
+            );
+            // An event that nobody has sealed is told as without a service.
+            let tx = db.write().await.unwrap();
+            let event = Event::test("scope.create");
+            audit::record(&tx, &*clock, &SystemRandom, &Origin::system("test"), event).await;
+            tx.commit().await.unwrap();
+            let (code, said) = verified(&database, &asked).await;
+            assert!(code == 3 && said.contains(UNSEALED), "{database:?} {code} {said}");
+        }
+    }
 
     #[tokio::test]
     async fn an_old_event_without_a_seal_is_found_behind_many_new_ones() {
