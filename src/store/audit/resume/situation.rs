@@ -95,7 +95,8 @@ impl Resuming<'_> {
             pin.add(unaccepted.pin.as_bytes());
         }
         for difference in &sealed.rows.rows {
-            if difference.is_altered() {
+            // Nobody accepts what has ended.
+            if difference.is_altered() || difference.is_put_back {
                 return Err(ResumeError::CannotStepOver(format!(
                     "{}: keep a copy of it, and restore or delete it",
                     difference.describe()

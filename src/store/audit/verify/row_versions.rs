@@ -47,6 +47,8 @@ pub(in crate::store::audit) struct Difference {
     digest: Digest,
     /// What the newest event says.
     before: Digest,
+    /// Whether it is from before its end. Changes until the end write no version, so the next one would break what was accepted.
+    pub(in crate::store::audit) is_put_back: bool,
 }
 
 impl Difference {
@@ -324,6 +326,7 @@ impl<'a> Versions<'a> {
                     what: "has a digest of another length in the event",
                     digest: GONE,
                     before: GONE,
+                    is_put_back: false,
                 });
                 continue;
             };
@@ -355,6 +358,7 @@ impl<'a> Versions<'a> {
                     what: "was put back before the event",
                     digest,
                     before: digest,
+                    is_put_back: false,
                 });
             }
         }
@@ -376,6 +380,7 @@ impl<'a> Versions<'a> {
                         what: UNREADABLE,
                         digest: GONE,
                         before: GONE,
+                        is_put_back: false,
                     });
                 }
             }
@@ -396,6 +401,11 @@ impl<'a> Versions<'a> {
         });
         let is_other = |number| known.is_some_and(|(known, _)| known != number);
         let is_in_record = |number| self.first.is_some_and(|first| number >= first);
+        let is_put_back = match &held {
+            _ if table.is_complete => false,
+            Some((_, held)) if held[..] != digest => true,
+            _ => known.is_some_and(|(_, known)| known != digest),
+        };
         let what = match held {
             _ if is_altered => ALTERED,
             _ if known.is_some_and(|(_, known)| known != digest) => "is not as the event has left it",
@@ -419,6 +429,7 @@ impl<'a> Versions<'a> {
             what,
             digest,
             before,
+            is_put_back,
         });
     }
 
@@ -448,6 +459,7 @@ impl<'a> Versions<'a> {
                     what: "is gone since the event",
                     digest: GONE,
                     before,
+                    is_put_back: false,
                 });
             }
         }

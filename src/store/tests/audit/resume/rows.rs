@@ -44,6 +44,14 @@ async fn row(conn: &Pool, mac: u8, each: &mut (dyn FnMut(StoredRow) + Send)) -> 
     Ok(())
 }
 
+/// The table, if its rows have versions from their end on.
+fn at_end(table: RowTable) -> RowTable {
+    RowTable {
+        is_complete: false,
+        ..table
+    }
+}
+
 async fn changed_row(record: &Sealed, version: RowVersion) {
     let tx = record.db.write().await.unwrap();
     let event = Event::test("thing.update");
@@ -102,6 +110,47 @@ async fn rows_are_accepted_with_the_events_that_are_stepped_over() {
             }
             changed_row(&record, version(1, Some(2))).await;
             assert_eq!(row_fault(&record, OLD).await, None, "{place} {edit}");
+        }
+    }
+}
+
+/// What has ended confers nothing, and is written without a version until it ends: nobody accepts it from before.
+#[tokio::test]
+async fn a_row_that_is_put_back_from_before_its_end_is_deleted_and_not_accepted() {
+    for edit in [
+        "UPDATE audit_events SET subject = NULL WHERE number = 2",
+        "DELETE FROM row_versions",
+        // The event of the end, which leaves the version alone.
+        "UPDATE audit_events SET record = mac WHERE number = 1",
+    ] {
+        for mut record in Sealed::each().await {
+            let place = record.place.label;
+            changed_row(&record, version(2, Some(1))).await;
+            record.seal().await;
+            record.change("other").await;
+            record.edit(edit).await;
+            let ask = async |table| {
+                let resuming = Resuming {
+                    tables: &[at_end(table)],
+                    ..resuming(&record)
+                };
+                request_resume(&resuming, &decider(&*record.clock, "ann"), "a disk was repaired").await
+            };
+            let refused = ask(OLD).await;
+            assert!(
+                matches!(&refused, Err(ResumeError::CannotStepOver(why)) if why.contains(ROW) && why.contains("delete it")),
+                "{place} {edit}: {refused:?}"
+            );
+            // As the end has left it, it is accepted without its version.
+            let is_whole = edit.contains("row_versions");
+            let requested = ask(NEW).await;
+            assert!(requested.is_ok(), "{place} {edit}: {requested:?}");
+            let requested = ask(EMPTY).await;
+            let goes_on = match is_whole {
+                true => matches!(requested, Err(ResumeError::NoFault)),
+                false => requested.is_ok(),
+            };
+            assert!(goes_on, "{place} {edit}: {requested:?}");
         }
     }
 }
