@@ -4,8 +4,10 @@ use sea_orm::{QueryOrder, QuerySelect, entity::prelude::*};
 
 use super::{
     super::{
+        check::check_event_mac,
         extent::Extent,
         open_log::sign_last,
+        row,
         seal::{OWN, leaf},
         verify::{
             Unaccepted,
@@ -16,9 +18,12 @@ use super::{
     ResumeError, Resuming,
     stepping::{Steps, steps},
 };
-use crate::store::{
-    Keyed, StoreError, change,
-    log::{self, Log},
+use crate::{
+    keys::Keyring,
+    store::{
+        Keyed, StoreError, change,
+        log::{self, Log},
+    },
 };
 
 /// The most faults listed by name. The digest covers all.
@@ -75,7 +80,7 @@ impl Resuming<'_> {
         let log = self.newest_log(conn).await?;
         let position = match log.position.parse() {
             Ok(position) if log.is_authentic(self.keyring) => position,
-            _ => last_sealed(conn, &log).await?,
+            _ => last_sealed(conn, self.keyring, &log).await?,
         };
         // No counter has ever counted so far.
         let jump = self.clock.now().as_millis();
@@ -169,7 +174,7 @@ impl Resuming<'_> {
 }
 
 /// Returns the number of the last event that has a row of its own and a leaf, for a log whose own position was edited.
-async fn last_sealed(conn: &impl Keyed, log: &Log) -> Result<i64, StoreError> {
+async fn last_sealed(conn: &impl Keyed, keyring: &Keyring, log: &Log) -> Result<i64, StoreError> {
     let last = leaf::Entity::find()
         .filter(leaf::Column::Source.eq(OWN))
         .filter(leaf::Column::LogId.eq(log.log_id))
@@ -178,6 +183,11 @@ async fn last_sealed(conn: &impl Keyed, log: &Log) -> Result<i64, StoreError> {
         .one(conn)
         .await?;
     let last = last.map_or(0, |leaf| leaf.number);
+    let row = row::Entity::find_by_id(last).one(conn).await?;
+    if row.is_some_and(|row| check_event_mac(keyring, &row).is_ok()) {
+        // A leaf of a right number. The counter may be an older one that was put back.
+        return Ok(last);
+    }
     match change::last_event_number(conn).await {
         Ok(counted) => Ok(last.min(counted)),
         Err(StoreError::Altered(_) | StoreError::Corrupt(_)) => Ok(last),
