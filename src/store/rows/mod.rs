@@ -391,7 +391,7 @@ fn locked<E: Protected>(stored: Authentic<E>) -> Locked<E> {
     }
 }
 
-/// As [`delete_forged`], for rows that carry MACs. The transaction's last event says that there were some.
+/// As `delete_forged`, for rows that carry MACs. The transaction's last event says that there were some.
 pub async fn remove_beyond<E: Protected>(
     tx: &Transaction,
     number: E::Column,

@@ -13,6 +13,7 @@ use accord::token::v1::{
     token_service_client::TokenServiceClient,
 };
 use tokio::{task::JoinSet, time::interval};
+use tonic::Status;
 
 use crate::{
     faults::load::Seen,
@@ -59,7 +60,7 @@ impl Revocations {
                     // The newest one, and in turn each of the others.
                     let count = known.len().max(1);
                     for (token, _) in old.clone().take(1).chain(old.skip(turn % count).take(1)) {
-                        if is_active(&world, token).await == Some(true) {
+                        if is_active(&world, token).await.ok() == Some(Some(true)) {
                             seen.note_wrong(format!("replica {number} calls a revoked token active"));
                         }
                     }
@@ -97,7 +98,7 @@ impl Revocations {
         );
         for world in replicas {
             for (token, _) in &acknowledged {
-                assert_eq!(is_active(world, token).await, Some(false));
+                assert_eq!(is_active(world, token).await.unwrap(), Some(false));
             }
         }
     }
@@ -120,14 +121,14 @@ async fn revoke(world: &World, partner: &Partner, acknowledged: &Acknowledged) {
     }
 }
 
-/// Returns what a replica says of a token, if it says anything.
-async fn is_active(world: &World, token: &str) -> Option<bool> {
+/// Returns what a replica says of a token.
+async fn is_active(world: &World, token: &str) -> Result<Option<bool>, Status> {
     let request = IntrospectTokenRequest {
         tenant_id: world.target.tenant_id.clone(),
         token: token.into(),
         ..Default::default()
     };
     let mut tokens = TokenServiceClient::new(world.workload.clone());
-    let answer = tokens.introspect_token(request).await.ok()?;
-    answer.into_inner().active
+    let answer = tokens.introspect_token(request).await?;
+    Ok(answer.into_inner().active)
 }
