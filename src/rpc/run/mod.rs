@@ -3,7 +3,6 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
-use futures_util::future::{BoxFuture, join_all};
 use metrics::gauge;
 use tokio::{
     net::TcpListener,
@@ -22,7 +21,6 @@ pub use self::{
 use crate::{
     clock::Clock,
     metrics as names,
-    random::SystemRandom,
     rpc::{
         auth::Authorizer,
         config::require_loopback,
@@ -35,14 +33,13 @@ use crate::{
     },
     store::{
         Database,
-        audit::{self, Rollup},
-        change, idempotency, keyring,
-        keyring::SharedKeyring,
-        log,
+        audit::Rollup,
+        keyring::{self, SharedKeyring},
         rows::RowTable,
     },
 };
 
+mod deletion;
 mod keys;
 pub mod probe;
 mod row_check;
@@ -61,12 +58,6 @@ const READINESS_TIMEOUT: Duration = Duration::from_secs(1);
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_millis(800);
 /// The largest difference between the clocks of a ready server and of its database.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5);
-/// How long the change feed keeps changes. A replica that did not follow for so long starts again.
-const KEEP_CHANGES: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How long signed heads of the audit record's log are kept: there is one a second.
-const KEEP_HEADS: Duration = Duration::from_secs(24 * 3600);
-/// How often expired rows are deleted.
-const DELETION_PERIOD: Duration = Duration::from_secs(60);
 /// How often counts of rejected calls are looked at.
 const REJECTED_PERIOD: Duration = Duration::from_secs(1);
 /// How long the database may take to close.
@@ -270,7 +261,7 @@ pub async fn run<S: Service>(
             (&shutdown, &drain.stop)
         )),
         Box::pin(maintain_keys(&service, &shutdown)),
-        Box::pin(delete_expired(&service, &shutdown)),
+        Box::pin(deletion::delete_expired(&service, &shutdown)),
         Box::pin(sealing::seal(&service, &shutdown)),
         Box::pin(record_rejected(&rejected, &drained)),
     );
@@ -380,55 +371,6 @@ async fn maintain_keys(service: &impl Service, stop: &CancellationToken) {
         }
     };
     stop.run_until_cancelled(rounds).await;
-}
-
-/// Deletes what time ends. Each kind on its own: what stops one of them, or makes it long, holds up no other.
-async fn delete_expired(service: &impl Service, stop: &CancellationToken) {
-    let (db, clock) = (service.database(), service.clock());
-    let answers = move || async move {
-        service.options().address_limit.forget_idle();
-        idempotency::delete_expired(db, clock.now()).await?;
-        anyhow::Ok(())
-    };
-    let changes =
-        move || async move { anyhow::Ok(change::delete_before(db, clock.now().minus(KEEP_CHANGES)).await?) };
-    let heads =
-        move || async move { anyhow::Ok(log::delete_heads_before(db, clock.now().minus(KEEP_HEADS)).await?) };
-    // Boxed, as all that this process does beside its calls: the future of the process would be too large for the stack of a
-    // thread.
-    let kinds: [BoxFuture<'_, ()>; 5] = [
-        Box::pin(every_minute(answers)),
-        Box::pin(every_minute(changes)),
-        Box::pin(every_minute(heads)),
-        Box::pin(every_minute(|| delete_old_events(service))),
-        Box::pin(every_minute(|| service.delete_expired())),
-    ];
-    stop.run_until_cancelled(join_all(kinds)).await;
-}
-
-/// Deletes sealed events by age, unless this clock differs from the database's: young events are old by a clock that has jumped.
-async fn delete_old_events(service: &impl Service) -> anyhow::Result<()> {
-    let (db, clock) = (service.database(), service.clock());
-    let since = match service.options().audit_retention {
-        Some(kept) if db.clock_skew(clock).await? <= MAX_CLOCK_SKEW => clock.now().minus(kept),
-        _ => return Ok(()),
-    };
-    let deleted = audit::delete_before(db, clock, &SystemRandom, since).await?;
-    if let Some((log, leaf)) = deleted.stopped_at {
-        tracing::error!(log, leaf, "retention stopped at an altered leaf");
-    }
-    audit::delete_ended_writers(db, since).await?;
-    Ok(())
-}
-
-async fn every_minute<T, F: Future<Output = anyhow::Result<T>>>(delete: impl Fn() -> F) {
-    let mut ticks = every(DELETION_PERIOD);
-    loop {
-        ticks.tick().await;
-        if let Err(error) = delete().await {
-            tracing::warn!(error = format!("{error:#}"), "expired rows were not deleted");
-        }
-    }
 }
 
 /// Writes the counts of rejected calls when their minute is over.

@@ -15,7 +15,7 @@ use tonic::{Code, Request, Status, transport::Channel};
 use tonic_types::StatusExt;
 use tower::ServiceExt;
 
-use super::*;
+use super::{deletion::delete_old_events, *};
 use crate::{
     audit::v1::{
         self as pb,
