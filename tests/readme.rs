@@ -1,11 +1,10 @@
-//! The README's lines for an operator, run unchanged.
+//! The documents' lines for operators, run unchanged.
 
-use std::{os::unix::fs::symlink, process::Command};
+use std::os::unix::fs::symlink;
 
 use crate::harness::{
     dev,
-    document::{file, shell_lines},
-    process::Process,
+    document::{file, run_lines},
     services::Services,
 };
 
@@ -18,24 +17,7 @@ async fn the_operator_commands_of_the_readme_run() {
     let directory = tempfile::tempdir().unwrap();
     let dev = dev::start_in(&directory.path().join("accord-data")).await;
     symlink(file("examples"), directory.path().join("examples")).unwrap();
-    let script = directory.path().join("day.sh");
-    std::fs::write(&script, shell_lines("README.md", "operators-day")).unwrap();
-
-    let mut command = Command::new("bash");
-    command
-        .args(["-euo", "pipefail"])
-        .arg(&script)
-        .current_dir(directory.path());
-    let (status, stdout, stderr) = tokio::task::spawn_blocking(move || {
-        let mut process = Process::start(command, directory.path(), "day");
-        (process.wait(), process.stdout(), process.stderr())
-    })
-    .await
-    .unwrap();
-    assert!(
-        status.success(),
-        "{status}\n--- printed\n{stdout}\n--- errors\n{stderr}"
-    );
+    let stdout = run_lines(("README.md", "operators-day"), directory.path(), &[]).await;
     for sign in [
         "\"clientId\"",
         "accessToken",
@@ -53,8 +35,6 @@ async fn the_first_calls_of_two_operators_run() {
     let services = Services::start(&databases[0].url, &databases[1].url).await;
     let (_registry, address) = services.registry_with_second_operator();
     let directory = tempfile::tempdir().unwrap();
-    let script = directory.path().join("two.sh");
-    std::fs::write(&script, shell_lines("docs/OPERATIONS.md", "two-operators")).unwrap();
     for (name, role, person) in [
         ("grace", "registrar", "Grace Hopper"),
         ("alan", "approver", "Alan Turing"),
@@ -63,24 +43,8 @@ async fn the_first_calls_of_two_operators_run() {
         let token = services.run_registry(&create);
         std::fs::write(directory.path().join(format!("{name}.token")), token).unwrap();
     }
-
-    let mut command = Command::new("bash");
-    command
-        .args(["-euo", "pipefail"])
-        .arg(&script)
-        .env("REGISTRY", address)
-        .current_dir(directory.path());
-    let path = directory.path().to_owned();
-    let (status, stdout, stderr) = tokio::task::spawn_blocking(move || {
-        let mut process = Process::start(command, &path, "two");
-        (process.wait(), process.stdout(), process.stderr())
-    })
-    .await
-    .unwrap();
-    assert!(
-        status.success(),
-        "{status}\n--- printed\n{stdout}\n--- errors\n{stderr}"
-    );
+    let program = ("docs/OPERATIONS.md", "two-operators");
+    run_lines(program, directory.path(), &[("REGISTRY", &address)]).await;
     for (file, sign) in [
         ("enrolment.json", "enrolmentToken"),
         ("enrolment-code.json", "releaseCode"),

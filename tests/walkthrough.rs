@@ -1,7 +1,7 @@
 //! The process of the README from end to end: the sample partner, the real gateway and a Tenant Admin in a real
 //! browser.
 
-use std::{path::Path, process::Command, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use accord::{clock::SystemClock, random::SystemRandom};
 use accord_cli::dev::Dev;
@@ -12,9 +12,8 @@ use tokio::net::TcpListener;
 use crate::harness::{
     browser::Browser,
     dev,
-    document::{file, shell_lines},
+    document::{file, run_lines},
     envoy::{Gateway, Place},
-    process::Process,
 };
 
 tests!(a_tenant_admin_connects_the_sample_partner_through_the_gateway,);
@@ -32,22 +31,7 @@ async fn register(directory: &Path, redirect_uri: &str) -> String {
     std::fs::create_dir_all(&copy).unwrap();
     let request = request.replace(listed, redirect_uri);
     std::fs::write(copy.join("integration-request.json"), request).unwrap();
-    let script = directory.join("register.sh");
-    std::fs::write(&script, shell_lines("README.md", "sample-partner")).unwrap();
-
-    let mut command = Command::new("bash");
-    command
-        .args(["-euo", "pipefail"])
-        .arg(&script)
-        .current_dir(directory);
-    let directory = directory.to_owned();
-    let ran = tokio::task::spawn_blocking(move || {
-        let mut process = Process::start(command, &directory, "register");
-        let status = process.wait();
-        assert!(status.success(), "{status}\n{}", process.stderr());
-        process.stdout()
-    });
-    let printed = ran.await.unwrap();
+    let printed = run_lines(("README.md", "sample-partner"), directory, &[]).await;
     let link = printed.lines().last().unwrap_or_default();
     assert!(link.contains("/claim/acl_"), "no link at the end of\n{printed}");
     link.to_owned()

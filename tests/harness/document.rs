@@ -1,6 +1,11 @@
 //! The programs in a document, as a reader would paste them.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use super::process::Process;
 
 /// A file of the repository.
 pub fn file(path: &str) -> PathBuf {
@@ -38,4 +43,32 @@ pub fn program(document: &str, marker: &str, language: &str) -> String {
         "no lines between the markers {marker} in {document}"
     );
     lines
+}
+
+/// Runs the lines of [`shell_lines`] with bash in a directory, until one of them fails: then this does, too. Returns what they print.
+pub async fn run_lines(
+    (document, marker): (&str, &str),
+    directory: &Path,
+    environment: &[(&str, &str)],
+) -> String {
+    let script = directory.join(format!("{marker}.sh"));
+    std::fs::write(&script, shell_lines(document, marker)).unwrap();
+    let mut command = Command::new("bash");
+    command
+        .args(["-euo", "pipefail"])
+        .arg(&script)
+        .envs(environment.iter().copied())
+        .current_dir(directory);
+    let (directory, marker) = (directory.to_owned(), marker.to_owned());
+    let ran = tokio::task::spawn_blocking(move || {
+        let mut process = Process::start(command, &directory, &marker);
+        let status = process.wait();
+        let (printed, errors) = (process.stdout(), process.stderr());
+        assert!(
+            status.success(),
+            "{status}\n--- printed\n{printed}\n--- errors\n{errors}"
+        );
+        printed
+    });
+    ran.await.unwrap()
 }
