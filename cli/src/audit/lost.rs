@@ -4,7 +4,7 @@
 //! of [`effects`] say which actions take something away, and what does each again.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     fs::File,
     io::{BufRead, BufReader, Write},
     path::PathBuf,
@@ -20,95 +20,20 @@ use accord::{
 };
 use anyhow::{Context, bail};
 use prost_types::Timestamp;
-use serde::Deserialize;
 
-use self::effects::{DONE_BY_ANOTHER, Effect, LIFTED_BY};
+use self::{
+    effects::{Effect, LIFTED_BY},
+    exported::{ExportedEvent, read_line},
+};
 use super::Found;
 
 mod effects;
+mod exported;
 
 /// How many events are looked up at a time.
-const AT_ONCE: usize = 500;
+const BATCH_SIZE: usize = 500;
 /// How many events of a kind are compared with one that is missing, the newest ones.
 const COMPARED: i32 = 50;
-
-/// An event of an export.
-#[derive(Debug, Deserialize)]
-struct Line {
-    event_id: String,
-    time: String,
-    action: String,
-    outcome: String,
-    actor_kind: String,
-    actor_id: String,
-    tenant_id: Option<String>,
-    client_id: Option<String>,
-    subject: Option<String>,
-    #[serde(default)]
-    detail: BTreeMap<String, String>,
-}
-
-impl Line {
-    fn time(&self) -> anyhow::Result<UnixMillis> {
-        let time: Timestamp = self.time.parse().context("the time of an event")?;
-        UnixMillis::from_timestamp(&time).context("the time of an event")
-    }
-
-    /// Returns the actions that do this one again.
-    fn again(&self) -> impl Iterator<Item = &str> {
-        let others = DONE_BY_ANOTHER
-            .iter()
-            .filter(|(of, _)| of.as_str() == self.action);
-        others.map(|(_, other)| other.as_str()).chain([&*self.action])
-    }
-
-    /// Returns whether an event does this one again: on the same subject, with the same new values if the action is the same.
-    fn is_done_by(&self, event: &EventRow) -> bool {
-        let tenant_id = event.tenant_id.as_ref().map(|id| id.as_str());
-        self.again().any(|action| action == event.action)
-            && event.subject == self.subject
-            && tenant_id == self.tenant_id.as_deref()
-            && (event.action != self.action || set_the_same(&self.action, &self.detail, &event.detail))
-    }
-
-    fn is_of(&self, created: &HashSet<String>) -> bool {
-        let ids = [&self.tenant_id, &self.client_id, &self.subject];
-        ids.into_iter().flatten().any(|id| created.contains(id))
-    }
-}
-
-/// Details that say why, by whom and through what something was done, and how much ended with it.
-const NOT_SET: [&str; 8] = [
-    "altered",
-    "data_keys",
-    "force",
-    "integration_request_id",
-    "reason",
-    "secrets_ended",
-    "session",
-    "workload",
-];
-
-/// Returns whether two events of an action set the same. An end whose row was altered has no values, and is as good as one that has
-/// some; of a secret it takes away as much as its reason says.
-fn set_the_same(action: &str, one: &BTreeMap<String, String>, other: &BTreeMap<String, String>) -> bool {
-    let is_bare = |detail: &BTreeMap<_, _>| detail.contains_key("altered") && new_values(detail).is_empty();
-    let is_as_bad =
-        action != action::CLIENT_SECRET_REVOKE.as_str() || one.get("reason") == other.get("reason");
-    is_as_bad && (new_values(one) == new_values(other) || is_bare(one) || is_bare(other))
-}
-
-/// Returns what an event set: its details without old values, and without why and through whom it was done.
-fn new_values(detail: &BTreeMap<String, String>) -> BTreeMap<&str, String> {
-    let told = |name: &str| name.starts_with("old_") || NOT_SET.contains(&name);
-    let set = detail.iter().filter(|(name, _)| !told(name));
-    set.map(|(name, value)| {
-        let replaced = serde_json::from_str::<serde_json::Value>(value).ok();
-        let new = replaced.and_then(|value| value.get("new").map(ToString::to_string));
-        (name.as_str(), new.unwrap_or_else(|| value.clone()))
-    })
-    .collect()
-}
 
 /// Writes what the database lacks of the record in the files, first what takes something away. Skips the events of `handled`.
 ///
@@ -137,7 +62,7 @@ pub async fn run(
         let file = File::open(path).with_context(|| path.display().to_string())?;
         for (number, text) in BufReader::new(file).lines().enumerate() {
             let at = || format!("{}, line {}", path.display(), number + 1);
-            let line = match line(&text.with_context(at)?) {
+            let line = match read_line(&text.with_context(at)?) {
                 Ok(Some(line)) => line,
                 Ok(None) => continue,
                 Err(error) => {
@@ -151,7 +76,7 @@ pub async fn run(
             if !is_deleted && seen.insert(line.event_id.clone()) {
                 batch.push(line);
             }
-            if batch.len() == AT_ONCE {
+            if batch.len() == BATCH_SIZE {
                 known += missing(db, std::mem::take(&mut batch), &mut lost).await?;
             }
         }
@@ -184,8 +109,8 @@ pub async fn run(
 
 /// Returns the ids of ends that were lifted again later, and of what has lifted them: together they change nothing. `lost` begins
 /// with the oldest.
-fn settled(lost: &[Line]) -> HashSet<&str> {
-    let (mut open, mut settled) = (HashMap::<_, Vec<&Line>>::new(), HashSet::new());
+fn settled(lost: &[ExportedEvent]) -> HashSet<&str> {
+    let (mut open, mut settled) = (HashMap::<_, Vec<&ExportedEvent>>::new(), HashSet::new());
     for line in lost {
         for (ends, lifts) in LIFTED_BY {
             let of = (ends.as_str(), &line.tenant_id, &line.subject);
@@ -219,21 +144,6 @@ impl Deleted {
     }
 }
 
-/// Reads a line of an export. `None` for what needs no look-up.
-fn line(text: &str) -> anyhow::Result<Option<Line>> {
-    let value: serde_json::Value = serde_json::from_str(text).context("no line of an export")?;
-    if value.get("removed_leaves").is_some() {
-        return Ok(None);
-    }
-    if value.get("fault").is_some() {
-        bail!("an event could not be read when the record was exported: find out what it was");
-    }
-    let line: Line = serde_json::from_value(value).context("no line of an export")?;
-    line.time()?;
-    let counts = line.outcome == Outcome::Success.as_ref() && Effect::of(&line.action) != Effect::Neither;
-    Ok(counts.then_some(line))
-}
-
 /// Returns up to which time retention may have deleted events.
 async fn deleted_until(db: &Database) -> anyhow::Result<Option<UnixMillis>> {
     let filter = Filter {
@@ -253,7 +163,11 @@ async fn listed(db: &Database, filter: &Filter, count: i32) -> anyhow::Result<Ve
 }
 
 /// Adds the events that the database lacks. Returns how many it has.
-async fn missing(db: &Database, lines: Vec<Line>, lost: &mut Vec<Line>) -> anyhow::Result<usize> {
+async fn missing(
+    db: &Database,
+    lines: Vec<ExportedEvent>,
+    lost: &mut Vec<ExportedEvent>,
+) -> anyhow::Result<usize> {
     let ids: Vec<_> = lines.iter().map(|line| line.event_id.clone()).collect();
     let known = audit::known(db.read(), &ids).await?;
     let before = lost.len();
@@ -262,11 +176,12 @@ async fn missing(db: &Database, lines: Vec<Line>, lost: &mut Vec<Line>) -> anyho
     Ok(count - (lost.len() - before))
 }
 
-async fn report(db: &Database, lost: &[Line], out: &mut impl Write) -> anyhow::Result<()> {
-    let creates = |line: &&Line| matches!(Effect::of(&line.action), Effect::Creates(_) | Effect::Begins);
+async fn report(db: &Database, lost: &[ExportedEvent], out: &mut impl Write) -> anyhow::Result<()> {
+    let creates =
+        |line: &&ExportedEvent| matches!(Effect::of(&line.action), Effect::Creates(_) | Effect::Begins);
     // A link is made with its secret, which has no event of its own.
-    let subjects = |line: &Line| [line.subject.clone(), line.detail.get("secret_id").cloned()];
-    let is_link = |line: &&Line| line.action == action::DELIVERY_CREATE.as_str();
+    let subjects = |line: &ExportedEvent| [line.subject.clone(), line.detail.get("secret_id").cloned()];
+    let is_link = |line: &&ExportedEvent| line.action == action::DELIVERY_CREATE.as_str();
     let created = lost
         .iter()
         .filter(|line| creates(line) || is_link(line))
@@ -281,7 +196,7 @@ async fn report(db: &Database, lost: &[Line], out: &mut impl Write) -> anyhow::R
     {
         match Effect::of(&line.action) {
             Effect::Creates(again) => gives.push((line, again)),
-            _ if line.is_of(&created) => gone += 1,
+            _ if line.concerns_any(&created) => gone += 1,
             Effect::Gives(again) => gives.push((line, again)),
             Effect::Takes(_) if is_done_again(db, line).await? => done += 1,
             Effect::Takes(again) => {
@@ -306,12 +221,12 @@ async fn report(db: &Database, lost: &[Line], out: &mut impl Write) -> anyhow::R
     }
 }
 
-fn section(out: &mut impl Write, what: &str, lines: &[(&Line, &str)]) -> anyhow::Result<()> {
+fn section(out: &mut impl Write, what: &str, lines: &[(&ExportedEvent, &str)]) -> anyhow::Result<()> {
     if !lines.is_empty() {
         writeln!(out, "{} missing events {what}:", lines.len())?;
     }
     for (line, again) in lines {
-        let Line {
+        let ExportedEvent {
             time,
             action,
             event_id,
@@ -337,7 +252,7 @@ fn section(out: &mut impl Write, what: &str, lines: &[(&Line, &str)]) -> anyhow:
 }
 
 /// Returns whether the database has an event that did the same later.
-async fn is_done_again(db: &Database, line: &Line) -> anyhow::Result<bool> {
+async fn is_done_again(db: &Database, line: &ExportedEvent) -> anyhow::Result<bool> {
     for action in line.again() {
         let filter = Filter {
             action: Some(action.to_owned()),
@@ -357,6 +272,8 @@ async fn is_done_again(db: &Database, line: &Line) -> anyhow::Result<bool> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -373,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_suspension_that_ended_later_is_settled() {
-        let line = |event_id: &str, action: &str, subject: &str| Line {
+        let line = |event_id: &str, action: &str, subject: &str| ExportedEvent {
             event_id: event_id.into(),
             time: String::new(),
             action: action.into(),
@@ -403,67 +320,5 @@ mod tests {
             settled(&lost),
             HashSet::from(["2", "5", "7", "8", "9", "10", "11"])
         );
-    }
-
-    #[test]
-    fn only_new_values_are_compared() {
-        let detail = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
-            let owned = pairs
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-            owned.collect()
-        };
-        let first = detail(&[
-            ("scopes", r#"{"new":["a"],"old":["a","b"]}"#),
-            ("reason", "leaked"),
-        ]);
-        let same = detail(&[("scopes", r#"{"new":["a"],"old":["a","b","c"]}"#)]);
-        let other = detail(&[("scopes", r#"{"new":["b"],"old":["a","b"]}"#)]);
-        assert_eq!(new_values(&first), new_values(&same));
-        assert_ne!(new_values(&first), new_values(&other));
-        let user = |new| {
-            detail(&[
-                ("old_user_id", "usr_1"),
-                ("new_user_id", new),
-                ("workload", "wkl_1"),
-            ])
-        };
-        assert_ne!(new_values(&user("usr_2")), new_values(&user("usr_3")));
-    }
-
-    #[test]
-    fn an_end_whose_row_was_altered_is_as_good_as_another() {
-        let detail = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
-            let owned = pairs
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-            owned.collect()
-        };
-        let state = ("state", r#"{"new":"suspended","old":"active"}"#);
-        let whole = detail(&[("reason", "leaked"), state]);
-        let altered = detail(&[("reason", "again"), ("altered", "clients")]);
-        assert!(set_the_same("client.suspend", &whole, &altered));
-        assert!(set_the_same("client.suspend", &altered, &whole));
-        // A change that removed a forged row beside its own has values.
-        let scopes = |new| detail(&[("scopes", new), ("altered", "changes")]);
-        let [one, other] = [r#"{"new":["a"]}"#, r#"{"new":["b"]}"#].map(scopes);
-        assert!(!set_the_same("client.update", &one, &other));
-        let revoked = |reason| detail(&[("reason", reason), ("altered", "client_secrets")]);
-        let [rotated, compromised] = ["rotated", "compromised"].map(revoked);
-        assert!(!set_the_same("client_secret.revoke", &compromised, &rotated));
-        assert!(set_the_same("client_secret.revoke", &rotated, &rotated));
-    }
-
-    #[test]
-    fn a_line_that_can_not_be_read_is_an_error_and_removed_leaves_are_none() {
-        let removed = r#"{"position":"1/9/4294967295","removed_leaves":{"log":1,"from":0,"through":9}}"#;
-        assert!(line(removed).unwrap().is_none());
-        for bad in [
-            "",
-            "{}",
-            r#"{"position":"1/2/0","fault":"the leaf's row is missing or can't be read"}"#,
-        ] {
-            assert!(line(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -4,7 +4,7 @@
 //! of the service show: with `--service-url` it asks the service, and joins both answers.
 
 use std::{
-    fmt, fs,
+    fs,
     io::Write,
     path::{Path, PathBuf},
     time::Duration,
@@ -12,30 +12,27 @@ use std::{
 
 use accord::{
     audit::v1::{GetCheckpointRequest, VerifyAuditLogRequest, audit_service_client::AuditServiceClient},
-    clock::{Clock, SystemClock, UnixMillis},
+    clock::{Clock, SystemClock},
     rpc::channel::HopChannel,
     store::{
         Database, StoreError,
         audit::{self, LogReport, RowReport, Verified},
         log,
     },
-    text::page::PageRequest,
     tlog::{Checkpoint, VerifierKey},
 };
 use anyhow::{Context, bail};
 use clap::Args;
 
+pub use self::unchecked::PartlyChecked;
+use self::unchecked::{SEALED_WITHIN, UNSEALED, is_unsealed, without_keys};
 use super::{Found, access::Caller, checkpoints, progress};
 use crate::call::answer;
 
+mod unchecked;
+
 /// How long to wait before a record is compared again. A service seals every second.
 const PAUSE: Duration = Duration::from_secs(5);
-
-/// How soon an event is sealed.
-const SEALED_WITHIN: Duration = Duration::from_secs(60);
-/// What was not checked of events that should be sealed.
-const UNSEALED: &str =
-    "events that are older than a minute and not sealed: try again once they are, or give --service-url";
 
 /// What to check a record with.
 #[derive(Debug, Args)]
@@ -56,22 +53,6 @@ pub struct VerifyArgs {
     #[command(flatten)]
     caller: Caller,
 }
-
-/// Nothing that was checked is wrong, but not all could be checked. The exit status is 3.
-#[derive(Debug)]
-pub struct PartlyChecked(Vec<String>);
-
-impl fmt::Display for PartlyChecked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "nothing is wrong in what was checked. Not checked: {}",
-            self.0.join("; ")
-        )
-    }
-}
-
-impl std::error::Error for PartlyChecked {}
 
 /// Verifies a record, and writes what was checked. The error names all that is wrong.
 ///
@@ -146,23 +127,6 @@ pub async fn run(db: &Database, with: &VerifyArgs, out: &mut impl Write) -> anyh
     match unchecked.is_empty() {
         true => Ok(()),
         false => Err(PartlyChecked(unchecked).into()),
-    }
-}
-
-/// Returns whether an event from before `until` is not sealed, or any event at all. The list begins with those that are not. An event
-/// that can't be read counts as one: that it is altered is told elsewhere.
-async fn is_unsealed(db: &Database, until: Option<UnixMillis>) -> Result<bool, StoreError> {
-    let filter = audit::Filter {
-        until,
-        ..audit::Filter::default()
-    };
-    match audit::list(db.read(), &filter, &PageRequest::first(1)).await {
-        Ok(events) => {
-            let (events, _) = events.into_parts();
-            Ok(events.iter().any(|event| event.position.is_none()))
-        }
-        Err(error) if error.is_temporary() => Err(error),
-        Err(_) => Ok(true),
     }
 }
 
@@ -260,24 +224,6 @@ fn tell(
         Some(_) => {}
     }
     Ok(())
-}
-
-/// Returns what only the keys of the service show.
-fn without_keys(rows: &RowReport) -> Vec<String> {
-    let mut unchecked = Vec::new();
-    if rows.unsettled > 0 {
-        unchecked.push(format!(
-            "{} rows that were changed by events which are not sealed yet: try again once they are, or give --service-url",
-            rows.unsettled
-        ));
-    }
-    if rows.unproven > 0 {
-        unchecked.push(format!(
-            "{} rows that are older than the record: give --service-url",
-            rows.unproven
-        ));
-    }
-    unchecked
 }
 
 /// Asks the service, and returns what it has found.
