@@ -13,7 +13,7 @@ use crate::{
     metrics::{AUDIT_LOG_FAULT, AUDIT_LOG_SEALED, AUDIT_LOG_SIZE, AUDIT_WITNESS_FAILURES},
     store::{
         Database, StoreError,
-        audit::{SealError, check_unsealed, ensure_log, seal as seal_events},
+        audit::{SealError, UNREAD_VERSION, check_unsealed, ensure_log, seal as seal_events},
         log::{self, Election, Lease, Log, RENEW_EVERY},
     },
 };
@@ -74,8 +74,6 @@ struct Sealer {
     lease: Option<Lease>,
     /// When the lease was renewed, or looked at, with success.
     looked_at: Option<Instant>,
-    /// The newest fault that the keyring was read again for, and when.
-    read_again: Option<(String, Instant)>,
     /// The newest signed head, for the witness.
     heads: watch::Sender<String>,
     /// Whether this replica seals, for the check of rows.
@@ -88,7 +86,6 @@ impl Sealer {
             election: Election::new(uuid::Uuid::new_v4().to_string()),
             lease: None,
             looked_at: None,
-            read_again: None,
             heads: watch::Sender::new(String::new()),
             has_lease: watch::Sender::new(false),
         }
@@ -138,13 +135,10 @@ impl Sealer {
         self.keep_lease(db).await?;
         let Some(lease) = &self.lease else { return Ok(()) };
         let mut sealed = seal_all(service, &keyring, lease, &mut log).await;
-        if let Err(error @ SealError::Altered { .. }) = &sealed
-            && is_due(self.read_again.as_ref(), &error.to_string(), Instant::now())
+        if let Err(SealError::Altered { what, .. }) = &sealed
+            && *what == UNREAD_VERSION
         {
-            // An event may name a key version that this replica has not read yet.
-            let fault = error.to_string();
             shared.refresh().await?;
-            self.read_again = Some((fault, Instant::now()));
             let keyring = shared.complete().await?;
             sealed = seal_all(service, &keyring, lease, &mut log).await;
         }
@@ -167,11 +161,6 @@ impl Sealer {
         }
         sealed
     }
-}
-
-/// Returns whether the keyring is read again for a fault: at once for another fault than before, else once in [`LOG_PERIOD`].
-fn is_due(before: Option<&(String, Instant)>, fault: &str, now: Instant) -> bool {
-    before.is_none_or(|(other, at)| other != fault || now.saturating_duration_since(*at) >= LOG_PERIOD)
 }
 
 /// Seals what is committed, a bounded number of rows, and checks what comes after it. `log` is then the log with its new head.
@@ -199,17 +188,6 @@ mod tests {
 
     use super::*;
     use crate::store::fixture::migrated;
-
-    #[test]
-    fn a_lasting_fault_has_the_keyring_read_once_a_minute() {
-        let now = Instant::now();
-        assert!(is_due(None, "one", now));
-        let before = ("one".to_owned(), now);
-        for (fault, later, due) in [("one", 59, false), ("one", 60, true), ("two", 0, true)] {
-            let later = now + Duration::from_secs(later);
-            assert_eq!(is_due(Some(&before), fault, later), due, "{fault} {later:?}");
-        }
-    }
 
     #[tokio::test]
     async fn a_lease_that_can_not_be_renewed_now_is_kept() {

@@ -16,6 +16,9 @@ use crate::{
     tlog::{GroupTree, TreeHead},
 };
 
+/// What is wrong with a row of a key version that this replica has not read, but others may have.
+pub const UNREAD_VERSION: &str = "no key has its version yet";
+
 /// What is wrong with a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Altered(pub(super) &'static str);
@@ -88,8 +91,9 @@ pub(super) fn check_contents(row: &group::Model) -> Result<TreeHead, Altered> {
 }
 
 fn key(keyring: &Keyring, version: i32) -> Result<&DataKey, Altered> {
-    let key = keyring.version(KEYRING_PURPOSE, version);
-    key.ok_or(Altered("no key has its version"))
+    let key = keyring.for_mac(KEYRING_PURPOSE, version);
+    key.map_err(|_| Altered(UNREAD_VERSION))?
+        .ok_or(Altered("no key has its version"))
 }
 
 fn check_mac(mac: &[u8], expected: [u8; 32]) -> Result<(), Altered> {

@@ -37,7 +37,7 @@ mod rollup;
 mod seal;
 mod verify;
 
-pub use check::sealed_number;
+pub use check::{UNREAD_VERSION, sealed_number};
 pub use event::{
     Actor, ActorKind, CallerAddress, Event, GrantType, IssuedToken, Origin, Outcome, Record, RowVersion,
     action::{self, Action},
