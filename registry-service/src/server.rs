@@ -185,7 +185,7 @@ impl CallerDirectory for Store {
     async fn find_caller(&self, credential: Credential<'_>) -> Result<Option<Caller>, Status> {
         // An old primary may not know that the caller was revoked.
         self.db.check_current().await.map_err(Error::from)?;
-        let record = Store::find_caller_record(self, credential).await?;
+        let record = self.find_caller_record(credential).await?;
         Ok(record.map(|record| record.caller))
     }
 

@@ -160,18 +160,17 @@ impl Violations {
         }
     }
 
-    /// Parses an enum field that filters a list: `Some(None)` for UNSPECIFIED, which filters nothing.
+    /// Parses an enum field that filters a list: `Some(None)` for UNSPECIFIED, which filters nothing. `M` is the message's enum, `T`
+    /// the model's.
     pub fn filter<M: TryFrom<i32>, T: TryFrom<M>>(&mut self, field: &str, number: i32) -> Option<Option<T>> {
         match number {
             0 => Some(None),
-            number => self.variant(field, number).map(Some),
+            number => {
+                let known = M::try_from(number).ok().and_then(|known| T::try_from(known).ok());
+                let known = known.ok_or_else(|| format!("must be a known {field}"));
+                self.check(field, known).map(Some)
+            }
         }
-    }
-
-    /// Parses an enum field that must be set. `M` is the message's enum, `T` the model's.
-    pub fn variant<M: TryFrom<i32>, T: TryFrom<M>>(&mut self, field: &str, number: i32) -> Option<T> {
-        let known = M::try_from(number).ok().and_then(|known| T::try_from(known).ok());
-        self.check(field, known.ok_or_else(|| format!("must be a known {field}")))
     }
 
     /// Returns the value of a result, or records its error.

@@ -146,8 +146,7 @@ pub async fn with_schema<M: MigratorTrait, T>(
         return Err(error);
     };
     let checked = async {
-        let db = Box::pin(connect_existing(&url)).await?;
-        require_migrated::<M>(&db).await?;
+        let db = Box::pin(open_schema::<M>(&url)).await?;
         require_not_development(&db).await
     };
     Err(match checked.await {
@@ -156,16 +155,22 @@ pub async fn with_schema<M: MigratorTrait, T>(
     })
 }
 
-/// Opens a migrated database and the master keys.
-async fn open_with_masters<M: MigratorTrait>(
-    database_url: &str,
-    masters: Vec<MasterKeySource>,
-) -> anyhow::Result<(Database, MasterKeys)> {
+/// Opens a migrated database whose schema nobody has edited.
+async fn open_schema<M: MigratorTrait>(database_url: &str) -> anyhow::Result<Database> {
     let db = connect_existing(database_url).await?;
     require_migrated::<M>(&db).await?;
     if let Some(object) = foreign_objects(db.read()).await?.first() {
         bail!("no migration has created the {object} in the database: somebody has edited its schema");
     }
+    Ok(db)
+}
+
+/// Opens a migrated database and the master keys.
+async fn open_with_masters<M: MigratorTrait>(
+    database_url: &str,
+    masters: Vec<MasterKeySource>,
+) -> anyhow::Result<(Database, MasterKeys)> {
+    let db = open_schema::<M>(database_url).await?;
     let masters = MasterKeys::open(masters).await.context("the master key")?;
     // The table that no other service has.
     let service = M::migration_table_name().to_string();
