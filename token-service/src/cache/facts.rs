@@ -148,19 +148,12 @@ impl Facts {
         std::mem::take(&mut *self.changed_clients.lock())
     }
 
-    /// Has the registry's facts read again whose time is over.
+    /// Has the registry's facts read again that are old.
     pub(super) fn expire_old_of_registry(&self) {
         self.clients.expire_old();
         self.tenants.expire_old();
         self.users.expire_old();
         self.callers.expire_old();
-    }
-
-    /// Has signing keys read again, and grants whose time is over.
-    pub(super) fn expire_old_own(&self) {
-        self.grants.expire_old();
-        // One read.
-        self.keys.store(None);
     }
 
     pub(super) fn clear(&self) {

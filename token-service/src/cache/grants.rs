@@ -182,6 +182,11 @@ impl Cache {
         if let Some((lease, keys)) = known {
             return Ok(lease.map(|()| keys));
         }
+        self.read_keys_again().await
+    }
+
+    /// Reads the signing keys, and puts them in the place of those in memory.
+    pub(super) async fn read_keys_again(&self) -> Result<AsOf<Arc<Keys>>> {
         let read = Box::pin(self.read(self.read_keys())).await?.map(Arc::new);
         let _applying = self.facts.applying.lock();
         if self.own_changes.is_covered_by(&read.position) {

@@ -125,32 +125,30 @@ impl Cache {
 
     /// Follows both feeds until `stop`, and reports when secrets were used.
     pub async fn follow(&self, stop: &CancellationToken) {
+        let expiry = async {
+            loop {
+                sleep(EXPIRY_PERIOD).await;
+                self.expire_old_facts().await;
+            }
+        };
         tokio::join!(
             self.registry_changes.follow(&self.facts, stop),
             self.own_changes.follow(&self.facts, stop),
-            stop.run_until_cancelled(self.expire_old_facts()),
+            stop.run_until_cancelled(expiry),
             self.report_secret_uses(stop),
         );
     }
 
     /// Has old facts read again. The registry's not while it is silent: then they count as long as `registry_stale_max` says.
     async fn expire_old_facts(&self) {
-        let own = async {
-            loop {
-                sleep(EXPIRY_PERIOD).await;
-                self.facts.expire_old_own();
-            }
-        };
-        let of_registry = async {
-            loop {
-                sleep(EXPIRY_PERIOD).await;
-                while !self.registry_changes.is_complete_since(Instant::now() - LEASE) {
-                    sleep(LEASE / 2).await;
-                }
-                self.facts.expire_old_of_registry();
-            }
-        };
-        tokio::join!(own, of_registry);
+        self.facts.grants.expire_old();
+        if self.registry_changes.is_complete_since(Instant::now() - LEASE) {
+            self.facts.expire_old_of_registry();
+        }
+        // Every call needs them. They are replaced, so that none waits.
+        if let Err(error) = self.read_keys_again().await {
+            tracing::debug!(%error, "signing keys were not read again");
+        }
     }
 
     /// Returns how long the registry's answers count.
