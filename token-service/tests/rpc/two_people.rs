@@ -73,9 +73,9 @@ impl Attack<'_> {
                     self.world.by_refresh_token(word).grant.unwrap(),
                 ];
                 for grant in grants {
-                    let secret = issue::ClientAuthentication::ClientSecret(secret.clone());
+                    let authentication = issue::ClientAuthentication::ClientSecret(secret.clone());
                     let request = pb::IssueTokenRequest {
-                        client_authentication: Some(secret).filter(|_| !word.is_empty()),
+                        client_authentication: (!secret.is_empty()).then_some(authentication),
                         ..self.world.client.asking(grant)
                     };
                     self.note(tokens.issue_token(request).await);

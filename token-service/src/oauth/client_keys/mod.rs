@@ -89,8 +89,8 @@ impl Fetched {
     /// fetch that ended has failed: the set may have lost a key since.
     fn usable(&self, now: UnixMillis, is_fetching: bool) -> Option<Arc<ClientKeySet>> {
         let fetched_at = self.keys.as_ref().map(|(_, at)| *at);
-        let mut failed_at = self.failed_at.filter(|at| fetched_at <= Some(*at)).into_iter();
-        let may_be_old = failed_at.any(|at| is_fetching || is_within(FAILS, at, now));
+        let has_failed = |at| fetched_at <= Some(at) && (is_fetching || is_within(FAILS, at, now));
+        let may_be_old = self.failed_at.is_some_and(has_failed);
         self.younger_than(if may_be_old { KEEP } else { FRESH }, now)
     }
 

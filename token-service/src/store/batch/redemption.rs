@@ -208,13 +208,15 @@ impl Redemptions {
         tx: Transaction,
         redeemed: &[Candidate<'_>],
     ) -> Result<Vec<PendingAnswer>, StoreError> {
-        let redeemed = redeemed.iter().map(|candidate| candidate.redemption);
-        let answer = |of: &Redemption| self.reopenings.answer(&of.origin, &of.code, &of.family);
-        let mut answers: Vec<_> = redeemed.clone().map(answer).collect();
+        let answer = |candidate: &Candidate<'_>| {
+            let of = candidate.redemption;
+            self.reopenings.answer(&of.origin, &of.code, &of.family)
+        };
+        let mut answers: Vec<_> = redeemed.iter().map(answer).collect();
         let committed = PendingAnswer::commit(&mut answers, tx).await;
         if let Err(error @ StoreError::Unavailable(_)) = committed {
-            return match redeemed.clone().next() {
-                Some(first) if self.was_committed(first).await => Ok(answers),
+            return match redeemed.first() {
+                Some(first) if self.was_committed(first.redemption).await => Ok(answers),
                 _ => Err(error),
             };
         }

@@ -28,6 +28,13 @@ async fn stored<E: Protected>(store: &Store, find: Select<E>) -> E::Model {
     find.one(store.db.read()).await.unwrap().unwrap()
 }
 
+/// Asserts that a verification names one row of the table.
+async fn assert_named(store: &Store, table: &str, how: &str) {
+    let named = verified(store).await;
+    let is_row = named.starts_with(&format!("the row {table}/"));
+    assert!(is_row && named.ends_with(how), "{named}");
+}
+
 /// Puts an older row back, removes its version, and puts both back. Requires that `read` fails but after the last one, and
 /// that a verification names each.
 async fn put_back_and_read<E: Protected, T>(
@@ -46,26 +53,19 @@ async fn put_back_and_read<E: Protected, T>(
 
     replace::<E>(&store.db, &new, old).await;
     assert_altered(read().await, &table, "an older row");
-    let named = verified(store).await;
-    assert!(named.ends_with("is not as the event has left it"), "{named}");
+    assert_named(store, &table, "is not as the event has left it").await;
     replace::<E>(&store.db, old, &new).await;
     read().await.unwrap();
 
     remove::<version::Entity>(&store.db, &newest).await;
     assert_altered(read().await, &table, "without a version");
-    let named = verified(store).await;
-    assert!(named.ends_with("has no version in row_versions"), "{named}");
+    assert_named(store, &table, "has no version in row_versions").await;
     made::put_row::<version::Entity>(store, newest.clone()).await;
     read().await.unwrap();
 
     put_back::<E>(&store.db, &new, (old, version)).await;
     read().await.unwrap();
-    let named = verified(store).await;
-    let is_named = named.starts_with(&format!("the row {table}/"));
-    assert!(
-        is_named && named.ends_with("is not as the event has left it"),
-        "{named}"
-    );
+    assert_named(store, &table, "is not as the event has left it").await;
     put_back::<E>(&store.db, old, (&new, &newest)).await;
     assert_eq!(verified(store).await, "", "{table}");
 }
@@ -154,22 +154,17 @@ async fn put_back_from_before_the_end<E: Protected, T>(
     let newest = version_of::<E>(&store.db, &new).await;
     read().await.unwrap();
     assert_eq!(verified(store).await, "", "{table}");
-    let is_named = async |how: &str| {
-        let named = verified(store).await;
-        let is_row = named.starts_with(&format!("the row {table}/"));
-        assert!(is_row && named.ends_with(how), "{named}");
-    };
 
     replace::<E>(&store.db, &new, old).await;
     assert_altered(read().await, &table, "an older row");
-    is_named("is not as the event has left it").await;
+    assert_named(store, &table, "is not as the event has left it").await;
     remove::<version::Entity>(&store.db, &newest).await;
     // Only the record tells it apart from one that has not ended.
     read().await.unwrap();
-    is_named("is not as the event has left it").await;
+    assert_named(store, &table, "is not as the event has left it").await;
     replace::<E>(&store.db, old, &new).await;
     read().await.unwrap();
-    is_named("has no version in row_versions").await;
+    assert_named(store, &table, "has no version in row_versions").await;
     made::put_row::<version::Entity>(store, newest).await;
     assert_eq!(verified(store).await, "", "{table}");
 
