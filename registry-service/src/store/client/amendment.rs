@@ -60,5 +60,5 @@ impl Store {
 }
 
 #[cfg(test)]
-#[path = "../tests/amendment.rs"]
+#[path = "../tests/client/amendment.rs"]
 pub(super) mod tests;

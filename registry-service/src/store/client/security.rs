@@ -126,5 +126,5 @@ pub(in crate::store) fn with_content(event: Event, content: &NewIntegrationReque
 }
 
 #[cfg(test)]
-#[path = "../tests/client_keys.rs"]
+#[path = "../tests/client/security.rs"]
 mod tests;

@@ -100,5 +100,5 @@ fn includes_rs256(algorithms: &str) -> bool {
 }
 
 #[cfg(test)]
-#[path = "../tests/signing_algorithms.rs"]
+#[path = "../tests/client/signing_algorithms.rs"]
 mod tests;
