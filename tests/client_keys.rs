@@ -46,13 +46,12 @@ async fn a_partner_authenticates_by_the_keys_at_its_url() {
     let server = HttpsServer::start("keys.partner.example", ok(&key_set(&old)), false).await;
     let directory = tempfile::tempdir().unwrap();
     let authorities = server.authority.write(directory.path(), "authorities.pem");
-    let [registry, token] =
-        ["registry.db", "token.db"].map(|name| format!("sqlite://{}", directory.path().join(name).display()));
+    let (registry, token) = (accord::testing::sqlite(), accord::testing::sqlite());
     let settings = [
         ("ACCORD_TOKEN_JWKS_ALLOWED_NETWORKS", "127.0.0.1/32"),
         ("SSL_CERT_FILE", authorities.to_str().unwrap()),
     ];
-    let mut services = Services::start_with(&registry, &token, &settings).await;
+    let mut services = Services::start_with(&registry.url, &token.url, &settings).await;
     let world = World::new(&services.target);
     let request = reg::SubmitIntegrationRequestRequest {
         token_endpoint_auth_method: "private_key_jwt".into(),

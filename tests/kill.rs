@@ -20,7 +20,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use tokio::task::JoinSet;
 
 use crate::harness::{
-    kept::Kept,
+    checkpoints::SavedCheckpoints,
     partner::{World, own_grant, refresh_grant},
     services::Services,
 };
@@ -74,7 +74,7 @@ async fn every_token_has_its_event_whenever_the_services_are_killed() {
             _ => sqlite(),
         };
         let mut services = Services::start(&registry.url, &database.url).await;
-        let kept = Kept::new(&services, [&registry.url, &database.url]).await;
+        let saved = SavedCheckpoints::new(&services, [&registry.url, &database.url]).await;
         let given: Arc<Mutex<Vec<String>>> = Arc::default();
         for kill in 0..KILLS {
             let world = World::new(&services.target);
@@ -117,6 +117,9 @@ async fn every_token_has_its_event_whenever_the_services_are_killed() {
                     };
                     let answer = scopes.create_scope(scope).await;
                     assert!(number > 0 || answer.is_ok(), "{answer:?}");
+                    if answer.is_err() {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
                     if still.load(Ordering::Relaxed) {
                         return;
                     }
@@ -126,7 +129,7 @@ async fn every_token_has_its_event_whenever_the_services_are_killed() {
             while given.lock().unwrap().len() < count + 200 + 57 * kill {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            kept.keep().await;
+            saved.save().await;
             for process in [&mut services.registry, &mut services.token] {
                 process.signal("KILL");
             }
@@ -135,7 +138,7 @@ async fn every_token_has_its_event_whenever_the_services_are_killed() {
             }
             over.store(true, Ordering::Relaxed);
             callers.join_all().await;
-            kept.keep().await;
+            saved.save().await;
             services.start_again();
         }
         let recorded = recorded(&services).await;
@@ -147,6 +150,6 @@ async fn every_token_has_its_event_whenever_the_services_are_killed() {
                 "{database:?}: a token without its event"
             );
         }
-        kept.verify().await;
+        saved.verify().await;
     }
 }

@@ -10,7 +10,7 @@ use accord::testing::durable_postgres;
 use tokio::time::sleep;
 
 use super::{FAULT, Stage, TOLD};
-use crate::harness::{disk::Disk, kept::Kept};
+use crate::harness::{checkpoints::SavedCheckpoints, disk::Disk};
 
 tests!(
     the_services_outlive_a_full_disk_under_sqlite,
@@ -30,14 +30,14 @@ async fn the_services_outlive_a_full_disk_under_sqlite() {
     let disk = Disk::mount(24);
     let urls = ["registry.db", "token.db"].map(|name| sqlite_url(disk.path(), name));
     let stage = Stage::set(&urls[0], &urls[1]).await;
-    let kept = Kept::new(&stage.services, [&urls[0], &urls[1]]).await;
+    let saved = SavedCheckpoints::new(&stage.services, [&urls[0], &urls[1]]).await;
     disk.fill();
     stage.say(&[0, 1], false, FILLED, "full disk").await;
     sleep(FAULT).await;
     disk.free();
     stage.is_whole_soon("full disk").await;
     let _ended = stage.ends("full disk").await;
-    kept.verify().await;
+    saved.verify().await;
 }
 
 async fn the_services_outlive_a_full_disk_under_postgres() {
@@ -47,7 +47,7 @@ async fn the_services_outlive_a_full_disk_under_postgres() {
     };
     let (registry, token) = (server.database(), server.database());
     let stage = Stage::set(&registry.url, &token.url).await;
-    let kept = Kept::new(&stage.services, [&registry.url, &token.url]).await;
+    let saved = SavedCheckpoints::new(&stage.services, [&registry.url, &token.url]).await;
     disk.fill();
     // The log of the server ends in the middle of a segment. A switch needs a new one.
     let switch = "SELECT count(pg_switch_wal())";
@@ -57,7 +57,7 @@ async fn the_services_outlive_a_full_disk_under_postgres() {
     disk.free();
     stage.is_whole_soon("full disk").await;
     let _ended = stage.ends("full disk").await;
-    kept.verify().await;
+    saved.verify().await;
 }
 
 async fn the_services_tell_of_a_file_system_that_becomes_read_only() {

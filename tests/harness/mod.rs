@@ -2,12 +2,12 @@
 
 pub mod axe;
 pub mod browser;
+pub mod checkpoints;
 pub mod collector;
 pub mod dev;
 pub mod disk;
 pub mod document;
 pub mod envoy;
-pub mod kept;
 #[macro_use]
 pub mod network;
 pub mod partner;

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, process::Stdio, time::Duration};
 use accord::{
     metrics::DPOP_PROOFS_REJECTED,
     registry::v1::{self as reg, operator_service_client::OperatorServiceClient},
-    testing::calls::ok,
+    testing::{self, TestDatabase, calls::ok},
     token::v1::GetJsonWebKeySetRequest,
     verify::KeySet,
 };
@@ -153,7 +153,7 @@ pub struct Scene {
 /// What runs behind a scene.
 enum Environment {
     Dev(Box<Dev>, TempDir),
-    Services(Box<Services>, TempDir),
+    Services(Box<Services>, [TestDatabase; 2]),
 }
 
 impl Scene {
@@ -183,13 +183,11 @@ impl Scene {
 
     /// The same where each proof needs a nonce.
     async fn of_the_profile_with_nonces(key_type: KeyType) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let [registry, token] = ["registry.db", "token.db"]
-            .map(|name| format!("sqlite://{}", directory.path().join(name).display()));
+        let databases = [testing::sqlite(), testing::sqlite()];
         let required = [("ACCORD_TOKEN_DPOP_NONCE", "required")];
-        let services = Services::start_with(&registry, &token, &required).await;
+        let services = Services::start_with(&databases[0].url, &databases[1].url, &required).await;
         let world = World::new(&services.target);
-        let environment = Environment::Services(Box::new(services), directory);
+        let environment = Environment::Services(Box::new(services), databases);
         Self::of_the_profile_in(world, key_type, environment).await
     }
 
@@ -314,7 +312,7 @@ impl Scene {
     pub async fn stop(self) {
         match self.environment {
             Environment::Dev(dev, _directory) => stop(*dev).await,
-            Environment::Services(mut services, _directory) => services.stop(),
+            Environment::Services(mut services, _databases) => services.stop(),
         }
     }
 

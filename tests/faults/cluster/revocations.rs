@@ -60,7 +60,7 @@ impl Revocations {
                     // The newest one, and in turn each of the others.
                     let count = known.len().max(1);
                     for (token, _) in old.clone().take(1).chain(old.skip(turn % count).take(1)) {
-                        if is_active(&world, token).await.ok() == Some(Some(true)) {
+                        if matches!(is_active(&world, token).await, Ok(Some(true))) {
                             seen.note_wrong(format!("replica {number} calls a revoked token active"));
                         }
                     }

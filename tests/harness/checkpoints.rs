@@ -1,36 +1,30 @@
-//! Checkpoints of both logs that somebody keeps elsewhere, and the verification of the records against them.
+//! Checkpoints of both logs that somebody saves elsewhere, and the verification of the records against them.
 
-use std::{
-    fs,
-    io::Write,
-    time::{Duration, Instant},
-};
+use std::{fs, io::Write, time::Duration};
 
 use accord::{
     audit::v1::{GetCheckpointRequest, audit_service_client::AuditServiceClient},
     testing::calls::ok,
 };
 use tempfile::TempDir;
-use tokio::time::sleep;
 
-use super::services::Services;
+use super::{refusal::within, services::Services};
 use crate::audit_record::{audit, output, said};
 
 const SERVICES: [&str; 2] = ["registry", "token"];
 /// How soon everything is sealed.
 const SEALED: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(100);
 
-/// The keys of both logs, and all checkpoints that were kept.
-pub struct Kept {
+/// The keys of both logs, and all checkpoints that were saved.
+pub struct SavedCheckpoints {
     directory: TempDir,
     urls: [String; 2],
 }
 
-impl Kept {
-    /// Keeps the keys and the newest checkpoints. The URLs are those of the databases.
+impl SavedCheckpoints {
+    /// Saves the keys and the newest checkpoints. The URLs are those of the databases.
     pub async fn new(services: &Services, urls: [&str; 2]) -> Self {
-        let kept = Self {
+        let saved = Self {
             directory: tempfile::tempdir().unwrap(),
             urls: urls.map(str::to_owned),
         };
@@ -41,24 +35,23 @@ impl Kept {
         {
             let operator = accord_cli::call::with_token(address, &target.operator_token);
             let mut client = AuditServiceClient::new(operator.unwrap());
-            let started = Instant::now();
-            while client.get_checkpoint(GetCheckpointRequest {}).await.is_err() {
-                assert!(started.elapsed() < SEALED, "{name} has no checkpoint");
-                sleep(POLL).await;
-            }
+            within(SEALED, "a checkpoint", async || {
+                client.get_checkpoint(GetCheckpointRequest {}).await.is_ok()
+            })
+            .await;
             let newest = ok(client.get_checkpoint(GetCheckpointRequest {}).await);
-            fs::write(kept.path(&format!("{name}.key")), newest.verifier_key).unwrap();
+            fs::write(saved.path(&format!("{name}.key")), newest.verifier_key).unwrap();
         }
-        kept.keep().await;
-        kept
+        saved.save().await;
+        saved
     }
 
     fn path(&self, name: &str) -> String {
         self.directory.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// Keeps the newest checkpoints that the databases have, too.
-    pub async fn keep(&self) {
+    /// Saves the newest checkpoints that the databases have, too.
+    pub async fn save(&self) {
         for (name, url) in SERVICES.into_iter().zip(&self.urls) {
             let newest = output(url, &["checkpoint"]).await;
             let file = fs::OpenOptions::new()
@@ -69,22 +62,19 @@ impl Kept {
         }
     }
 
-    /// Verifies that each record has all that was kept, once it is sealed.
+    /// Verifies that each record has all that was saved, once it is sealed.
     pub async fn verify(&self) {
         for (name, url) in SERVICES.into_iter().zip(&self.urls) {
-            let (key, kept) = (self.path(&format!("{name}.key")), self.path(name));
-            let started = Instant::now();
-            loop {
-                let verified = audit(url, &["verify", "--key", &key, "--checkpoint", &kept]).await;
-                let (is_intact, told) = said(&verified);
-                if is_intact {
-                    break;
-                }
+            let (key, saved) = (self.path(&format!("{name}.key")), self.path(name));
+            within(SEALED, "a record in order", async || {
+                let verified = audit(url, &["verify", "--key", &key, "--checkpoint", &saved]).await;
+                let (is_intact, text) = said(&verified);
                 // Events that are not sealed yet, and the head of a sealer that was killed before it signed: the next one signs it.
-                let is_early = verified.status.code() == Some(3) || told.contains("is not signed");
-                assert!(is_early && started.elapsed() < SEALED, "{name}: {told}");
-                sleep(POLL).await;
-            }
+                let is_early = verified.status.code() == Some(3) || text.contains("is not signed");
+                assert!(is_intact || is_early, "{name}: {text}");
+                is_intact
+            })
+            .await;
         }
     }
 }
