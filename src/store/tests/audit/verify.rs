@@ -83,6 +83,8 @@ async fn every_edit_of_a_sealed_record_is_named() {
     for edit in [
         "UPDATE audit_events SET record = (SELECT record FROM audit_events WHERE number = 1) WHERE number = 2",
         "UPDATE audit_events SET action = 'nothing' WHERE number = 1",
+        "UPDATE audit_events SET mac = (SELECT mac FROM audit_events WHERE number = 2) WHERE number = 1",
+        "UPDATE audit_groups SET mac = root WHERE number = 2",
         "UPDATE audit_events SET tenant_id = 'other' WHERE number = 1",
         "UPDATE audit_events SET event_id = '00000000000000000000000000' WHERE number = 1",
         "DELETE FROM audit_events WHERE number = 1",
@@ -121,8 +123,8 @@ async fn every_edit_of_a_sealed_record_is_named() {
             let kept = [kept, last];
             let report = report(&record, &kept).await;
             assert!(report.fault.is_some(), "{:?}: {edit}", record.place);
-            // What is not sealed has its MAC alone.
-            let takes_keys = ["WHERE number = 4", "SELECT 5", "writer, 4"];
+            // What is not sealed has its MAC alone, and no leaf covers that of what is.
+            let takes_keys = ["WHERE number = 4", "SELECT 5", "writer, 4", "SET mac"];
             let takes_keys = takes_keys.iter().any(|part| edit.contains(part));
             let is_named = is_named_without_keys(&record, &kept).await;
             assert_eq!(is_named, !takes_keys, "{:?}: {edit}", record.place);
@@ -197,6 +199,39 @@ async fn the_event_that_was_changed_is_named() {
             report(&record, &[]).await.fault.unwrap().event_id,
             newest.as_str()
         );
+    }
+}
+
+#[tokio::test]
+async fn a_sealed_row_whose_mac_was_edited_is_named_while_its_key_is_there() {
+    for mut record in Sealed::each().await {
+        let place = record.place.label;
+        let id = record.change("one").await;
+        let ids = record.group(4).await;
+        record.seal().await;
+        let newest = ids.iter().max().unwrap();
+        for (table, other, event_id) in [("audit_events", "record", &id), ("audit_groups", "root", newest)] {
+            let set = async |what: &str| record.edit(&format!("UPDATE {table} SET {what}")).await;
+            let copy = format!("CREATE TABLE {table}_before AS SELECT mac FROM {table}");
+            record.db.read().execute_unprepared(&copy).await.unwrap();
+            set(&format!("mac = {other}")).await;
+            let found = report(&record, &[]).await;
+            let fault = found.fault.unwrap();
+            assert_eq!(
+                (fault.event_id.as_str(), &*fault.what),
+                (event_id.as_str(), "its MAC is wrong"),
+                "{place}"
+            );
+            assert_eq!(found.events, 5, "{place}");
+            // Another key may have been lost since, and what was sealed does not need it.
+            set("key_version = 9").await;
+            assert_eq!(report(&record, &[]).await.fault, None, "{place}");
+            set(&format!(
+                "key_version = 1, mac = (SELECT mac FROM {table}_before)"
+            ))
+            .await;
+            assert_eq!(report(&record, &[]).await.fault, None, "{place}");
+        }
     }
 }
 
