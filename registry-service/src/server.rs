@@ -145,7 +145,12 @@ impl Service for Registry {
             ProvisioningServiceServer: api.clone(),
             OperatorServiceServer: api.clone(),
             DirectoryServiceServer: api,
-            AuditServiceServer: AuditApi::new(self.store.db.clone(), self.store.keyring.clone(), store::recorded_tables()),
+            AuditServiceServer: AuditApi::new(
+                self.store.db.clone(),
+                self.store.keyring.clone(),
+                store::recorded_tables(),
+                self.store.clock.clone(),
+            ),
         }
         routes
     }

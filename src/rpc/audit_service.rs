@@ -8,7 +8,7 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::{
     audit::v1::{self as pb, audit_service_server::AuditService},
-    clock::UnixMillis,
+    clock::{SharedClock, UnixMillis},
     rpc::status::{ErrorReason, Problem, Reply},
     store::{
         Database, StoreError,
@@ -47,6 +47,7 @@ pub struct AuditApi {
     keyring: SharedKeyring,
     #[debug(skip)]
     tables: Arc<[RowTable]>,
+    clock: SharedClock,
     searches: Arc<Semaphore>,
     verifications: Arc<Semaphore>,
     /// `None` for a service that issues no tokens.
@@ -56,13 +57,14 @@ pub struct AuditApi {
 
 impl AuditApi {
     /// Serves the audit record of a migrated database. The keyring holds the purposes of events, their log and rows; `tables`
-    /// are those whose rows events name.
-    pub fn new(db: Database, keyring: SharedKeyring, tables: Vec<RowTable>) -> Self {
+    /// are those that a verification compares.
+    pub fn new(db: Database, keyring: SharedKeyring, tables: Vec<RowTable>, clock: SharedClock) -> Self {
         let searches = Arc::new(Semaphore::new(MAX_SEARCHES));
         Self {
             db,
             keyring,
             tables: tables.into(),
+            clock,
             searches,
             verifications: Arc::new(Semaphore::new(1)),
             tracer: None,
@@ -200,11 +202,11 @@ impl AuditService for AuditApi {
         let keyring = self.keyring.complete().await.map_err(Problem::from)?;
         let logs = self.logs().await.map_err(Problem::from)?;
         let db = self.db.clone();
-        let tables = self.tables.clone();
+        let (tables, clock) = (self.tables.clone(), self.clock.clone());
         let verified = self.verify(async move {
             let conn = db.read();
             let verified = audit::verify_all(conn, &logs, &[], Some(&keyring), |_, _| {}).await?;
-            let rows = audit::check_rows(conn, &tables, &verified.untrusted).await?;
+            let rows = audit::check_rows(conn, &tables, &verified.untrusted, clock.now()).await?;
             Ok((verified, rows))
         });
         let (verified, rows) = verified.await?;

@@ -252,6 +252,7 @@ impl Service for TokenServer {
             self.oauth.store.db.clone(),
             self.oauth.store.keyring.clone(),
             store::recorded_tables(),
+            self.oauth.store.clock.clone(),
         )
         .with_tracer(self.consents.clone());
         macro_rules! add {

@@ -197,7 +197,7 @@ async fn compare(
     let verified = audit::verify_all(db.read(), logs, kept, None, step).await;
     bar.finish_and_clear();
     let verified = verified?;
-    let rows = audit::check_rows(db.read(), &tables, &verified.untrusted).await?;
+    let rows = audit::check_rows(db.read(), &tables, &verified.untrusted, SystemClock.now()).await?;
     Ok((verified, rows))
 }
 

@@ -8,6 +8,7 @@ use tokio::{sync::watch, time::sleep};
 
 use super::{AuditLog, Service};
 use crate::{
+    clock::UnixMillis,
     metrics::AUDIT_ROWS_FAULT,
     store::{
         Database, StoreError,
@@ -61,11 +62,12 @@ async fn faults(service: &impl Service) -> Result<Vec<Fault>, StoreError> {
         return Ok(Vec::new());
     };
     let (db, tables) = (service.database(), service.recorded_tables());
-    let first = compare(db, keyring, &tables).await?;
+    let compare = || compare(db, keyring, &tables, service.clock().now());
+    let first = compare().await?;
     if first.is_empty() {
         return Ok(first);
     }
-    let again = compare(db, keyring, &tables).await?;
+    let again = compare().await?;
     Ok(first.into_iter().filter(|fault| again.contains(fault)).collect())
 }
 
@@ -73,11 +75,14 @@ async fn compare(
     db: &Database,
     keyring: &SharedKeyring,
     tables: &[RowTable],
+    now: UnixMillis,
 ) -> Result<Vec<Fault>, StoreError> {
     keyring.refresh().await?;
     keyring.complete().await?;
     // Takes every event as it stands whose MAC is right. A verification compares the events with the log, too.
-    Ok(check_rows(db.read(), tables, &Untrusted::default()).await?.faults)
+    Ok(check_rows(db.read(), tables, &Untrusted::default(), now)
+        .await?
+        .faults)
 }
 
 #[cfg(test)]
@@ -107,9 +112,10 @@ mod tests {
             keyring::add_version(&db, &master(2), PURPOSE, &*clock, &SystemRandom)
                 .await
                 .unwrap();
-            assert!(compare(&db, &keyring, &[]).await.unwrap().is_empty(), "{place:?}");
+            let compare = async || compare(&db, &keyring, &[], clock.now()).await;
+            assert!(compare().await.unwrap().is_empty(), "{place:?}");
             clock.advance(keyring::DISTRIBUTION);
-            let error = compare(&db, &keyring, &[]).await.unwrap_err();
+            let error = compare().await.unwrap_err();
             assert!(error.is_temporary(), "{place:?}: {error}");
         }
     }

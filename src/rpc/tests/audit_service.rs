@@ -19,7 +19,7 @@ async fn api(database: &TestDatabase) -> AuditApi {
         rows::KEYRING_PURPOSE,
     ];
     let (db, keyring, _) = migrated::<Migrator>(&database.url, &purposes).await;
-    AuditApi::new(db, keyring, Vec::new())
+    AuditApi::new(db, keyring, Vec::new(), test_clock())
 }
 
 #[tokio::test]

@@ -88,7 +88,7 @@ fn version<E: Protected>(row: &E::Model) -> Result<RowVersion, StoreError> {
     })
 }
 
-/// A table whose rows are named by events.
+/// A table that a verification compares, most with the events that name their rows.
 #[derive(Clone, Copy)]
 pub struct RowTable {
     /// The name.
@@ -97,7 +97,12 @@ pub struct RowTable {
     pub(in crate::store) is_complete: bool,
     /// Reads all rows, a page at a time.
     pub(in crate::store) rows: Rows,
+    /// For a table whose rows no event names.
+    pub(in crate::store) compare: Option<Compare>,
 }
+
+/// Compares a table with what else the database says of it, at a time. Returns what is wrong, for people.
+pub type Compare = for<'a> fn(&'a Pool, UnixMillis) -> BoxFuture<'a, Result<Vec<String>, StoreError>>;
 
 /// A row of a table, and what [`version`] holds about it.
 pub(in crate::store) struct StoredRow {
@@ -120,6 +125,17 @@ impl RowTable {
             name: E::default().table_name(),
             is_complete: matches!(E::RECORDED, Recorded::Always),
             rows: |conn, each| Box::pin(stored_rows::<E>(conn, each)),
+            compare: None,
+        }
+    }
+
+    /// Returns the table of an entity whose rows no event names.
+    pub fn compared<E: EntityTrait>(compare: Compare) -> Self {
+        Self {
+            name: E::default().table_name(),
+            is_complete: false,
+            rows: |_, _| Box::pin(async { Ok(()) }),
+            compare: Some(compare),
         }
     }
 }

@@ -103,7 +103,7 @@ pub struct Store {
     rejections: Arc<Rejections>,
 }
 
-/// Returns the tables whose rows are named by events.
+/// Returns the tables that a verification compares.
 pub fn recorded_tables() -> Vec<RowTable> {
     vec![
         RowTable::of::<entity::grant::Entity>(),
@@ -113,6 +113,7 @@ pub fn recorded_tables() -> Vec<RowTable> {
         RowTable::of::<entity::admin_session::Entity>(),
         RowTable::of::<entity::code::Entity>(),
         RowTable::of::<entity::family::Entity>(),
+        RowTable::compared::<entity::revocation::Entity>(|conn, now| Box::pin(revocation::gone(conn, now))),
     ]
 }
 

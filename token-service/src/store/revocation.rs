@@ -1,15 +1,18 @@
 //! Revocations, each at its own position of the change feed, and the removal of expired rows.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 use accord::{
     clock::UnixMillis,
     store::{
-        Database, StoreError, Transaction,
+        Database, Keyed, Pool, StoreError, Transaction,
         audit::{Event, Origin},
-        change,
+        change::{self, ChangeRow},
         removal::delete_where,
-        rows::{self, Authentic, ProtectedRows, all_written, delete_ended},
+        rows::{self, Authentic, Lookup, ProtectedRows, all_written, delete_ended},
     },
     text::id::TenantId,
 };
@@ -31,6 +34,11 @@ use crate::{
         revocation::{self as model, RevocationKind},
     },
 };
+
+/// How long a revocation is there for certain: it is deleted an hour after the last token that it ends has expired.
+const KEPT: Duration = Duration::from_secs(50 * 60);
+/// How many changes are compared at a time.
+const PAGE: u64 = 1_000;
 
 /// A revocation to publish.
 #[derive(Debug)]
@@ -101,6 +109,40 @@ pub(super) async fn publish(
     all_written("revocations", insert.exec_without_returning(tx).await?, count)
 }
 
+/// Looks up the revocations at the positions after `after`, up to `through`.
+fn between(after: i64, through: i64) -> Lookup<Entity> {
+    Entity::look_up()
+        .filter(Column::Seq.gt(after), move |row| row.seq > after)
+        .filter(Column::Seq.lte(through), move |row| row.seq <= through)
+}
+
+/// Names the revocations that somebody has removed or edited, by their changes in the feed, which have MACs of their own. Without
+/// keys it names none.
+pub(super) async fn gone(conn: &Pool, now: UnixMillis) -> Result<Vec<String>, StoreError> {
+    let (mut gone, since) = (Vec::new(), now.minus(KEPT));
+    if conn.keys().is_none() {
+        return Ok(gone);
+    }
+    let mut after = change::seq_before(conn, since).await?;
+    loop {
+        let changes = change::list_after(conn, after, PAGE).await?;
+        let Some(last) = changes.last().map(|change| change.seq) else {
+            return Ok(gone);
+        };
+        let rows = between(after, last).read_authentic(conn).await?;
+        let there: HashSet<_> = rows.iter().map(|row| row.seq).collect();
+        let revoked = changes
+            .iter()
+            .filter(|change| change.kind == change_kind::REVOCATION);
+        let is_gone = |change: &&ChangeRow| change.changed_at >= since && !there.contains(&change.seq);
+        gone.extend(revoked.filter(is_gone).map(|change| {
+            let (seq, id) = (change.seq, &change.id);
+            format!("the row revocations/{seq}, which ends {id}, is gone or was changed by somebody without the keys")
+        }));
+        after = last;
+    }
+}
+
 impl Store {
     /// Returns the highest position at which one of these was revoked.
     pub async fn last_revocation(&self, of: &[(RevocationKind, &str)]) -> Result<Option<i64>> {
@@ -122,11 +164,7 @@ impl Store {
 
     /// Reads the revocations at the positions after `after`, up to `through`, by their positions.
     pub async fn revocations_between(&self, after: i64, through: i64) -> Result<BTreeMap<i64, Change>> {
-        let rows = Entity::look_up()
-            .filter(Column::Seq.gt(after), move |row| row.seq > after)
-            .filter(Column::Seq.lte(through), move |row| row.seq <= through)
-            .read_all(self.db.read())
-            .await?;
+        let rows = between(after, through).read_all(self.db.read()).await?;
         Ok(rows.iter().map(|row| (row.seq, change_of(row))).collect())
     }
 

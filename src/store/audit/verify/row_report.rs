@@ -2,8 +2,11 @@
 
 use sea_orm::entity::prelude::*;
 
-use super::{super::row, Fault, Untrusted, row_versions::differences};
-use crate::store::{Keyed, Pool, StoreError, batch::schema::foreign_objects, rows::RowTable};
+use super::{super::row, Fault, Untrusted, row_versions::differences, whole};
+use crate::{
+    clock::UnixMillis,
+    store::{Keyed, Pool, StoreError, batch::schema::foreign_objects, rows::RowTable},
+};
 
 /// The most faults that are named one by one.
 const MOST_FAULTS: usize = 100;
@@ -23,7 +26,8 @@ pub struct RowReport {
 /// the version alone. Call it after [`verify_all`](super::verify_all), which checks the events themselves, with the events that
 /// nothing is taken from.
 ///
-/// Names objects of the schema that no migration creates, too: see [`foreign_objects`].
+/// Names objects of the schema that no migration creates, too: see [`foreign_objects`]. `now` says until when rows are there that
+/// go with their time.
 ///
 /// With the keys of the database at hand, checks the MACs of every row, its version and the events too.
 ///
@@ -33,17 +37,14 @@ pub async fn check_rows(
     conn: &Pool,
     tables: &[RowTable],
     untrusted: &Untrusted,
+    now: UnixMillis,
 ) -> Result<RowReport, StoreError> {
     let found = match differences(conn, tables, untrusted).await {
         Ok(found) => found,
         Err(error) if error.is_temporary() => return Err(error),
         Err(error) => {
-            let fault = Fault {
-                event_id: String::new(),
-                what: error.to_string(),
-            };
             return Ok(RowReport {
-                faults: vec![fault],
+                faults: vec![whole(error.to_string())],
                 ..RowReport::default()
             });
         }
@@ -55,10 +56,8 @@ pub async fn check_rows(
         unproven: if has_keys { 0 } else { found.unproven },
     };
     for object in foreign_objects(conn).await? {
-        report.faults.push(Fault {
-            event_id: String::new(),
-            what: format!("no migration has created the {object}"),
-        });
+        let what = format!("no migration has created the {object}");
+        report.faults.push(whole(what));
     }
     for difference in found.rows.iter().take(MOST_FAULTS) {
         let event = row::Entity::find_by_id(difference.number).one(conn).await?;
@@ -69,10 +68,17 @@ pub async fn check_rows(
     }
     let more = found.rows.len().saturating_sub(MOST_FAULTS);
     if more > 0 {
-        report.faults.push(Fault {
-            event_id: String::new(),
-            what: format!("{more} more rows are not as the events say"),
-        });
+        let what = format!("{more} more rows are not as the events say");
+        report.faults.push(whole(what));
+    }
+    for compare in tables.iter().filter_map(|table| table.compare) {
+        let found = match compare(conn, now).await {
+            Err(error) if error.is_temporary() => return Err(error),
+            found => found.unwrap_or_else(|error| vec![error.to_string()]),
+        };
+        report
+            .faults
+            .extend(found.into_iter().take(MOST_FAULTS).map(whole));
     }
     Ok(report)
 }

@@ -61,6 +61,7 @@ async fn a_row_that_changes_while_parts_of_the_names_are_compared_is_no_fault() 
         name: "holders",
         is_complete: true,
         rows: changed_when_read,
+        compare: None,
     };
     for (place, db) in migrated().await {
         change(db.write().await.unwrap(), FIRST, None).await;

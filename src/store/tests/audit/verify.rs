@@ -12,7 +12,7 @@ use crate::{
         audit::{self, Event, EventProof, check_rows, delete_before, prove},
         fixture::{event_keys, migrated},
     },
-    testing::edited_rows::drop_inserts,
+    testing::{edited_rows::drop_inserts, test_clock},
 };
 
 async fn report(record: &Sealed, kept: &[Checkpoint]) -> Report {
@@ -393,7 +393,11 @@ async fn every_event_is_proven_with_the_public_key_alone() {
 #[tokio::test]
 async fn an_object_that_no_migration_creates_is_named() {
     for (place, db) in migrated().await {
-        let check = async || check_rows(db.read(), &[], &Untrusted::default()).await.unwrap();
+        let check = async || {
+            let now = test_clock().now();
+            let checked = check_rows(db.read(), &[], &Untrusted::default(), now).await;
+            checked.unwrap()
+        };
         assert_eq!(check().await.faults, [], "{place:?}");
         drop_inserts(&db, "changes").await;
         let faults = check().await.faults;

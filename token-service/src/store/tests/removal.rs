@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
-use accord::testing::databases;
+use accord::{
+    store::audit::{Untrusted, check_rows},
+    testing::databases,
+};
 use sea_orm::{ActiveValue::Set, PaginatorTrait};
 
 use super::*;
-use crate::store::fixture::store;
+use crate::store::{fixture::store, recorded_tables};
 
 #[tokio::test]
 async fn all_expired_rows_go_also_if_they_are_more_than_one_transaction_deletes() {
@@ -37,5 +40,45 @@ async fn all_expired_rows_go_also_if_they_are_more_than_one_transaction_deletes(
             .await
             .unwrap();
         assert_eq!(left, 3, "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_revocation_that_is_removed_or_edited_is_named_for_as_long_as_it_has_to_be_there() {
+    for database in databases() {
+        let (store, clock) = store(&database.url).await;
+        let named = async || {
+            let (tables, untrusted) = (recorded_tables(), Untrusted::default());
+            let found = check_rows(store.db.read(), &tables, &untrusted, store.now()).await;
+            let faults = found.unwrap().faults.into_iter().map(|fault| fault.what);
+            faults.collect::<Vec<_>>()
+        };
+        let (by, tenant_id) = (Origin::system("test"), TenantId::parse("acme").unwrap());
+        let ends = store.now().plus(Duration::from_millis(1));
+        for jti in ["one", "two"] {
+            let event = Event::test("token.revoke");
+            let revoked = store.revoke_access_token(&by, &tenant_id, jti, ends, event);
+            revoked.await.unwrap();
+        }
+        assert!(named().await.is_empty(), "{database:?}");
+        // It stays for an hour behind the end of its token, and is named until ten minutes before.
+        clock.advance(KEPT);
+        store
+            .delete_ended_rows(store.now().minus(Duration::from_secs(3600)), store.now())
+            .await
+            .unwrap();
+        assert!(named().await.is_empty(), "{database:?}");
+        database.edit("DELETE FROM revocations WHERE id = 'one'").await;
+        database
+            .edit("UPDATE revocations SET id = 'three' WHERE id = 'two'")
+            .await;
+        let why = "is gone or was changed by somebody without the keys";
+        let expected = [
+            format!("the row revocations/1, which ends jti:one, {why}"),
+            format!("the row revocations/2, which ends jti:two, {why}"),
+        ];
+        assert_eq!(named().await, expected, "{database:?}");
+        clock.advance(Duration::from_millis(1));
+        assert!(named().await.is_empty(), "{database:?}");
     }
 }

@@ -22,16 +22,15 @@ const NEW: RowTable = RowTable {
     name: "things",
     is_complete: true,
     rows: |conn, each| Box::pin(row(conn, 2, each)),
+    compare: None,
 };
 const OLD: RowTable = RowTable {
-    name: "things",
-    is_complete: true,
     rows: |conn, each| Box::pin(row(conn, 1, each)),
+    ..NEW
 };
 const EMPTY: RowTable = RowTable {
-    name: "things",
-    is_complete: true,
     rows: |_, _| Box::pin(async { Ok(()) }),
+    ..NEW
 };
 
 async fn row(conn: &Pool, mac: u8, each: &mut (dyn FnMut(StoredRow) + Send)) -> Result<(), StoreError> {
@@ -64,7 +63,10 @@ async fn row_fault(record: &Sealed, table: RowTable) -> Option<String> {
     let logs = keys(record, log::all(record.db.read()).await.unwrap().logs);
     let verified = verify_all(record.db.read(), &logs, &[], Some(&record.keyring), |_, _| {}).await;
     let untrusted = verified.unwrap().untrusted;
-    let found = check_rows(record.db.read(), &[table], &untrusted).await.unwrap();
+    let now = record.clock.now();
+    let found = check_rows(record.db.read(), &[table], &untrusted, now)
+        .await
+        .unwrap();
     found.faults.into_iter().next().map(|fault| fault.what)
 }
 

@@ -17,9 +17,9 @@ use crate::{
 
 /// Returns what a verification says of the rows.
 async fn verified(store: &Store) -> String {
-    let found = check_rows(store.db.read(), &recorded_tables(), &Untrusted::default())
-        .await
-        .unwrap();
+    let (tables, untrusted) = (recorded_tables(), Untrusted::default());
+    let found = check_rows(store.db.read(), &tables, &untrusted, store.now());
+    let found = found.await.unwrap();
     let faults = found.faults.into_iter().map(|fault| fault.what);
     faults.collect::<Vec<_>>().join("; ")
 }
