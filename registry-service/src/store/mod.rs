@@ -254,11 +254,14 @@ impl Store {
     }
 }
 
-/// Returns the tables whose rows are named by events.
+/// Returns the tables that a verification compares.
 pub fn recorded_tables() -> Vec<RowTable> {
     vec![
         RowTable::of::<entity::caller::Entity>(),
         RowTable::of::<entity::client::Entity>(),
+        RowTable::compared::<entity::client_tenant::Entity>(|conn, _| {
+            Box::pin(client::tenant_index::differences(conn))
+        }),
         RowTable::of::<entity::client_secret::Entity>(),
         RowTable::of::<entity::delivery::Entity>(),
         RowTable::of::<entity::enrolment::Entity>(),

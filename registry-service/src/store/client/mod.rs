@@ -36,6 +36,7 @@ mod amendment;
 mod registration;
 pub(super) mod security;
 pub(super) mod signing_algorithms;
+pub(super) mod tenant_index;
 
 impl Store {
     /// Reads a client.
@@ -50,17 +51,21 @@ impl Store {
         state: Option<State>,
         page: &PageRequest,
     ) -> Result<Page<Client>> {
-        let tenant = tenant_id.map(|tenant_id| {
+        let query = Entity::look_up();
+        let query = query.apply_if(state, |query, state| query.equal(Column::State, state.as_ref()));
+        // No MAC covers the rows that find the clients of a tenant. A client has the tenants of its own row.
+        let query = query.apply_if(tenant_id, |query, tenant_id| {
             let clients = client_tenant::Entity::find()
                 .select_only()
                 .column(client_tenant::Column::ClientId)
                 .filter(client_tenant::Column::TenantId.eq(tenant_id.as_str()));
-            Column::ClientId.in_subquery(clients.into_query())
+            let tenant_id = serde_json::json!(tenant_id.as_str());
+            let has_tenant = move |row: &Model| {
+                let tenants = row.tenants.as_array();
+                tenants.is_some_and(|tenants| tenants.contains(&tenant_id))
+            };
+            query.filter(Column::ClientId.in_subquery(clients.into_query()), has_tenant)
         });
-        let query = Entity::look_up();
-        let query = query.apply_if(state, |query, state| query.equal(Column::State, state.as_ref()));
-        // No MAC covers the rows that find the clients of a tenant. A client has the tenants of its own row.
-        let query = query.apply_if(tenant, |query, tenant| query.filter(tenant, |_| true));
         self.page(query, Column::ClientId, Desc, page, client).await
     }
 

@@ -137,7 +137,7 @@ async fn what_an_edit_would_obtain_is_not_given() {
         replace::<client_secret::Entity>(&store.db, &forged, &known).await;
         authenticate(&store, client_id, secret).await.unwrap();
 
-        // A row that only finds clients gives a client no tenant.
+        // A row that only finds clients gives a client no tenant, and is named. So is a client that lacks it.
         let new = NewTenant::third(&store).await;
         let index = client_tenant::ActiveModel {
             tenant_id: sea_orm::Set(new),
@@ -153,7 +153,29 @@ async fn what_an_edit_would_obtain_is_not_given() {
             .unwrap()
             .unwrap();
         assert_eq!(profile.client.tenant_ids.len(), 2, "{database:?}");
+        let of_row = format!("of the client {client_id}, and its row [\"acme\",\"globex\"]");
+        let expected = format!("client_tenants says [\"acme\",\"globex\",\"initech\"] {of_row}");
+        assert_eq!(said(&store).await, expected, "{database:?}");
+        let listed = async |tenant_id: &str| {
+            let tenant_id = TenantId::parse(tenant_id).unwrap();
+            let page = PageRequest::parse(&mut Default::default(), "test", &[], 100, "").unwrap();
+            let listed = store.list_clients(Some(&tenant_id), None, &page).await;
+            listed.map(|listed| listed.into_parts().0.len())
+        };
+        let refused = listed("initech").await;
+        assert!(
+            matches!(refused, Err(Error::Store(StoreError::Altered("clients")))),
+            "{database:?}"
+        );
+        assert_eq!(listed("globex").await.unwrap(), 2, "{database:?}");
+        database
+            .edit("DELETE FROM client_tenants WHERE tenant_id = 'initech'")
+            .await;
         assert_eq!(said(&store).await, "", "{database:?}");
+        let globex = "DELETE FROM client_tenants WHERE tenant_id = 'globex' AND client_id = ";
+        database.edit(&format!("{globex}'{client_id}'")).await;
+        let expected = format!("client_tenants says [\"acme\"] {of_row}");
+        assert_eq!(said(&store).await, expected, "{database:?}");
 
         // Nor does the loss of such a row take one away. One that is taken out of the list in the client's own row is noticed.
         database.edit("DELETE FROM client_tenants").await;
