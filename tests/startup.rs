@@ -282,6 +282,13 @@ async fn each_rule_of_registry_service_is_reported_by_the_name_of_its_setting() 
     create.args(["--certificate-name", "spiffe://accord.example/gateway"]);
     assert!(create.status().unwrap().success());
     place.refuses(&[], "--client-ca is missing");
+    // Together with what is wrong with other settings.
+    let wrong = [("PUBLIC_BASE_URL", "https://auth.example/base")];
+    let output = place.command("check-config", &wrong).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    for expected in ["must not have a path", "--client-ca is missing"] {
+        assert!(stderr.contains(expected), "{expected}: {stderr}");
+    }
 }
 
 async fn each_rule_of_token_service_is_reported_by_the_name_of_its_setting() {

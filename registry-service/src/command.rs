@@ -7,7 +7,7 @@ use accord::{
     random::SystemRandom,
     registry::v1 as pb,
     rpc::{
-        config::settings::Needs,
+        config::settings::{Needs, ServiceSettings},
         listener,
         run::{self, Key, Listeners, Service, probe, service_signals},
         telemetry,
@@ -54,15 +54,15 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::CheckConfig { flags } => {
             let file = flags.service.config.as_deref();
             let loaded = Settings::load(&flags, Needs::Everything);
-            let loaded = run::with_schema::<Migrator, _>(loaded, ENVIRONMENT_PREFIX, file, &flags);
+            let also = async |db: &Database, settings: &ServiceSettings| {
+                require_client_ca(db, settings.tls().has_client_ca()).await
+            };
+            let loaded = run::with_schema::<Migrator, _>(loaded, ENVIRONMENT_PREFIX, file, &flags, also);
             let settings = Box::pin(loaded).await?;
             run::check::<Migrator>(&settings.service.database_url, settings.service.master_keys()).await?;
             let db = Database::connect(&settings.service.database_url).await;
-            Box::pin(require_client_ca(
-                &db.context("connecting to the database")?,
-                &settings,
-            ))
-            .await?;
+            let db = db.context("connecting to the database")?;
+            Box::pin(require_client_ca(&db, settings.service.tls().has_client_ca())).await?;
             run::print_line("ok")
         }
         Command::RotateMasterKey { flags } => rotate(&flags, Key::Master).await,
@@ -133,7 +133,7 @@ async fn serve(flags: &Flags) -> anyhow::Result<()> {
         let registry = run::when_reachable(&settings.service.database_url, async || {
             let registry = open(&settings).await?;
             run::require_not_development(registry.database()).await?;
-            require_client_ca(registry.database(), &settings).await?;
+            require_client_ca(registry.database(), settings.service.tls().has_client_ca()).await?;
             Ok(registry)
         });
         let registry = registry.await?.with_readiness(telemetry.readiness());
@@ -209,7 +209,7 @@ async fn create_caller(
         content: Default::default(),
     };
     let settings = Settings::load(flags, Needs::Keys)?;
-    require_ca_for(&new, settings.has_client_ca())?;
+    require_ca_for(&new, settings.service.tls().has_client_ca())?;
     let registry = open(&settings).await?;
     let (record, token) = registry.store().create_caller(&creation, new).await?;
     let Some(token) = token else {

@@ -3,10 +3,7 @@
 // `--help` prints the flags' comments, with bare URLs.
 #![allow(rustdoc::bare_urls)]
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::Path,
-};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use accord::{
     rpc::config::{
@@ -70,11 +67,6 @@ impl Settings {
         let mut problems = Problems::default();
         self.check(needs, &mut problems);
         problems.finish(self)
-    }
-
-    /// Returns whether certificates can identify callers.
-    pub fn has_client_ca(&self) -> bool {
-        self.service.client_ca != Path::new("")
     }
 
     fn check(&mut self, needs: Needs, problems: &mut Problems) {

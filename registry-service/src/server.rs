@@ -74,7 +74,7 @@ impl Registry {
         Ok(Self {
             store: Store::new(db, keyring, clock, random, settings.second_operator),
             public_base_url: settings.public_base_url.as_str().into(),
-            has_client_ca: settings.has_client_ca(),
+            has_client_ca: settings.service.tls().has_client_ca(),
             options: settings.service.options(),
         })
     }
@@ -171,8 +171,8 @@ impl Service for Registry {
 }
 
 /// Returns an error if callers with a certificate name exist but `--client-ca` is not set.
-pub async fn require_client_ca(db: &Database, settings: &Settings) -> anyhow::Result<()> {
-    if !settings.has_client_ca() {
+pub async fn require_client_ca(db: &Database, has_client_ca: bool) -> anyhow::Result<()> {
+    if !has_client_ca {
         let named = caller::with_certificate_names(db, MOST_NAMED).await?;
         if !named.is_empty() {
             let named = named.join(", ");

@@ -7,13 +7,16 @@ use accord::{
     random::SystemRandom,
     rpc::{
         channel::HopChannel,
-        config::settings::Needs,
+        config::settings::{Needs, ServiceSettings},
         listener,
         run::{self, Key, Listeners, Service, probe, service_signals},
         telemetry,
         tls::server::ServerTls,
     },
-    store::audit::{AuditAccess, Decider},
+    store::{
+        Database,
+        audit::{AuditAccess, Decider},
+    },
     text::opaque::OpaqueToken,
 };
 use anyhow::Context;
@@ -69,7 +72,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::CheckConfig { flags } => {
             let file = flags.service.config.as_deref();
             let loaded = Settings::load(&flags, Needs::Everything);
-            let loaded = run::with_schema::<Migrator, _>(loaded, ENVIRONMENT_PREFIX, file, &flags);
+            let also = async |_: &Database, _: &ServiceSettings| Ok(());
+            let loaded = run::with_schema::<Migrator, _>(loaded, ENVIRONMENT_PREFIX, file, &flags, also);
             let settings = Box::pin(loaded).await?;
             run::check::<Migrator>(&settings.service.database_url, settings.service.master_keys()).await?;
             run::print_line("ok")

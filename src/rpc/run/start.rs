@@ -129,25 +129,27 @@ pub async fn check<M: MigratorTrait>(
     checked.context("opening the keyring")
 }
 
-/// Adds to the problems of a configuration that of the database's schema, if the settings lead to one. The other arguments are
-/// those of [`load_some`].
+/// Adds to the problems of a configuration that of the database, if the settings lead to one: of its schema, or what `also` finds.
+/// The other arguments are those of [`load_some`].
 pub async fn with_schema<M: MigratorTrait, T>(
     loaded: Result<T, ConfigError>,
     prefix: &str,
     file: Option<&str>,
     flags: impl Serialize,
+    also: impl AsyncFnOnce(&Database, &ServiceSettings) -> anyhow::Result<()>,
 ) -> Result<T, ConfigError> {
     let error = match loaded {
         Err(error) => error,
         loaded => return loaded,
     };
-    let url = load_some::<ServiceSettings>(prefix, file, flags).map(|settings| settings.database_url);
-    let Some(url) = url.ok().filter(|url| origin::check_url(url).is_ok()) else {
+    let settings = load_some::<ServiceSettings>(prefix, file, flags).ok();
+    let Some(settings) = settings.filter(|settings| origin::check_url(&settings.database_url).is_ok()) else {
         return Err(error);
     };
     let checked = async {
-        let db = Box::pin(open_schema::<M>(&url)).await?;
-        require_not_development(&db).await
+        let db = Box::pin(open_schema::<M>(&settings.database_url)).await?;
+        require_not_development(&db).await?;
+        also(&db, &settings).await
     };
     Err(match checked.await {
         Ok(()) => error,

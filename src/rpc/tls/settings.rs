@@ -95,8 +95,8 @@ impl TlsSettings {
         is_set(&self.certificate) && is_set(&self.private_key)
     }
 
-    /// Whether authorities of clients are set.
-    pub(super) fn has_client_ca(&self) -> bool {
+    /// Returns whether authorities of clients are set, so that certificates can identify callers.
+    pub fn has_client_ca(&self) -> bool {
         is_set(&self.client_ca)
     }
 }
