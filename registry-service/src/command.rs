@@ -7,14 +7,14 @@ use accord::{
     random::SystemRandom,
     registry::v1 as pb,
     rpc::{
-        config::settings::{Needs, ServiceSettings},
+        config::settings::Needs,
         listener,
         run::{self, Key, Listeners, Service, probe, service_signals},
         telemetry,
         tls::server::ServerTls,
     },
     store::{
-        Creation, Database,
+        Creation,
         audit::{AuditAccess, Decider, Origin},
     },
     text::{
@@ -54,14 +54,16 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::CheckConfig { flags } => {
             let file = flags.service.config.as_deref();
             let loaded = Settings::load(&flags, Needs::Everything);
-            let also = async |db: &Database, settings: &ServiceSettings| {
-                require_client_ca(db, settings.tls().has_client_ca()).await
-            };
-            let loaded = run::with_schema::<Migrator, _>(loaded, ENVIRONMENT_PREFIX, file, &flags, also);
+            let loaded = run::with_schema::<Migrator, _>(
+                loaded,
+                ENVIRONMENT_PREFIX,
+                file,
+                &flags,
+                async |db, settings| require_client_ca(db, settings.tls().has_client_ca()).await,
+            );
             let settings = Box::pin(loaded).await?;
-            run::check::<Migrator>(&settings.service.database_url, settings.service.master_keys()).await?;
-            let db = Database::connect(&settings.service.database_url).await;
-            let db = db.context("connecting to the database")?;
+            let (url, masters) = (&settings.service.database_url, settings.service.master_keys());
+            let db = run::check::<Migrator>(url, masters).await?;
             Box::pin(require_client_ca(&db, settings.service.tls().has_client_ca())).await?;
             run::print_line("ok")
         }

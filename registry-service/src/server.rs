@@ -130,6 +130,7 @@ impl Service for Registry {
             public_base_url: self.public_base_url.clone(),
             has_client_ca: self.has_client_ca,
         };
+        let of = self.store.clone();
         let mut routes = RoutesBuilder::default();
         macro_rules! add {
             ($($server:ident: $api:expr),* $(,)?) => {
@@ -145,12 +146,7 @@ impl Service for Registry {
             ProvisioningServiceServer: api.clone(),
             OperatorServiceServer: api.clone(),
             DirectoryServiceServer: api,
-            AuditServiceServer: AuditApi::new(
-                self.store.db.clone(),
-                self.store.keyring.clone(),
-                store::recorded_tables(),
-                self.store.clock.clone(),
-            ),
+            AuditServiceServer: AuditApi::new(of.db, of.keyring, store::recorded_tables(), of.clock),
         }
         routes
     }

@@ -7,16 +7,13 @@ use accord::{
     random::SystemRandom,
     rpc::{
         channel::HopChannel,
-        config::settings::{Needs, ServiceSettings},
+        config::settings::Needs,
         listener,
         run::{self, Key, Listeners, Service, probe, service_signals},
         telemetry,
         tls::server::ServerTls,
     },
-    store::{
-        Database,
-        audit::{AuditAccess, Decider},
-    },
+    store::audit::{AuditAccess, Decider},
     text::opaque::OpaqueToken,
 };
 use anyhow::Context;
@@ -72,8 +69,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::CheckConfig { flags } => {
             let file = flags.service.config.as_deref();
             let loaded = Settings::load(&flags, Needs::Everything);
-            let also = async |_: &Database, _: &ServiceSettings| Ok(());
-            let loaded = run::with_schema::<Migrator, _>(loaded, ENVIRONMENT_PREFIX, file, &flags, also);
+            let prefix = ENVIRONMENT_PREFIX;
+            let loaded = run::with_schema::<Migrator, _>(loaded, prefix, file, &flags, async |_, _| Ok(()));
             let settings = Box::pin(loaded).await?;
             run::check::<Migrator>(&settings.service.database_url, settings.service.master_keys()).await?;
             run::print_line("ok")

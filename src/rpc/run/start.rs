@@ -121,12 +121,13 @@ fn is_outage(error: &anyhow::Error) -> bool {
 pub async fn check<M: MigratorTrait>(
     database_url: &str,
     masters: Vec<MasterKeySource>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Database> {
     let (db, masters) = Box::pin(open_with_masters::<M>(database_url, masters)).await?;
     require_not_development(&db).await?;
     require_finished_epoch(&db).await?;
     let checked = Box::pin(keyring::check(&db, &masters)).await;
-    checked.context("opening the keyring")
+    checked.context("opening the keyring")?;
+    Ok(db)
 }
 
 /// Adds to the problems of a configuration that of the database, if the settings lead to one: of its schema, or what `also` finds.

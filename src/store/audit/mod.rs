@@ -69,7 +69,7 @@ pub use seal::{SealError, check_unsealed, seal};
 pub use verify::{
     Fault, LogReport, Report, Untrusted, Verified,
     row_report::{RowReport, check_rows},
-    verify, verify_all,
+    verify_all,
 };
 
 /// The events that have a row of their own. The columns beside the number and the record are for searches.

@@ -1,9 +1,6 @@
 //! Revocations, each at its own position of the change feed, and the removal of expired rows.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use accord::{
     clock::UnixMillis,
@@ -126,19 +123,17 @@ pub(super) async fn gone(conn: &Pool, now: UnixMillis) -> Result<Vec<String>, St
     let mut after = change::seq_before(conn, since).await?;
     loop {
         let changes = change::list_after(conn, after, PAGE).await?;
-        let Some(last) = changes.last().map(|change| change.seq) else {
-            return Ok(gone);
-        };
-        let rows = between(after, last).read_authentic(conn).await?;
-        let there: HashSet<_> = rows.iter().map(|row| row.seq).collect();
-        let revoked = changes
-            .iter()
-            .filter(|change| change.kind == change_kind::REVOCATION);
-        let is_gone = |change: &&ChangeRow| change.changed_at >= since && !there.contains(&change.seq);
-        gone.extend(revoked.filter(is_gone).map(|change| {
-            let (seq, id) = (change.seq, &change.id);
-            format!("the row revocations/{seq}, which ends {id}, is gone or was changed by somebody without the keys")
-        }));
+        let last = changes.last().map(|change| change.seq);
+        let Some(last) = last else { return Ok(gone) };
+        let there = between(after, last).read_authentic(conn).await?;
+        let is_recent =
+            |change: &ChangeRow| change.kind == change_kind::REVOCATION && change.changed_at >= since;
+        for ChangeRow { seq, id, .. } in changes.into_iter().filter(is_recent) {
+            if !there.iter().any(|row| row.seq == seq) {
+                let why = "is gone or was changed by somebody without the keys";
+                gone.push(format!("the row revocations/{seq}, which ends {id}, {why}"));
+            }
+        }
         after = last;
     }
 }

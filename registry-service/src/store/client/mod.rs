@@ -60,10 +60,8 @@ impl Store {
                 .column(client_tenant::Column::ClientId)
                 .filter(client_tenant::Column::TenantId.eq(tenant_id.as_str()));
             let tenant_id = serde_json::json!(tenant_id.as_str());
-            let has_tenant = move |row: &Model| {
-                let tenants = row.tenants.as_array();
-                tenants.is_some_and(|tenants| tenants.contains(&tenant_id))
-            };
+            let has_tenant =
+                move |row: &Model| row.tenants.as_array().is_some_and(|all| all.contains(&tenant_id));
             query.filter(Column::ClientId.in_subquery(clients.into_query()), has_tenant)
         });
         self.page(query, Column::ClientId, Desc, page, client).await

@@ -2,17 +2,10 @@
 //! client has the tenants of its own row.
 
 use accord::store::{Pool, StoreError};
-use sea_orm::{
-    QueryOrder, QuerySelect, QueryTrait,
-    entity::prelude::*,
-    sea_query::{Expr, ExprTrait},
-};
+use sea_orm::{QueryOrder, QuerySelect, QueryTrait, entity::prelude::*, sea_query::ExprTrait};
 use serde_json::json;
 
-use super::super::entity::{
-    client::{Column, Entity},
-    client_tenant as index,
-};
+use super::{Column, Entity, client_tenant as index};
 
 /// How many clients are compared at a time.
 const PAGE: u64 = 500;
@@ -44,10 +37,10 @@ pub(in crate::store) async fn differences(conn: &Pool) -> Result<Vec<String>, St
         for client in both.chunk_by(|one, other| one.0 == other.0) {
             let mut indexed: Vec<_> = client.iter().filter_map(|row| row.2.as_deref()).collect();
             indexed.sort_unstable();
-            if let Some((client_id, tenants, _)) = client.first().filter(|row| row.1 != json!(indexed)) {
+            let indexed = json!(indexed);
+            if let Some((id, tenants, _)) = client.first().filter(|row| row.1 != indexed) {
                 found.push(format!(
-                    "client_tenants says {} of the client {client_id}, and its row {tenants}",
-                    json!(indexed)
+                    "client_tenants says {indexed} of the client {id}, and its row {tenants}"
                 ));
             }
         }

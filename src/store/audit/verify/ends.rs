@@ -26,20 +26,6 @@ fn position_of(log: &Log) -> Result<i64, StoreError> {
     position.map_err(|_| StoreError::Corrupt("audit_logs"))
 }
 
-/// Returns the number of the last event with a row of its own up to which an older log holds them, by its last leaf: its own
-/// position may be an edited one, which a resume has accepted. The verification of the older log compares both. Without a leaf,
-/// retention has removed it.
-async fn end_of(conn: &impl ConnectionTrait, older: &Log) -> Result<i64, StoreError> {
-    let last = leaf::Entity::find()
-        .filter(leaf::Column::LogId.eq(older.log_id))
-        .filter(leaf::Column::Source.eq(OWN))
-        .order_by_desc(leaf::Column::LeafIndex)
-        .limit(1)
-        .one(conn)
-        .await?;
-    last.map_or_else(|| position_of(older), |leaf| Ok(leaf.number))
-}
-
 fn wrong(what: String) -> (Fault, String) {
     (whole(what), String::new())
 }
@@ -70,19 +56,32 @@ impl<C: Keyed> Verification<'_, C> {
         Ok(())
     }
 
+    /// Returns the number of the last event with a row of its own of the log before, if there is one, by its last leaf: its position
+    /// may be an edited one, which a resume has accepted. Its own verification compares both. Without a leaf, retention has
+    /// removed it.
+    async fn older_end(&self) -> Result<Option<i64>, StoreError> {
+        let Some(older) = log::before(self.conn, self.log.log_id).await? else {
+            return Ok(None);
+        };
+        let last = leaf::Entity::find()
+            .filter(leaf::Column::LogId.eq(older.log_id))
+            .filter(leaf::Column::Source.eq(OWN))
+            .order_by_desc(leaf::Column::LeafIndex)
+            .limit(1);
+        let last = last.one(self.conn).await?;
+        last.map_or_else(|| position_of(&older), |leaf| Ok(leaf.number))
+            .map(Some)
+    }
+
     /// Checks that the log goes on where the one before it ends, but for what a resume has stepped over. Once retention has
     /// removed the beginning of the log, there is nothing to compare.
     pub(super) async fn check_begins(&self, first: u64) -> Result<Wrong, StoreError> {
         let mut found = Vec::new();
-        let Some(older) = log::before(self.conn, self.log.log_id).await? else {
-            return Ok(found);
-        };
-        if first > 0 {
-            return Ok(found);
-        }
+        let older = if first > 0 { None } else { self.older_end().await? };
+        let Some(older) = older else { return Ok(found) };
         let end = position_of(&self.log)?;
         let begin = self.first.get(OWN).map_or(end, |first| first - 1);
-        found.extend(self.check_gap(OWN, end_of(self.conn, &older).await?, begin));
+        found.extend(self.check_gap(OWN, older, begin));
         let mut sources: Vec<_> = self.first.iter().filter(|(source, _)| *source != OWN).collect();
         sources.sort_unstable();
         for (writer, first) in sources {
@@ -121,9 +120,8 @@ impl<C: Keyed> Verification<'_, C> {
         let own = self.last.get(OWN);
         let position = position_of(&self.log)?;
         let is_first_log = self.log.log_id == 1 && first == 0;
-        let is_where_the_older_ends = match log::before(self.conn, self.log.log_id).await? {
-            Some(older) if first == 0 => {
-                let end = end_of(self.conn, &older).await?;
+        let is_where_the_older_ends = match self.older_end().await? {
+            Some(end) if first == 0 => {
                 let mut stepped = self.stepped().filter(|stepped| stepped.writer == OWN);
                 end == position || stepped.any(|stepped| stepped.through == position)
             }
@@ -193,11 +191,8 @@ impl<C: Keyed> Verification<'_, C> {
             .one(self.conn)
             .await?;
         let position = position_of(&self.log)?.min(sealed.map_or(i64::MIN, |leaf| leaf.number));
-        let older = log::before(self.conn, self.log.log_id).await?;
-        let from = match older {
-            Some(older) => end_of(self.conn, &older).await?.saturating_add(1),
-            None => i64::MIN,
-        };
+        let older = self.older_end().await?;
+        let from = older.map_or(i64::MIN, |older| older.saturating_add(1));
         let named = (self.first.get(OWN), self.last.get(OWN));
         let ranges = match named {
             (Some(first), Some(last)) if !self.facts.has_wrong_places => {

@@ -1,7 +1,7 @@
 //! What a verification finds wrong. It goes on after a fault: it reports the first one, and a digest pins them all, so that what
 //! two persons have accepted hides nothing that changes later.
 
-use super::{super::extent::Extent, Fault};
+use super::{super::extent::Extent, Fault, whole};
 
 /// What was found wrong in a log, or beside all logs.
 #[derive(Clone)]
@@ -28,11 +28,7 @@ impl Findings {
 
     /// Adds a fault of the whole, whose words say what was found.
     pub(super) fn add_whole(&mut self, what: impl Into<String>) {
-        let fault = Fault {
-            event_id: String::new(),
-            what: what.into(),
-        };
-        self.add(fault, "");
+        self.add(whole(what), "");
     }
 
     pub(super) fn first(&self) -> Option<&Fault> {

@@ -92,12 +92,7 @@ impl Verified {
     /// Returns what is wrong and was not accepted, with the origin of the log; empty for what is in none.
     pub fn faults(&self) -> impl Iterator<Item = (&str, &Fault)> {
         let of_logs = self.logs.iter().filter(|log| !log.is_accepted);
-        let of_logs = of_logs.filter_map(|log| {
-            log.report
-                .fault
-                .as_ref()
-                .map(|fault| (log.origin.as_str(), fault))
-        });
+        let of_logs = of_logs.filter_map(|log| Some((log.origin.as_str(), log.report.fault.as_ref()?)));
         of_logs.chain(self.beside.as_ref().map(|fault| ("", fault)))
     }
 }
@@ -115,7 +110,9 @@ pub(super) struct Unaccepted {
     pub(super) extent: String,
 }
 
-/// Verifies several logs of a record, the oldest first, each by its key from outside. Of the open log it checks with a keyring
+/// Verifies several logs of a record, the oldest first, each by its key from outside the database: every event that is sealed, in
+/// order, the signed head, and older checkpoints that somebody has kept. `progress` is called with the number of leaves checked so
+/// far and of all. Of the open log it checks with a keyring
 /// the events that are not sealed yet, too. Without a keyring, a log that is not given is reported
 /// as unverified. With one, it is a fault unless a holder of the keys has started it.
 ///
@@ -257,32 +254,6 @@ fn summary(found: Vec<LogOutcome>, rest: &Findings, facts: RecordedFacts) -> Ver
         untrusted: facts.untrusted,
         unaccepted,
     }
-}
-
-/// Verifies a log by a key from outside the database: every event that is sealed, in order, the signed head, and older
-/// checkpoints that somebody has kept. `progress` is called with the number of leaves checked so far and of all.
-///
-/// With a keyring it checks the events that are not sealed yet, too.
-///
-/// # Errors
-/// [`StoreError`] if the database is unavailable. A fault is no error.
-pub async fn verify(
-    conn: &impl Keyed,
-    log: &Log,
-    key: &VerifierKey,
-    kept: &[Checkpoint],
-    keyring: Option<&Keyring>,
-    mut progress: impl FnMut(u64, u64),
-) -> Result<Report, StoreError> {
-    let logs = [(log.clone(), key.clone())];
-    let mut verified = verify_all(conn, &logs, kept, keyring, &mut progress).await?;
-    let mut report = verified
-        .logs
-        .pop()
-        .ok_or(StoreError::Corrupt("audit_logs"))?
-        .report;
-    report.fault = report.fault.or(verified.beside);
-    Ok(report)
 }
 
 /// What was found in a log.

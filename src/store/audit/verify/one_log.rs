@@ -1,6 +1,6 @@
 //! The verification of one log: its leaves in order, its head, and the checkpoints that somebody has kept.
 
-use std::{cmp::min, collections::HashMap, sync::Arc, time::Duration};
+use std::{cmp::min, collections::HashMap, time::Duration};
 
 use sea_orm::{QueryOrder, entity::prelude::*};
 use tokio::{task::spawn_blocking, time::sleep};
@@ -37,8 +37,6 @@ pub(super) struct Verification<'a, C> {
     /// Whether no holder of the keys has written the log's row.
     unauthentic: Option<Fault>,
     outside: Option<Fault>,
-    /// The keys, if they are at hand.
-    keyring: Option<Arc<Keyring>>,
     /// The number of the first leaf of each source.
     pub(super) first: HashMap<String, i64>,
     /// The number of the last leaf of each source.
@@ -64,7 +62,6 @@ impl<'a, C: Keyed> Verification<'a, C> {
             findings: Findings::none(),
             unauthentic: None,
             outside: None,
-            keyring: None,
             first: HashMap::new(),
             last: HashMap::new(),
             recomputed: None,
@@ -130,7 +127,6 @@ impl<'a, C: Keyed> Verification<'a, C> {
         keyring: Option<&Keyring>,
         progress: &mut impl FnMut(u64, u64),
     ) -> Result<(), StoreError> {
-        self.keyring = keyring.cloned().map(Arc::new);
         let signed = self.signed_head().await;
         let signed = self.or_fault(signed)?.flatten();
         if let Some(keyring) = keyring {
@@ -319,7 +315,7 @@ impl<'a, C: Keyed> Verification<'a, C> {
         while let Some(page) = next {
             let to = page.end();
             lacks_hashes |= !page.has_hashes();
-            let keyring = self.keyring.clone();
+            let keyring = conn.keys();
             let checked = spawn_blocking(move || page.check(keyring.as_deref()));
             let (leaves, read) = tokio::join!(checked, read(to));
             next = read?;

@@ -163,10 +163,6 @@ async fn named(
 
 /// Returns the hash of the row that a leaf names, and how many events it holds, if it is what was sealed.
 fn checked(leaf: &Leaf, row: Option<&Row>, stored: Option<Hash>) -> Result<(Hash, u64), Fault> {
-    let fault = |event_id: &str, what: String| Fault {
-        event_id: event_id.to_owned(),
-        what,
-    };
     let Some((source, number)) = &leaf.place else {
         return Err(fault("", format!("leaf {} names no row", leaf.index)));
     };
@@ -184,20 +180,17 @@ fn checked(leaf: &Leaf, row: Option<&Row>, stored: Option<Hash>) -> Result<(Hash
 
 /// Returns what is wrong with the MAC of a row that is as it was sealed. Without the key of its version nobody knows.
 fn mac_fault(keyring: &Keyring, row: &Row) -> Option<Fault> {
-    let checked = match row {
-        Row::Own(row) => {
-            keyring.version(KEYRING_PURPOSE, row.key_version)?;
-            check::check_event_mac(keyring, row)
-        }
-        Row::Group(row) => {
-            keyring.version(KEYRING_PURPOSE, row.key_version)?;
-            check::check_group_mac(keyring, row)
-        }
+    let (version, checked) = match row {
+        Row::Own(row) => (row.key_version, check::check_event_mac(keyring, row)),
+        Row::Group(row) => (row.key_version, check::check_group_mac(keyring, row)),
     };
-    checked.err().map(|altered| Fault {
-        event_id: row.event_id().to_owned(),
-        what: altered.0.to_owned(),
-    })
+    keyring.version(KEYRING_PURPOSE, version)?;
+    Some(fault(row.event_id(), checked.err()?.0.to_owned()))
+}
+
+fn fault(event_id: &str, what: String) -> Fault {
+    let event_id = event_id.to_owned();
+    Fault { event_id, what }
 }
 
 /// Returns the digest of a leaf that is not as it should be.

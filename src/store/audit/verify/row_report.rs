@@ -76,9 +76,8 @@ pub async fn check_rows(
             Err(error) if error.is_temporary() => return Err(error),
             found => found.unwrap_or_else(|error| vec![error.to_string()]),
         };
-        report
-            .faults
-            .extend(found.into_iter().take(MOST_FAULTS).map(whole));
+        let found = found.into_iter().take(MOST_FAULTS);
+        report.faults.extend(found.map(whole));
     }
     Ok(report)
 }

@@ -52,6 +52,17 @@ pub(in crate::store::audit) struct Difference {
 }
 
 impl Difference {
+    fn new(row: String, number: i64, what: &'static str, digest: Digest, before: Digest) -> Self {
+        Self {
+            row,
+            number,
+            what,
+            digest,
+            before,
+            is_put_back: false,
+        }
+    }
+
     /// Returns the version of the row as it is, for an event that accepts it.
     pub(in crate::store::audit) fn version(&self) -> RowVersion {
         RowVersion {
@@ -320,14 +331,8 @@ impl<'a> Versions<'a> {
             };
             let Ok(digest) = Digest::try_from(version.digest) else {
                 // No build writes such an event.
-                self.add(Difference {
-                    row: version.row,
-                    number,
-                    what: "has a digest of another length in the event",
-                    digest: GONE,
-                    before: GONE,
-                    is_put_back: false,
-                });
+                let what = "has a digest of another length in the event";
+                self.add(Difference::new(version.row, number, what, GONE, GONE));
                 continue;
             };
             let may_go = self
@@ -352,14 +357,8 @@ impl<'a> Versions<'a> {
                 .iter()
                 .any(|events| events.any_between(earlier.number, number));
             if !may_be_explained {
-                self.add(Difference {
-                    row: version.row,
-                    number,
-                    what: "was put back before the event",
-                    digest,
-                    before: digest,
-                    is_put_back: false,
-                });
+                let what = "was put back before the event";
+                self.add(Difference::new(version.row, number, what, digest, digest));
             }
         }
     }
@@ -374,14 +373,9 @@ impl<'a> Versions<'a> {
                 // A value of another type. It must not keep the other tables from being compared.
                 Err(_) => {
                     self.unreadable.push(table.name);
-                    self.differences.push(Difference {
-                        row: table.name.to_owned(),
-                        number: NO_EVENT,
-                        what: UNREADABLE,
-                        digest: GONE,
-                        before: GONE,
-                        is_put_back: false,
-                    });
+                    let row = table.name.to_owned();
+                    let unreadable = Difference::new(row, NO_EVENT, UNREADABLE, GONE, GONE);
+                    self.differences.push(unreadable);
                 }
             }
         }
@@ -453,14 +447,8 @@ impl<'a> Versions<'a> {
             };
             let table = version.row.split('/').next().unwrap_or_default();
             if !self.unreadable.contains(&table) {
-                self.add(Difference {
-                    row: version.row,
-                    number,
-                    what: "is gone since the event",
-                    digest: GONE,
-                    before,
-                    is_put_back: false,
-                });
+                let what = "is gone since the event";
+                self.add(Difference::new(version.row, number, what, GONE, before));
             }
         }
         Ok(())

@@ -14,7 +14,7 @@ use super::{
         row,
         seal::{OWN, leaf},
     },
-    Fault, Findings, RecordedFacts,
+    Fault, Findings, RecordedFacts, whole,
 };
 use crate::store::{StoreError, log};
 
@@ -49,19 +49,11 @@ pub(super) async fn find(
                     .await?
                     .is_some();
             if is_changed {
-                let Stepped {
-                    writer,
-                    from,
-                    through,
-                    ..
-                } = stepped;
-                let fault = Fault {
-                    event_id: String::new(),
-                    what: format!(
-                        "numbers {from} to {through} of `{writer}` were changed since a resume has stepped over them"
-                    ),
-                };
-                findings.add(fault, &found);
+                let (writer, from, through) = (&stepped.writer, stepped.from, stepped.through);
+                let what = format!(
+                    "numbers {from} to {through} of `{writer}` were changed since a resume has stepped over them"
+                );
+                findings.add(whole(what), &found);
             }
         }
     }

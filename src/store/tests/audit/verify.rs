@@ -16,11 +16,13 @@ use crate::{
 };
 
 async fn report(record: &Sealed, kept: &[Checkpoint]) -> Report {
-    let (key, keyring) = (record.key(), Some(&record.keyring));
-    let log = log::current(record.db.read()).await.unwrap().unwrap();
-    verify(record.db.read(), &log, &key, kept, keyring, |_, _| {})
-        .await
-        .unwrap()
+    let conn = record.db.read();
+    let logs = [(log::current(conn).await.unwrap().unwrap(), record.key())];
+    let verified = verify_all(conn, &logs, kept, Some(&record.keyring), |_, _| {}).await;
+    let mut verified = verified.unwrap();
+    let mut report = verified.logs.pop().unwrap().report;
+    report.fault = report.fault.or(verified.beside);
+    report
 }
 
 /// Returns whether a verification without the keys of the service names something.
