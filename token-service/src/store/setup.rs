@@ -115,9 +115,14 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`], also for another tenant's.
     pub async fn get_tenant_setup(&self, tenant_id: &TenantId, setup_id: &SetupId) -> Result<Setup> {
-        let setup = self.get_setup(setup_id).await?;
-        let is_theirs = setup.tenant_id == *tenant_id;
-        is_theirs.then_some(setup).ok_or(Error::NotFound("setup"))
+        let setup = self.find_tenant_setup(tenant_id, setup_id).await?;
+        setup.ok_or(Error::NotFound("setup"))
+    }
+
+    /// Reads a setup of this tenant, if there is one.
+    pub async fn find_tenant_setup(&self, tenant_id: &TenantId, setup_id: &SetupId) -> Result<Option<Setup>> {
+        let setup = find(self.db.read(), setup_id.as_str()).await?;
+        Ok(setup.filter(|setup| setup.tenant_id == *tenant_id))
     }
 
     /// Approves a setup: creates the pending grant and its code. Of racing decisions one succeeds; the same decision of
