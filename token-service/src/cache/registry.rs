@@ -242,12 +242,11 @@ impl Cache {
         }
         // On the heap: otherwise this future enlarges every call, including those served from memory.
         Box::pin(async {
-            let found = wait_for_others(self.reads.submit(to_key(key.clone()))).await?;
-            let found = found.map_err(|error| match error {
-                StoreError::Unavailable(_) | StoreError::Busy => Error::RegistryUnavailable,
-                StoreError::Corrupt(what) => Error::RegistryAnswer(what.to_owned()),
-                error => Error::RegistryAnswer(error.to_string()),
-            })?;
+            let read = wait_for_others(self.reads.submit(to_key(key.clone()))).await?;
+            let found = read.map_err(|error| match error {
+                StoreError::Unavailable(_) => Error::RegistryUnavailable,
+                error => Error::Internal(error.into()),
+            })??;
             Ok(select(&found).get(key).cloned())
         })
         .await
