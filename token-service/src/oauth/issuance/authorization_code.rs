@@ -171,9 +171,8 @@ async fn replayed(issuance: &mut Issuance<'_>, token: &OpaqueToken) -> Result<Is
         return Err(Error::Unavailable);
     }
     let event = issuance.event(action::CODE_REPLAY, &code.grant_id).refused();
-    let family_id = grant.family_id.as_deref();
-    let family = match family_id.and_then(|id| FamilyId::parse(id).ok()) {
-        Some(family_id) => store.find_family(&code.tenant_id, &family_id).await?,
+    let family = match &grant.family_id {
+        Some(family_id) => store.find_family(&code.tenant_id, family_id).await?,
         None => None,
     };
     match family {
