@@ -279,6 +279,11 @@ impl Harness {
         self.token(&self.operators[&role])
     }
 
+    /// Calls of the first internal service.
+    pub fn internal_service(&self) -> CallerChannel {
+        self.token(&self.workload)
+    }
+
     fn token(&self, token: &OpaqueToken) -> CallerChannel {
         authorized(&self.channel, &format!("Bearer {}", token.expose()))
     }
