@@ -55,8 +55,8 @@ impl Store {
                 let row = Entity::look_up_by_id(resource_id).read_one(&tx).await?;
                 let row = row.ok_or(corrupt("idempotency"))?;
                 let id = row.caller_id.clone();
-                let replay = (caller(row)?, token(&secrets));
-                return self.commit_replay(tx, creation, &id, replay).await;
+                let repeated = (caller(row)?, token(&secrets));
+                return self.commit_repeated(tx, creation, &id, repeated).await;
             }
             CreationOutcome::New(reservation) => reservation,
         };

@@ -56,9 +56,9 @@ impl Store {
             CreationOutcome::Replay { resource_id, secrets } => {
                 let (issued, handover) = self.reissue(&tx, &resource_id, &secrets).await?;
                 let secret = find(&tx, &issued.client_id, &issued.secret_id).await?;
-                let replay = (secret.ok_or(corrupt("idempotency"))?, handover);
+                let repeated = (secret.ok_or(corrupt("idempotency"))?, handover);
                 let subject = issued.secret_id.as_str();
-                return self.commit_replay(tx, creation, subject, replay).await;
+                return self.commit_repeated(tx, creation, subject, repeated).await;
             }
             CreationOutcome::New(reservation) => reservation,
         };

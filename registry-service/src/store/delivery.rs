@@ -52,7 +52,7 @@ impl Store {
             CreationOutcome::Replay { resource_id, secrets } => {
                 let (issued, handover) = self.reissue(&tx, &resource_id, &secrets).await?;
                 let subject = issued.secret_id.as_str();
-                return self.commit_replay(tx, creation, subject, link(handover)?).await;
+                return self.commit_repeated(tx, creation, subject, link(handover)?).await;
             }
             CreationOutcome::New(reservation) => reservation,
         };

@@ -54,9 +54,9 @@ impl Store {
                 if !new.tenant_admin {
                     return Ok((user, None));
                 }
-                let replay = (user, Some(enrolment::token(&secrets)));
+                let repeated = (user, Some(enrolment::token(&secrets)));
                 let subject = user_id.as_str();
-                return self.commit_replay(tx, creation, subject, replay).await;
+                return self.commit_repeated(tx, creation, subject, repeated).await;
             }
             CreationOutcome::New(reservation) => reservation,
         };
@@ -197,9 +197,9 @@ impl Store {
         let mut row = row.ok_or(Error::NotFound("user"))?;
         let reservation = match outcome {
             CreationOutcome::Replay { secrets, .. } => {
-                let replay = (user(row.stored())?, enrolment::token(&secrets));
+                let repeated = (user(row.stored())?, enrolment::token(&secrets));
                 let subject = user_id.as_str();
-                return self.commit_replay(tx, creation, subject, replay).await;
+                return self.commit_repeated(tx, creation, subject, repeated).await;
             }
             CreationOutcome::New(reservation) => reservation,
         };

@@ -43,14 +43,14 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::RequestIdReused`].
-    pub async fn replay_setup(&self, creation: &Creation) -> Result<Option<Setup>> {
+    pub async fn find_repeated_setup(&self, creation: &Creation) -> Result<Option<Setup>> {
         if creation.request_id.is_none() {
             return Ok(None);
         }
         let (tx, outcome) = self.begin_creation(creation).await?;
         // The rollback of this transaction gives up the reservation of a new call.
         match outcome {
-            CreationOutcome::Replay { resource_id, .. } => Ok(Some(replayed(&tx, &resource_id).await?)),
+            CreationOutcome::Replay { resource_id, .. } => Ok(Some(created_before(&tx, &resource_id).await?)),
             CreationOutcome::New(_) => Ok(None),
         }
     }
@@ -62,7 +62,7 @@ impl Store {
     pub async fn create_setup(&self, creation: &Creation, new: NewSetup) -> Result<Setup> {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
-            CreationOutcome::Replay { resource_id, .. } => return replayed(&tx, &resource_id).await,
+            CreationOutcome::Replay { resource_id, .. } => return created_before(&tx, &resource_id).await,
             CreationOutcome::New(reservation) => reservation,
         };
         let now = self.now();
@@ -305,7 +305,7 @@ impl Store {
         require_open(&tx, by, now).await?;
         let reservation = match outcome {
             CreationOutcome::New(reservation) => reservation,
-            CreationOutcome::Replay { resource_id, .. } => return replayed(&tx, &resource_id).await,
+            CreationOutcome::Replay { resource_id, .. } => return created_before(&tx, &resource_id).await,
         };
         decide(&tx, setup, Decision::Denied, now).await?;
         reservation.complete(&tx, setup.setup_id.as_str()).await?;
@@ -370,7 +370,7 @@ async fn decide(tx: &Transaction, decided: &Setup, decision: Decision, now: Unix
     Ok(row.save(tx).await?)
 }
 
-async fn replayed(conn: &impl Keyed, setup_id: &str) -> Result<Setup> {
+async fn created_before(conn: &impl Keyed, setup_id: &str) -> Result<Setup> {
     find(conn, setup_id).await?.ok_or(corrupt("idempotency"))
 }
 

@@ -79,9 +79,9 @@ impl Store {
             CreationOutcome::Replay { resource_id, secrets } => {
                 let (issued, handover) = self.reissue(&tx, &resource_id, &secrets).await?;
                 let client = find(&tx, &issued.client_id).await?;
-                let replay = (client.ok_or(corrupt("idempotency"))?, handover);
+                let repeated = (client.ok_or(corrupt("idempotency"))?, handover);
                 let subject = issued.secret_id.as_str();
-                return self.commit_replay(tx, creation, subject, replay).await;
+                return self.commit_repeated(tx, creation, subject, repeated).await;
             }
             CreationOutcome::New(reservation) => reservation,
         };
