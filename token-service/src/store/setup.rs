@@ -149,26 +149,7 @@ impl Store {
         require_open(&tx, by, now).await?;
         decide(&tx, setup, Decision::Approved, now).await?;
         let grant_id = GrantId::generate(&*self.clock, &*self.random);
-        let redeem_until = now.plus(CODE_LIFETIME).as_millis();
-        let row = grant_row::Model {
-            tenant_id: setup.tenant_id.to_string(),
-            grant_id: grant_id.to_string(),
-            client_id: setup.client_id.to_string(),
-            profile: json(&setup.display)?,
-            scopes: json(&approval.scopes)?,
-            designated_user_id: approval.designated_user_id.to_string(),
-            granted_by_user_id: by.user_id.to_string(),
-            state: StoredState::Pending.as_ref().to_owned(),
-            family_id: None,
-            client_version: setup.client_version,
-            created_at: now.as_millis(),
-            redeem_until,
-            activated_at: None,
-            expires_at: approval.expires_at.map(UnixMillis::as_millis),
-            ended_at: None,
-            allowed_networks: json(&approval.allowed_networks)?,
-            mac: Vec::new(),
-        };
+        let row = pending_grant(&approval, &grant_id, by, now)?;
         let row = rows::insert::<grant_row::Entity>(&tx, row).await?;
         receipt::begin(&tx, &grant(&row)?, &setup.scopes).await?;
         let token = code_of(&reservation.secrets);
@@ -182,26 +163,13 @@ impl Store {
             code_challenge: setup.code_challenge.clone(),
             resource: setup.resource.clone(),
             dpop_jkt: setup.dpop_jkt.clone(),
-            expires_at: redeem_until,
+            expires_at: row.redeem_until,
             used_at: None,
             family_id: None,
             mac: Vec::new(),
         };
         rows::insert::<code::Entity>(&tx, code).await?;
-        let event = Event::new(action::CONSENT_APPROVE)
-            .tenant(&setup.tenant_id)
-            .client(&setup.client_id)
-            .subject(grant_id.as_str())
-            .detail("setup_id", setup.setup_id.as_str())
-            .detail("scopes", join(&approval.scopes))
-            .detail("designated_user_id", approval.designated_user_id.as_str())
-            .detail("workload", by.workload.as_str());
-        let networks = &approval.allowed_networks;
-        let networks = (!networks.allow_any()).then(|| networks.to_texts().join(" "));
-        let end = approval.expires_at.map(|end| end.to_timestamp().to_string());
-        let event = name_origin(event, setup.pushed)
-            .detail_if("expire_time", end)
-            .detail_if("allowed_networks", networks);
+        let event = approved(&approval, &grant_id, by);
         self.audit(&tx, &decision.origin, event).await;
         tx.commit().await?;
         Ok((grant(&row)?, token))
@@ -342,6 +310,53 @@ impl Store {
         let pending = setup.require_pending(self.now());
         Ok(pending.err().unwrap_or_else(|| corrupt("idempotency")))
     }
+}
+
+/// Returns the row of the grant of an approval, whose code can be redeemed for [`CODE_LIFETIME`].
+fn pending_grant(
+    approval: &Approval<'_>,
+    grant_id: &GrantId,
+    by: &AdminSession,
+    now: UnixMillis,
+) -> Result<grant_row::Model> {
+    let setup = approval.setup;
+    Ok(grant_row::Model {
+        tenant_id: setup.tenant_id.to_string(),
+        grant_id: grant_id.to_string(),
+        client_id: setup.client_id.to_string(),
+        profile: json(&setup.display)?,
+        scopes: json(&approval.scopes)?,
+        designated_user_id: approval.designated_user_id.to_string(),
+        granted_by_user_id: by.user_id.to_string(),
+        state: StoredState::Pending.as_ref().to_owned(),
+        family_id: None,
+        client_version: setup.client_version,
+        created_at: now.as_millis(),
+        redeem_until: now.plus(CODE_LIFETIME).as_millis(),
+        activated_at: None,
+        expires_at: approval.expires_at.map(UnixMillis::as_millis),
+        ended_at: None,
+        allowed_networks: json(&approval.allowed_networks)?,
+        mac: Vec::new(),
+    })
+}
+
+/// Returns the event of an approval.
+fn approved(approval: &Approval<'_>, grant_id: &GrantId, by: &AdminSession) -> Event {
+    let (setup, networks) = (approval.setup, &approval.allowed_networks);
+    let networks = (!networks.allow_any()).then(|| networks.to_texts().join(" "));
+    let end = approval.expires_at.map(|end| end.to_timestamp().to_string());
+    let event = Event::new(action::CONSENT_APPROVE)
+        .tenant(&setup.tenant_id)
+        .client(&setup.client_id)
+        .subject(grant_id.as_str())
+        .detail("setup_id", setup.setup_id.as_str())
+        .detail("scopes", join(&approval.scopes))
+        .detail("designated_user_id", approval.designated_user_id.as_str())
+        .detail("workload", by.workload.as_str());
+    name_origin(event, setup.pushed)
+        .detail_if("expire_time", end)
+        .detail_if("allowed_networks", networks)
 }
 
 /// Says in an event that the client has pushed the request.
