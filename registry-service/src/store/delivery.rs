@@ -248,7 +248,7 @@ impl Store {
 }
 
 /// Begins an event of a link.
-fn event(action: Action, row: &Model) -> Result<Event> {
+pub(super) fn event(action: Action, row: &Model) -> Result<Event> {
     let (client_id, secret_id) = ids(row)?;
     let event = Event::new(action)
         .client(&client_id)

@@ -43,7 +43,7 @@ pub(super) struct Reopenings {
     db: Database,
     clock: SharedClock,
     random: SharedRandom,
-    /// Their digests, each as often as a task tries to make it usable.
+    /// The digests of these codes, each once for every task that works on it.
     under_way: Lock<Vec<[u8; 32]>>,
 }
 
