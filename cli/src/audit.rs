@@ -258,14 +258,15 @@ mod tests {
 
     use super::*;
 
-    #[derive(Debug, Parser)]
-    struct Cli {
-        #[command(subcommand)]
-        command: AuditCommand,
-    }
-
-    fn command(line: &str) -> AuditCommand {
-        Cli::try_parse_from(line.split(' ')).unwrap().command
+    /// Parses the words after `accord audit`.
+    pub(super) fn command<'a>(words: impl IntoIterator<Item = &'a str>) -> AuditCommand {
+        #[derive(Parser)]
+        #[command(no_binary_name = true)]
+        struct Cli {
+            #[command(subcommand)]
+            command: AuditCommand,
+        }
+        Cli::try_parse_from(words).unwrap().command
     }
 
     #[tokio::test]
@@ -273,7 +274,7 @@ mod tests {
         let database = sqlite();
         Database::connect(&database.url).await.unwrap();
         for rest in ["verify --key key", "lost --record record"] {
-            let command = command(&format!("audit {rest} --database-url {}", database.url));
+            let command = command(format!("{rest} --database-url {}", database.url).split(' '));
             let error = run(&command, &mut Vec::new()).await.unwrap_err();
             assert!(
                 format!("{error:#}").contains("holds no record of Accord"),
@@ -285,8 +286,8 @@ mod tests {
 
     #[test]
     fn only_what_was_found_exits_with_1() {
-        let verify = command("audit verify --key key --database-url sqlite://x.db");
-        let lost = command("audit lost --record record --database-url sqlite://x.db");
+        let verify = command("verify --key key --database-url sqlite://x.db".split(' '));
+        let lost = command("lost --record record --database-url sqlite://x.db".split(' '));
         let found = || anyhow::Error::from(Found("altered".to_owned()));
         let edited = || anyhow::Error::from(StoreError::Corrupt("audit_logs")).context("reading");
         assert_eq!(status(&verify, &found()), (1, true));

@@ -270,24 +270,17 @@ mod tests {
         text::opaque::{OpaqueToken, TokenKind},
         tlog::Signer,
     };
-    use clap::Parser;
     use registry_service::store::{PURPOSES, migration::Migrator};
     use sea_orm::ConnectionTrait;
     use tempfile::NamedTempFile;
 
     use super::*;
-    use crate::audit::{AuditCommand, status};
-
-    #[derive(Parser)]
-    struct Cli {
-        #[command(subcommand)]
-        command: AuditCommand,
-    }
+    use crate::audit::{status, tests::command};
 
     /// Runs a verification, and returns its exit status and what it says.
     async fn verified(database: &TestDatabase, arguments: &[&str]) -> (u8, String) {
-        let base = ["audit", "verify", "--database-url", &database.url];
-        let command = Cli::parse_from(base.iter().chain(arguments)).command;
+        let base = ["verify", "--database-url", &database.url];
+        let command = command(base.iter().chain(arguments).copied());
         let mut out = Vec::new();
         let ran = crate::audit::run(&command, &mut out).await;
         let mut said = String::from_utf8(out).unwrap();
