@@ -16,7 +16,7 @@ use accord::{
         Database,
         audit::{self, EventRow, Filter, Outcome, action},
     },
-    text::{page::PageRequest, validation::Violations},
+    text::page::PageRequest,
 };
 use anyhow::{Context, bail};
 use prost_types::Timestamp;
@@ -33,7 +33,7 @@ mod exported;
 /// How many events are looked up at a time.
 const BATCH_SIZE: usize = 500;
 /// How many events of a kind are compared with one that is missing, the newest ones.
-const COMPARED: i32 = 50;
+const COMPARED: u64 = 50;
 
 /// Writes what the database lacks of the record in the files, first what takes something away. Skips the events of `handled`.
 ///
@@ -155,11 +155,9 @@ async fn deleted_until(db: &Database) -> anyhow::Result<Option<UnixMillis>> {
     Ok(until.and_then(|until: Timestamp| UnixMillis::from_timestamp(&until)))
 }
 
-async fn listed(db: &Database, filter: &Filter, count: i32) -> anyhow::Result<Vec<EventRow>> {
-    let page = PageRequest::parse(&mut Violations::default(), "lost", &[], count, "");
-    let page = page.context("reading the record")?;
-    let (events, _) = audit::list(db.read(), filter, &page).await?.into_parts();
-    Ok(events)
+async fn listed(db: &Database, filter: &Filter, count: u64) -> anyhow::Result<Vec<EventRow>> {
+    let page = audit::list(db.read(), filter, &PageRequest::first(count)).await?;
+    Ok(page.into_parts().0)
 }
 
 /// Adds the events that the database lacks. Returns how many it has.
