@@ -259,7 +259,7 @@ impl From<KeyError> for Error {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
-            error if error.may_pass() => Self::Unavailable,
+            error if error.is_retryable() => Self::Unavailable,
             StoreError::Conflict => Self::Conflict,
             StoreError::RequestIdReused => Self::RequestIdReused,
             error => Self::Internal(error.into()),
