@@ -224,7 +224,7 @@ impl Store {
     pub async fn was_created(&self, creation: &Creation) -> Result<bool> {
         let (tx, outcome) = self.begin_creation(creation).await?;
         tx.rollback().await?;
-        Ok(matches!(outcome, CreationOutcome::Replay { .. }))
+        Ok(matches!(outcome, CreationOutcome::Repeated { .. }))
     }
 
     /// Records an event, which the commit of the transaction writes.
