@@ -16,7 +16,6 @@ use std::{
 
 use accord::{
     clock::SystemClock,
-    keys::MasterKeySource,
     random::{Random, SystemRandom},
     rpc::{
         config::settings::ServiceSettings,
@@ -208,10 +207,10 @@ async fn verified(store: &Store, clients: &[Client]) -> Result<()> {
 
 /// Opens token-service's database.
 pub async fn token_store(plan: &Plan) -> Result<(Database, Store)> {
-    let master_key = vec![MasterKeySource::File(plan.directory.join("token.key"))];
+    let settings = ServiceSettings::new(plan.token_url.clone(), plan.directory.join("token.key"));
     let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
-    let (url, purposes) = (&plan.token_url, store::PURPOSES);
-    let (db, keyring) = run::open::<Migrator>(url, master_key, purposes, clock.clone(), &*random).await?;
+    let opened = run::open::<Migrator>(&settings, store::PURPOSES, clock.clone(), &*random);
+    let (db, keyring) = opened.await?;
     Ok((db.clone(), Store::new(db, keyring, clock, random)))
 }
 

@@ -59,8 +59,7 @@ impl Registry {
         clock: &dyn Clock,
         random: &dyn Random,
     ) -> anyhow::Result<()> {
-        let (url, masters) = (&settings.service.database_url, settings.service.master_keys());
-        run::start_epoch::<Migrator>(url, masters, random, async |db| {
+        run::start_epoch::<Migrator>(&settings.service, random, async |db| {
             Ok(store::end_links(db, clock, random).await?)
         })
         .await
@@ -68,8 +67,7 @@ impl Registry {
 
     /// Opens the database and its keys.
     pub async fn open(settings: &Settings, clock: SharedClock, random: SharedRandom) -> anyhow::Result<Self> {
-        let (url, masters) = (&settings.service.database_url, settings.service.master_keys());
-        let opened = run::open::<Migrator>(url, masters, store::PURPOSES, clock.clone(), &*random);
+        let opened = run::open::<Migrator>(&settings.service, store::PURPOSES, clock.clone(), &*random);
         let (db, keyring) = opened.await?;
         Ok(Self {
             store: Store::new(db, keyring, clock, random, settings.second_operator),

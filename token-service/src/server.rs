@@ -1,4 +1,4 @@
-//! Runs token-service: opens its store and caches, and gives routes, permissions and periodic work to [`run()`].
+//! Runs token-service: opens its store and caches, and gives routes, permissions and periodic work to [`run`](run::run).
 
 use std::{
     sync::{
@@ -20,7 +20,7 @@ use accord::{
         grpc::MAX_MESSAGE_BYTES,
         http::Http,
         middleware::{client_certificate::ClientCertificates, limits::RateLimit},
-        run::{self, AuditLog, Listeners, Options, Outage, Service, Signals, run},
+        run::{self, AuditLog, Options, Outage, Service},
         telemetry::admin::Readiness,
         tls::certificate::record_registry_expiry,
     },
@@ -88,8 +88,7 @@ impl TokenServer {
         clock: &dyn Clock,
         random: &dyn Random,
     ) -> anyhow::Result<()> {
-        let (url, masters) = (&settings.service.database_url, settings.service.master_keys());
-        run::start_epoch::<Migrator>(url, masters, random, async |db| {
+        run::start_epoch::<Migrator>(&settings.service, random, async |db| {
             Ok(store::end_all_before(db, clock, random).await?)
         })
         .await
@@ -117,8 +116,7 @@ impl TokenServer {
         clock: SharedClock,
         random: SharedRandom,
     ) -> anyhow::Result<Self> {
-        let (url, masters) = (&settings.service.database_url, settings.service.master_keys());
-        let opened = run::open::<Migrator>(url, masters, store::PURPOSES, clock.clone(), &*random);
+        let opened = run::open::<Migrator>(&settings.service, store::PURPOSES, clock.clone(), &*random);
         let (db, keyring) = opened.await?;
         let sign_in_delays = SignInDelays::new(&*random);
         let target = settings.registry_target()?;
@@ -184,11 +182,6 @@ impl TokenServer {
     /// The OAuth 2.0 operations.
     pub fn oauth(&self) -> &OAuth {
         &self.oauth
-    }
-
-    /// Serves gRPC and HTTP until it must stop, then drains.
-    pub async fn serve(self, listeners: Listeners, signals: impl Into<Signals>) -> anyhow::Result<()> {
-        run(self, listeners, signals).await
     }
 }
 

@@ -120,10 +120,8 @@ impl Dev {
         let (registry_shutdown, shutdown) = (CancellationToken::new(), CancellationToken::new());
         let listeners = Listeners::plaintext(registry_listener, None);
         let registry = tokio::spawn(run(registry, listeners, registry_shutdown.clone()));
-        let token = tokio::spawn(token.serve(
-            Listeners::plaintext(token_listener, Some(http_listener)),
-            shutdown.clone(),
-        ));
+        let listeners = Listeners::plaintext(token_listener, Some(http_listener));
+        let token = tokio::spawn(run(token, listeners, shutdown.clone()));
 
         let api_url = match &api_listener {
             Some(listener) => Some(format!("http://{}/v1", listener.local_addr()?)),

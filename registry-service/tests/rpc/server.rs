@@ -78,12 +78,8 @@ async fn migrate_starts_a_new_epoch_on_request() {
 async fn nothing_serves_from_a_new_epoch_that_was_interrupted() {
     let harness = Harness::start().await;
     let (settings, service) = (&harness.settings, &harness.settings.service);
-    let interrupted = run::start_epoch::<Migrator>(
-        &service.database_url,
-        service.master_keys(),
-        &SystemRandom,
-        async |_| Err(anyhow::anyhow!("killed")),
-    );
+    let interrupted =
+        run::start_epoch::<Migrator>(service, &SystemRandom, async |_| Err(anyhow::anyhow!("killed")));
     let error = format!("{:#}", interrupted.await.unwrap_err());
     assert!(error.contains("run `migrate --new-epoch` again"), "{error}");
     let begun = harness.registry.store().position().await.unwrap();
@@ -91,7 +87,7 @@ async fn nothing_serves_from_a_new_epoch_that_was_interrupted() {
     let opened = Registry::open(settings, test_clock(), Arc::new(SystemRandom)).await;
     let error = format!("{:#}", opened.unwrap_err());
     assert!(error.contains("run `migrate --new-epoch` again"), "{error}");
-    let checked = run::check::<Migrator>(&service.database_url, service.master_keys()).await;
+    let checked = run::check::<Migrator>(service).await;
     let error = format!("{:#}", checked.unwrap_err());
     assert!(error.contains("run `migrate --new-epoch` again"), "{error}");
 

@@ -28,7 +28,7 @@ use crate::{
         http::Http,
         listener::{self, Drain},
         middleware::{self, Shared, address::Gateways, limits::AddressLimit, rejected_calls::RejectedCalls},
-        telemetry::{self, admin::Readiness},
+        telemetry::{self, Telemetry, admin::Readiness},
         tls::server::ServerTls,
     },
     store::{
@@ -277,6 +277,21 @@ pub async fn run<S: Service>(
     };
     let _ = timeout(CLOSE_TIMEOUT, closing).await;
     Ok(())
+}
+
+/// Runs a service of this name as the whole process: starts its log, and stops on the signals of the process. A signal also ends
+/// `start`, which opens the service.
+pub async fn serve<S: Service>(
+    name: &str,
+    start: impl Future<Output = anyhow::Result<(S, Listeners, Telemetry)>>,
+) -> anyhow::Result<()> {
+    let _log = telemetry::init(name);
+    let signals = service_signals()?;
+    let started = signals.shutdown.run_until_cancelled(start).await;
+    match started.transpose()? {
+        Some((service, listeners, _telemetry)) => run(service, listeners, signals).await,
+        None => Ok(()),
+    }
 }
 
 /// Returns what the gRPC listener serves to callers whom `authorizer` admits, for tests that make very many calls.
