@@ -16,7 +16,6 @@ use accord::{
     rpc::{
         audit_service::AuditApi,
         auth::{Authorizer, Caller, CallerDirectory, Credential, Permissions},
-        grpc::MAX_MESSAGE_BYTES,
         run::{self, AuditLog, Options, Service},
         telemetry::admin::Readiness,
     },
@@ -128,13 +127,7 @@ impl Service for Registry {
             public_base_url: self.public_base_url.clone(),
             has_client_ca: self.has_client_ca,
         };
-        let mut routes = RoutesBuilder::default();
-        macro_rules! add {
-            ($($server:ident: $api:expr),* $(,)?) => {
-                $(routes.add_service($server::new($api).max_decoding_message_size(MAX_MESSAGE_BYTES));)*
-            };
-        }
-        add! {
+        accord::grpc_routes! {
             IntegrationRequestServiceServer: api.clone(),
             TenantServiceServer: api.clone(),
             UserServiceServer: api.clone(),
@@ -145,7 +138,6 @@ impl Service for Registry {
             DirectoryServiceServer: api,
             AuditServiceServer: AuditApi::new(self.store.db.clone(), self.store.keyring.clone(), store::recorded_tables()),
         }
-        routes
     }
 
     async fn check_ready(&self) -> anyhow::Result<()> {

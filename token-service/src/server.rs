@@ -17,7 +17,6 @@ use accord::{
         audit_service::AuditApi,
         auth::{Authorizer, Permissions},
         channel::{HopChannel, HopToken},
-        grpc::MAX_MESSAGE_BYTES,
         http::Http,
         middleware::{client_certificate::ClientCertificates, limits::RateLimit},
         run::{self, AuditLog, Options, Outage, Service},
@@ -240,28 +239,19 @@ impl Service for TokenServer {
     }
 
     fn routes(&self) -> RoutesBuilder {
-        let mut routes = RoutesBuilder::default();
         let audit = AuditApi::new(
             self.oauth.store.db.clone(),
             self.oauth.store.keyring.clone(),
             store::recorded_tables(),
         )
         .with_tracer(self.consents.clone());
-        macro_rules! add {
-            ($($server:ident($api:expr)),* $(,)?) => {
-                $(routes.add_service(
-                    $server::new($api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
-                );)*
-            };
+        accord::grpc_routes! {
+            SetupServiceServer: self.consents.clone(),
+            ConsentServiceServer: self.consents.clone(),
+            TokenServiceServer: self.oauth.clone(),
+            SigningKeyServiceServer: self.oauth.clone(),
+            AuditServiceServer: audit,
         }
-        add!(
-            SetupServiceServer(self.consents),
-            ConsentServiceServer(self.consents),
-            TokenServiceServer(self.oauth),
-            SigningKeyServiceServer(self.oauth),
-            AuditServiceServer(audit),
-        );
-        routes
     }
 
     fn http(&self) -> Option<Http> {
