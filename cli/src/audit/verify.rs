@@ -44,9 +44,11 @@ pub struct VerifyArgs {
     /// A file with a checkpoint that was kept, or with many of them, as --audit-witness writes it. Repeatable.
     #[arg(long, value_name = "FILE")]
     checkpoint: Vec<PathBuf>,
-    /// The gRPC address of the service that uses the database: `https://host:port`, or `http://` with a loopback host. It checks
-    /// with its keys what the public key does not show: events that are not sealed yet, and rows that are older than the record.
-    /// The operator's token, of an auditor or admin, is in ACCORD_OPERATOR_TOKEN, or in --operator-token-file.
+    /// The gRPC address of the service that uses the database, which checks with its keys what the public key does not show:
+    /// `https://host:port`, or `http://` with a loopback host.
+    ///
+    /// These are events that are not sealed yet, and rows that are older than the record. The operator's token, of an auditor or
+    /// admin, is in ACCORD_OPERATOR_TOKEN, or in --operator-token-file.
     #[arg(id = "url", long = "service-url", value_name = "URL")]
     service_url: Option<String>,
     /// The operator.
