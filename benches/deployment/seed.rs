@@ -42,7 +42,7 @@ use registry_service::{
         tenant::NewTenant,
         user::{NewUser, User},
     },
-    server::Registry,
+    server::RegistryServer,
     store::{
         Store as RegistryStore,
         entity::{client, client_secret, integration_request},
@@ -150,14 +150,14 @@ pub async fn run(setup: &Setup, plan: &Plan) -> Result<Dataset> {
 }
 
 /// Opens registry-service's database.
-async fn registry(setup: &Setup, plan: &Plan) -> Result<Registry> {
+async fn registry(setup: &Setup, plan: &Plan) -> Result<RegistryServer> {
     let settings = Settings {
         listen: (Ipv4Addr::LOCALHOST, 0).into(),
         service: ServiceSettings::new(plan.registry_url.clone(), setup.master_key_file("registry")),
         public_base_url: setup.public_base_url(),
         ..Settings::default()
     };
-    Registry::open(&settings, Arc::new(SystemClock), Arc::new(SystemRandom)).await
+    RegistryServer::open(&settings, Arc::new(SystemClock), Arc::new(SystemRandom)).await
 }
 
 /// Creates the tenants, each with its user, and the scopes.

@@ -32,7 +32,7 @@ use crate::{
     },
     grpc::convert::caller as convert,
     model::caller::NewCaller,
-    server::{Registry, require_client_ca},
+    server::{RegistryServer, require_client_ca},
     store::{self, caller::require_ca_for, migration::Migrator},
 };
 
@@ -126,7 +126,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
-async fn start(flags: &Flags) -> anyhow::Result<(Registry, Listeners, Telemetry)> {
+async fn start(flags: &Flags) -> anyhow::Result<(RegistryServer, Listeners, Telemetry)> {
     let settings = Settings::load(flags, Needs::Everything)?;
     let telemetry = telemetry::start(NAME, settings.admin_listen, ADMIN_LISTEN).await?;
     let tls = ServerTls::load(settings.service.tls(), Arc::new(SystemClock))?;
@@ -174,15 +174,15 @@ async fn rotate(flags: &Flags, key: Key) -> anyhow::Result<()> {
 
 async fn migrate(flags: &Flags, new_epoch: bool) -> anyhow::Result<()> {
     let settings = Settings::load(flags, Needs::Database)?;
-    Registry::migrate(&settings).await?;
+    RegistryServer::migrate(&settings).await?;
     if new_epoch {
-        Registry::start_epoch(&settings, &SystemClock, &SystemRandom).await?;
+        RegistryServer::start_epoch(&settings, &SystemClock, &SystemRandom).await?;
     }
     Ok(())
 }
 
-async fn open(settings: &Settings) -> anyhow::Result<Registry> {
-    Registry::open(settings, Arc::new(SystemClock), Arc::new(SystemRandom)).await
+async fn open(settings: &Settings) -> anyhow::Result<RegistryServer> {
+    RegistryServer::open(settings, Arc::new(SystemClock), Arc::new(SystemRandom)).await
 }
 
 async fn create_caller(

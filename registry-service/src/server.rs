@@ -38,14 +38,14 @@ const MOST_NAMED: u64 = 10;
 
 /// An open registry, ready to serve. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Registry {
+pub struct RegistryServer {
     store: Store,
     public_base_url: Arc<str>,
     has_client_ca: bool,
     options: Options,
 }
 
-impl Registry {
+impl RegistryServer {
     /// Applies the migrations. Replicas may race.
     pub async fn migrate(settings: &Settings) -> anyhow::Result<()> {
         run::migrate::<Migrator>(&settings.service.database_url).await
@@ -88,7 +88,7 @@ impl Registry {
     }
 }
 
-impl Service for Registry {
+impl Service for RegistryServer {
     const GRPC_SERVICES: &'static [&'static str] = SERVICES;
 
     fn database(&self) -> &Database {

@@ -25,7 +25,7 @@ use accord::{
 };
 use anyhow::{Context, bail};
 use clap::Args;
-use registry_service::server::Registry;
+use registry_service::server::RegistryServer;
 use token_service::server::TokenServer;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -212,7 +212,7 @@ async fn open_registry(
     http_url: String,
     clock: &SharedClock,
     random: &SharedRandom,
-) -> anyhow::Result<Registry> {
+) -> anyhow::Result<RegistryServer> {
     let settings = registry_service::config::Settings {
         listen,
         service: ServiceSettings {
@@ -228,8 +228,8 @@ async fn open_registry(
         ..Default::default()
     }
     .checked(Needs::Everything)?;
-    Registry::migrate(&settings).await?;
-    let registry = Registry::open(&settings, clock.clone(), random.clone()).await?;
+    RegistryServer::migrate(&settings).await?;
+    let registry = RegistryServer::open(&settings, clock.clone(), random.clone()).await?;
     registry.database().mark_for_development().await?;
     Ok(registry)
 }
