@@ -56,32 +56,11 @@ pub async fn run(
             "the record does not say when the copy was made: what --audit-days has deleted is listed, too"
         )?;
     }
-    let (mut batch, mut lost, mut known, mut unreadable) = (Vec::new(), Vec::new(), 0, 0);
-    let mut seen = HashSet::new();
-    for path in records {
-        let file = File::open(path).with_context(|| path.display().to_string())?;
-        for (number, text) in BufReader::new(file).lines().enumerate() {
-            let at = || format!("{}, line {}", path.display(), number + 1);
-            let line = match read_line(&text.with_context(at)?) {
-                Ok(Some(line)) => line,
-                Ok(None) => continue,
-                Err(error) => {
-                    writeln!(out, "{}: {error:#}", at())?;
-                    unreadable += 1;
-                    continue;
-                }
-            };
-            let is_deleted = line.time().is_ok_and(|time| deleted.holds(time));
-            // Two exports may overlap.
-            if !is_deleted && seen.insert(line.event_id.clone()) {
-                batch.push(line);
-            }
-            if batch.len() == BATCH_SIZE {
-                known += missing(db, std::mem::take(&mut batch), &mut lost).await?;
-            }
-        }
-    }
-    known += missing(db, batch, &mut lost).await?;
+    let Compared {
+        mut lost,
+        known,
+        unreadable,
+    } = compare(db, records, &deleted, out).await?;
     if known == 0 && !lost.is_empty() {
         writeln!(
             out,
@@ -105,6 +84,67 @@ pub async fn run(
         };
     }
     reported
+}
+
+/// An export beside the database.
+#[derive(Default)]
+struct Compared {
+    /// The events that the database lacks.
+    lost: Vec<ExportedEvent>,
+    /// How many the database has.
+    known: usize,
+    /// How many lines can't be read.
+    unreadable: usize,
+}
+
+impl Compared {
+    /// Adds these events.
+    async fn add(&mut self, db: &Database, events: Vec<ExportedEvent>) -> anyhow::Result<()> {
+        let ids: Vec<_> = events.iter().map(|event| event.event_id.clone()).collect();
+        let known = audit::known(db.read(), &ids).await?;
+        self.known += known.len();
+        let lost = events
+            .into_iter()
+            .filter(|event| !known.contains(&event.event_id));
+        self.lost.extend(lost);
+        Ok(())
+    }
+}
+
+/// Looks for the events of these files in the database. Skips those that retention has deleted, and tells of lines that can't be
+/// read.
+async fn compare(
+    db: &Database,
+    records: &[PathBuf],
+    deleted: &Deleted,
+    out: &mut impl Write,
+) -> anyhow::Result<Compared> {
+    let (mut compared, mut batch, mut seen) = (Compared::default(), Vec::new(), HashSet::new());
+    for path in records {
+        let file = File::open(path).with_context(|| path.display().to_string())?;
+        for (number, text) in BufReader::new(file).lines().enumerate() {
+            let at = || format!("{}, line {}", path.display(), number + 1);
+            let line = match read_line(&text.with_context(at)?) {
+                Ok(Some(line)) => line,
+                Ok(None) => continue,
+                Err(error) => {
+                    writeln!(out, "{}: {error:#}", at())?;
+                    compared.unreadable += 1;
+                    continue;
+                }
+            };
+            let is_deleted = line.time().is_ok_and(|time| deleted.holds(time));
+            // Two exports may overlap.
+            if !is_deleted && seen.insert(line.event_id.clone()) {
+                batch.push(line);
+            }
+            if batch.len() == BATCH_SIZE {
+                compared.add(db, std::mem::take(&mut batch)).await?;
+            }
+        }
+    }
+    compared.add(db, batch).await?;
+    Ok(compared)
 }
 
 /// Returns the ids of ends that were lifted again later, and of what has lifted them: together they change nothing. `lost` begins
@@ -158,20 +198,6 @@ async fn deleted_until(db: &Database) -> anyhow::Result<Option<UnixMillis>> {
 async fn listed(db: &Database, filter: &Filter, count: u64) -> anyhow::Result<Vec<EventRow>> {
     let page = audit::list(db.read(), filter, &PageRequest::first(count)).await?;
     Ok(page.into_parts().0)
-}
-
-/// Adds the events that the database lacks. Returns how many it has.
-async fn missing(
-    db: &Database,
-    lines: Vec<ExportedEvent>,
-    lost: &mut Vec<ExportedEvent>,
-) -> anyhow::Result<usize> {
-    let ids: Vec<_> = lines.iter().map(|line| line.event_id.clone()).collect();
-    let known = audit::known(db.read(), &ids).await?;
-    let before = lost.len();
-    let count = lines.len();
-    lost.extend(lines.into_iter().filter(|line| !known.contains(&line.event_id)));
-    Ok(count - (lost.len() - before))
 }
 
 async fn report(db: &Database, lost: &[ExportedEvent], out: &mut impl Write) -> anyhow::Result<()> {
