@@ -32,7 +32,7 @@ mod exported;
 
 /// How many events are looked up at a time.
 const BATCH_SIZE: usize = 500;
-/// How many events of a kind are compared with one that is missing, the newest ones.
+/// How many events are compared with a missing one of their kind: the newest.
 const COMPARED: u64 = 50;
 
 /// Writes what the database lacks of the record in the files, first what takes something away. Skips the events of `handled`.
@@ -153,11 +153,11 @@ fn settled(lost: &[ExportedEvent]) -> HashSet<&str> {
     let (mut open, mut settled) = (HashMap::<_, Vec<&ExportedEvent>>::new(), HashSet::new());
     for line in lost {
         for (ends, lifts) in LIFTED_BY {
-            let of = (ends.as_str(), &line.tenant_id, &line.subject);
+            let target = (ends.as_str(), &line.tenant_id, &line.subject);
             if line.action == ends.as_str() {
-                open.entry(of).or_default().push(line);
+                open.entry(target).or_default().push(line);
             } else if line.action == lifts.as_str()
-                && let Some(ended) = open.remove(&of)
+                && let Some(ended) = open.remove(&target)
             {
                 let both = ended.into_iter().chain([line]);
                 settled.extend(both.map(|line| line.event_id.as_str()));
@@ -184,7 +184,7 @@ impl Deleted {
     }
 }
 
-/// Returns up to which time retention may have deleted events.
+/// Returns the time before which retention may have deleted events.
 async fn deleted_until(db: &Database) -> anyhow::Result<Option<UnixMillis>> {
     let filter = Filter {
         action: Some(action::AUDIT_EVENTS_DELETE.as_str().to_owned()),
