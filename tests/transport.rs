@@ -3,17 +3,20 @@
 use std::{
     fs,
     net::UdpSocket,
-    os::unix::fs::OpenOptionsExt,
     path::Path,
     process::{Command, Output},
 };
 
 use accord::{
-    random::{Random, SystemRandom},
+    keys::FileMasterKey,
+    random::SystemRandom,
     text::opaque::{OpaqueToken, TokenKind},
 };
 
-use crate::harness::process::{Process, accord};
+use crate::harness::{
+    process::{Process, accord},
+    services::write_private,
+};
 
 tests!(grpcurl_reaches_both_services_by_certificates_that_are_replaced_meanwhile);
 
@@ -80,12 +83,6 @@ fn assert_serving(answer: &Output) {
     assert!(is_serving, "{answer:?}");
 }
 
-fn write_private(path: &Path, content: &[u8]) {
-    let mut file = fs::OpenOptions::new();
-    let mut file = file.write(true).create_new(true).mode(0o600).open(path).unwrap();
-    std::io::Write::write_all(&mut file, content).unwrap();
-}
-
 async fn grpcurl_reaches_both_services_by_certificates_that_are_replaced_meanwhile() {
     let address = address().expect("an address besides loopback");
     let directory = tempfile::tempdir().unwrap();
@@ -99,9 +96,7 @@ async fn grpcurl_reaches_both_services_by_certificates_that_are_replaced_meanwhi
     // The services follow this link, as they follow a secret that Kubernetes mounts.
     let current = at("current");
     std::os::unix::fs::symlink(&first, &current).unwrap();
-    let mut key = [0; 32];
-    SystemRandom.fill(&mut key);
-    write_private(&at("key"), &key);
+    FileMasterKey::create(&at("key"), &SystemRandom).unwrap();
     let token = OpaqueToken::generate(TokenKind::Workload, &SystemRandom);
     write_private(&at("token"), token.expose().as_bytes());
 
