@@ -46,13 +46,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         // Boxed, here and below, or the compiler gives up on the depth of the future.
         Command::Serve { flags } => Box::pin(run::serve(NAME, start(&flags))).await,
         Command::Health { flags } => {
-            probe::run(
-                ENVIRONMENT_PREFIX,
-                flags.service.config.as_deref(),
-                &flags,
-                ADMIN_LISTEN,
-            )
-            .await
+            let file = flags.service.config.as_deref();
+            probe::run(ENVIRONMENT_PREFIX, file, &flags, ADMIN_LISTEN).await
         }
         Command::CheckConfig { flags } => {
             let file = flags.service.config.as_deref();

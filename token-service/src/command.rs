@@ -33,13 +33,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve { flags } => Box::pin(run::serve(NAME, start(&flags))).await,
         Command::Health { flags } => {
-            probe::run(
-                ENVIRONMENT_PREFIX,
-                flags.service.config.as_deref(),
-                &flags,
-                ADMIN_LISTEN,
-            )
-            .await
+            let file = flags.service.config.as_deref();
+            probe::run(ENVIRONMENT_PREFIX, file, &flags, ADMIN_LISTEN).await
         }
         Command::CheckConfig { flags } => {
             let file = flags.service.config.as_deref();
