@@ -51,12 +51,12 @@ impl Store {
         };
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
-            CreationOutcome::Replay { resource_id, secrets } => {
+            CreationOutcome::Repeated { resource_id, secrets } => {
                 let row = Entity::look_up_by_id(resource_id).read_one(&tx).await?;
                 let row = row.ok_or(corrupt("idempotency"))?;
                 let id = row.caller_id.clone();
-                let repeated = (caller(row)?, token(&secrets));
-                return self.commit_repeated(tx, creation, &id, repeated).await;
+                let answer = (caller(row)?, token(&secrets));
+                return self.commit_repeated(tx, creation, &id, answer).await;
             }
             CreationOutcome::New(reservation) => reservation,
         };

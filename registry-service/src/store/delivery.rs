@@ -49,7 +49,7 @@ impl Store {
         };
         let (tx, outcome, secret) = self.begin_secret(creation, new).await?;
         let reservation = match outcome {
-            CreationOutcome::Replay { resource_id, secrets } => {
+            CreationOutcome::Repeated { resource_id, secrets } => {
                 let (issued, handover) = self.reissue(&tx, &resource_id, &secrets).await?;
                 let subject = issued.secret_id.as_str();
                 return self.commit_repeated(tx, creation, subject, link(handover)?).await;

@@ -96,7 +96,7 @@ impl ConsentCall {
     /// `request_uri` that can't be opened; [`Error::RequestIdReused`].
     pub async fn start_setup(&mut self, creation: &Creation, request: SetupRequest) -> Result<Setup> {
         // A repeated call returns the first setup, even if the registry's facts have changed since.
-        if let Some(setup) = self.consents.store.find_repeated_setup(creation).await? {
+        if let Some(setup) = self.consents.store.repeat_setup(creation).await? {
             return Ok(setup);
         }
         let store = &self.consents.store;

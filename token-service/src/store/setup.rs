@@ -43,14 +43,14 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::RequestIdReused`].
-    pub async fn find_repeated_setup(&self, creation: &Creation) -> Result<Option<Setup>> {
+    pub async fn repeat_setup(&self, creation: &Creation) -> Result<Option<Setup>> {
         if creation.request_id.is_none() {
             return Ok(None);
         }
         let (tx, outcome) = self.begin_creation(creation).await?;
         // The rollback of this transaction gives up the reservation of a new call.
         match outcome {
-            CreationOutcome::Replay { resource_id, .. } => Ok(Some(created_before(&tx, &resource_id).await?)),
+            CreationOutcome::Repeated { resource_id, .. } => Ok(Some(repeated(&tx, &resource_id).await?)),
             CreationOutcome::New(_) => Ok(None),
         }
     }
@@ -62,7 +62,7 @@ impl Store {
     pub async fn create_setup(&self, creation: &Creation, new: NewSetup) -> Result<Setup> {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
-            CreationOutcome::Replay { resource_id, .. } => return created_before(&tx, &resource_id).await,
+            CreationOutcome::Repeated { resource_id, .. } => return repeated(&tx, &resource_id).await,
             CreationOutcome::New(reservation) => reservation,
         };
         let now = self.now();
@@ -141,7 +141,7 @@ impl Store {
         let (tx, outcome) = self.begin_decision(decision, setup).await?;
         let reservation = match outcome {
             CreationOutcome::New(reservation) => reservation,
-            CreationOutcome::Replay { secrets, .. } => {
+            CreationOutcome::Repeated { secrets, .. } => {
                 return self.approve_again(tx, decision, by, setup, &secrets).await;
             }
         };
@@ -188,7 +188,7 @@ impl Store {
     ) -> Result<(Grant, OpaqueToken)> {
         let (tx, outcome) = self.begin_decision(decision, setup).await?;
         match outcome {
-            CreationOutcome::Replay { secrets, .. } => {
+            CreationOutcome::Repeated { secrets, .. } => {
                 self.approve_again(tx, decision, by, setup, &secrets).await
             }
             CreationOutcome::New(_) => {
@@ -213,7 +213,7 @@ impl Store {
         let tx = self.db.write().await?;
         let (clock, random) = (&*self.clock, &*self.random);
         match idempotency::begin_with_any_content(&tx, &keyring, clock, random, denial).await? {
-            CreationOutcome::Replay { secrets, .. } => {
+            CreationOutcome::Repeated { secrets, .. } => {
                 self.approve_again(tx, denial, by, setup, &secrets).await
             }
             CreationOutcome::New(_) => {
@@ -273,7 +273,7 @@ impl Store {
         require_open(&tx, by, now).await?;
         let reservation = match outcome {
             CreationOutcome::New(reservation) => reservation,
-            CreationOutcome::Replay { resource_id, .. } => return created_before(&tx, &resource_id).await,
+            CreationOutcome::Repeated { resource_id, .. } => return repeated(&tx, &resource_id).await,
         };
         decide(&tx, setup, Decision::Denied, now).await?;
         reservation.complete(&tx, setup.setup_id.as_str()).await?;
@@ -385,7 +385,7 @@ async fn decide(tx: &Transaction, decided: &Setup, decision: Decision, now: Unix
     Ok(row.save(tx).await?)
 }
 
-async fn created_before(conn: &impl Keyed, setup_id: &str) -> Result<Setup> {
+async fn repeated(conn: &impl Keyed, setup_id: &str) -> Result<Setup> {
     find(conn, setup_id).await?.ok_or(corrupt("idempotency"))
 }
 

@@ -20,7 +20,7 @@ use accord::{
     },
     rpc::{
         auth::{Role, WorkloadKind},
-        run::Listeners,
+        run::{self, Listeners},
         tls::server::ServerTls,
     },
     testing::{TestDatabase, calls::authorized, test_clock},
@@ -117,7 +117,7 @@ impl Harness {
             ..Listeners::plaintext(listener, Some(http))
         };
         let has_tls = listeners.tls.is_some();
-        tokio::spawn(server.clone().serve(listeners, shutdown.clone()));
+        tokio::spawn(run::run(server.clone(), listeners, shutdown.clone()));
         let endpoint = match has_tls {
             false => Endpoint::from_shared(format!("http://{address}")).unwrap(),
             true => {
