@@ -201,11 +201,11 @@ mod tests {
             let address = Ipv6Addr::from_bits(u128::from(number) << 64).into();
             limit.check(Some(address)).unwrap();
         };
-        (0..CALLS_BETWEEN_LOOKS).for_each(call);
+        (0..CALLS_BETWEEN_COUNTS).for_each(call);
         assert_eq!(limit.buckets.load(Ordering::Relaxed), 0);
-        call(CALLS_BETWEEN_LOOKS);
+        call(CALLS_BETWEEN_COUNTS);
         let seen = limit.buckets.load(Ordering::Relaxed);
-        assert_eq!(seen as u64, CALLS_BETWEEN_LOOKS);
+        assert_eq!(seen as u64, CALLS_BETWEEN_COUNTS);
     }
 
     #[test]
