@@ -94,8 +94,8 @@ async fn an_approval_is_worth_nothing_once_the_client_was_narrowed() {
     let narrowed = ok(clients.update_client(narrowing).await).client.unwrap();
     assert_eq!(narrowed.scopes, client.scopes);
 
-    let replayed = clients.amend_client(amending(&applied)).await;
-    assert_rejected(replayed, Code::FailedPrecondition, "WRONG_STATE");
+    let repeated = clients.amend_client(amending(&applied)).await;
+    assert_rejected(repeated, Code::FailedPrecondition, "WRONG_STATE");
     let outdated = clients.amend_client(amending(&pending)).await;
     assert_rejected(outdated, Code::Aborted, "ETAG_MISMATCH");
     let reading = pb::GetClientRequest {
