@@ -295,7 +295,9 @@ async fn a_grant_that_was_altered_or_removed_can_be_revoked() {
             action: Some("consent.revoke".into()),
             ..Default::default()
         };
-        let events = audit::list(store.db.read(), &filter, &PageRequest::first(50)).await.unwrap();
+        let events = audit::list(store.db.read(), &filter, &PageRequest::first(50))
+            .await
+            .unwrap();
         let events = events.into_parts().0;
         assert_eq!(events.len(), 3, "{database:?}");
         assert!(events.iter().all(|event| event.detail["altered"] == "grants"));
