@@ -322,6 +322,8 @@ async fn no_operator_gets_a_token_of_a_standing_grant() {
         amendments: Vec::new(),
     };
     world.registry().set_origin(&world.client_id, client);
+    world.registry().tell_operator_actions(Vec::new());
+    world.registry().tell_changes();
     let mut answering = BTreeSet::new();
     for role in Role::ALL {
         let gained = gains(&world, world.harness().operator(role), &[]).await;
