@@ -95,16 +95,10 @@ pub async fn run(
     }
     let member = (database, deployment.name.as_str());
     for (name, values) in &curves {
-        let Some(slack) = slack(name) else { continue };
-        if values.iter().all(|value| *value == values[0]) {
-            continue;
+        if let Some(growth) = growth(name, values) {
+            let what = format!("soak: {name}: last third to middle");
+            results.figure(what, member, growth, Some(AtMost(GROWTH)));
         }
-        let third = values.len() / 3;
-        let median = |values: &[f64]| quantile(values.to_vec(), 0.5);
-        let (middle, last) = (median(&values[third..2 * third]), median(&values[2 * third..]));
-        let growth = if last - middle < slack { 1.0 } else { last / middle };
-        let what = format!("soak: {name}: last third to middle");
-        results.figure(what, member, growth, Some(AtMost(GROWTH)));
     }
     let series = results.series(Case::Soak, member).context("no samples")?;
     let answers = series.sum(|sample| sample.outcome.all_answers as f64);
@@ -116,6 +110,18 @@ pub async fn run(
     results.figure("soak: answers to calls due", member, answers / due, least);
     results.figure("soak: calls refused", member, refused, none);
     Ok(())
+}
+
+/// Returns how far a column's last third is above its middle one; `None` for what never changes and for what may grow.
+fn growth(name: &str, values: &[f64]) -> Option<f64> {
+    let slack = slack(name)?;
+    if values.iter().all(|value| *value == values[0]) {
+        return None;
+    }
+    let third = values.len() / 3;
+    let median = |values: &[f64]| quantile(values.to_vec(), 0.5);
+    let (middle, last) = (median(&values[third..2 * third]), median(&values[2 * third..]));
+    Some(if last - middle < slack { 1.0 } else { last / middle })
 }
 
 /// Less growth of a column than this is none. `None` for what may grow.

@@ -1,13 +1,10 @@
 //! Master keys and data keys are rotated by the command line, beside services that serve.
 
-use std::{
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use accord::{
-    random::{Random, SystemRandom},
+    keys::FileMasterKey,
+    random::SystemRandom,
     store::Database,
     testing::{TestDatabase, postgres},
 };
@@ -28,14 +25,6 @@ tests!(
     master_and_data_keys_rotate_while_both_services_serve,
     a_data_key_without_that_purpose_is_not_rotated,
 );
-
-/// Writes a master key that only its owner can read.
-fn write_key(path: &Path) {
-    let mut key = [0; 32];
-    SystemRandom.fill(&mut key);
-    std::fs::write(path, key).unwrap();
-    std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
-}
 
 async fn master_and_data_keys_rotate_while_both_services_serve() {
     let Some(databases) = postgres().zip(postgres()) else {
@@ -112,7 +101,7 @@ async fn master_and_data_keys_rotate_while_both_services_serve() {
 
     let directory = tempfile::tempdir().unwrap();
     let new_key = directory.path().join("new.key");
-    write_key(&new_key);
+    FileMasterKey::create(&new_key, &SystemRandom).unwrap();
     let new_key = new_key.to_str().unwrap();
     let rotate = ["rotate-master-key", "--new-master-key-file", new_key];
     for (done, count) in [

@@ -9,15 +9,19 @@ use crate::harness::{
 };
 
 tests!(
-    the_operator_commands_of_the_readme_run,
+    the_commands_of_an_operators_day_run,
     the_first_calls_of_two_operators_run,
 );
 
-async fn the_operator_commands_of_the_readme_run() {
+async fn the_commands_of_an_operators_day_run() {
     let directory = tempfile::tempdir().unwrap();
     let dev = dev::start_in(&directory.path().join("accord-data")).await;
     symlink(file("examples"), directory.path().join("examples")).unwrap();
-    let stdout = run_lines(("README.md", "operators-day"), directory.path(), &[]).await;
+    let programs = [
+        ("README.md", "first-token"),
+        ("docs/OPERATIONS.md", "operators-day"),
+    ];
+    let stdout = run_lines(&programs, directory.path(), &[]).await;
     for sign in [
         "\"clientId\"",
         "accessToken",
@@ -43,8 +47,8 @@ async fn the_first_calls_of_two_operators_run() {
         let token = services.run_registry(&create);
         std::fs::write(directory.path().join(format!("{name}.token")), token).unwrap();
     }
-    let program = ("docs/OPERATIONS.md", "two-operators");
-    run_lines(program, directory.path(), &[("REGISTRY", &address)]).await;
+    let program = [("docs/OPERATIONS.md", "two-operators")];
+    run_lines(&program, directory.path(), &[("REGISTRY", &address)]).await;
     for (file, sign) in [
         ("enrolment.json", "enrolmentToken"),
         ("enrolment-code.json", "releaseCode"),

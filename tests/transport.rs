@@ -3,17 +3,20 @@
 use std::{
     fs,
     net::UdpSocket,
-    os::unix::fs::OpenOptionsExt,
     path::Path,
     process::{Command, Output},
 };
 
 use accord::{
-    random::{Random, SystemRandom},
+    keys::FileMasterKey,
+    random::SystemRandom,
     text::opaque::{OpaqueToken, TokenKind},
 };
 
-use crate::harness::process::{Process, accord};
+use crate::harness::{
+    process::{Process, accord},
+    services::write_private,
+};
 
 tests!(grpcurl_reaches_both_services_by_certificates_that_are_replaced_meanwhile);
 
@@ -74,10 +77,10 @@ fn health(address: &str, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-fn write_private(path: &Path, content: &[u8]) {
-    let mut file = fs::OpenOptions::new();
-    let mut file = file.write(true).create_new(true).mode(0o600).open(path).unwrap();
-    std::io::Write::write_all(&mut file, content).unwrap();
+fn assert_serving(answer: &Output) {
+    // NOT_SERVING contains the word, too.
+    let is_serving = String::from_utf8_lossy(&answer.stdout).contains("\"SERVING\"");
+    assert!(is_serving, "{answer:?}");
 }
 
 async fn grpcurl_reaches_both_services_by_certificates_that_are_replaced_meanwhile() {
@@ -93,9 +96,7 @@ async fn grpcurl_reaches_both_services_by_certificates_that_are_replaced_meanwhi
     // The services follow this link, as they follow a secret that Kubernetes mounts.
     let current = at("current");
     std::os::unix::fs::symlink(&first, &current).unwrap();
-    let mut key = [0; 32];
-    SystemRandom.fill(&mut key);
-    write_private(&at("key"), &key);
+    FileMasterKey::create(&at("key"), &SystemRandom).unwrap();
     let token = OpaqueToken::generate(TokenKind::Workload, &SystemRandom);
     write_private(&at("token"), token.expose().as_bytes());
 
@@ -120,11 +121,7 @@ async fn grpcurl_reaches_both_services_by_certificates_that_are_replaced_meanwhi
     let identified = ["-cacert", &*ca, "-cert", &*certificate, "-key", &*key];
     for (process, grpc) in &mut running {
         for arguments in [&trusting[..], &identified] {
-            let answer = health(grpc, arguments);
-            assert!(
-                String::from_utf8_lossy(&answer.stdout).contains("SERVING"),
-                "{answer:?}"
-            );
+            assert_serving(&health(grpc, arguments));
         }
         for (arguments, logged) in [
             (
@@ -160,11 +157,7 @@ async fn grpcurl_reaches_both_services_by_certificates_that_are_replaced_meanwhi
         process.wait_for(changed, |process| {
             process.stderr().contains(changed).then_some(())
         });
-        let answer = health(grpc, &identified);
-        assert!(
-            String::from_utf8_lossy(&answer.stdout).contains("SERVING"),
-            "{answer:?}"
-        );
+        assert_serving(&health(grpc, &identified));
     }
     for client in [&kept, &client()] {
         assert_eq!(client.get(&url).send().await.unwrap().status(), 200);

@@ -31,7 +31,7 @@ async fn register(directory: &Path, redirect_uri: &str) -> String {
     std::fs::create_dir_all(&copy).unwrap();
     let request = request.replace(listed, redirect_uri);
     std::fs::write(copy.join("integration-request.json"), request).unwrap();
-    let printed = run_lines(("README.md", "sample-partner"), directory, &[]).await;
+    let printed = run_lines(&[("README.md", "sample-partner")], directory, &[]).await;
     let link = printed.lines().last().unwrap_or_default();
     assert!(link.contains("/claim/acl_"), "no link at the end of\n{printed}");
     link.to_owned()

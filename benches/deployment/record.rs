@@ -14,6 +14,7 @@ use accord::{
     },
     rpc::channel::HopChannel,
     store::Database,
+    text::id::EventId,
 };
 use accord_cli::call;
 use anyhow::{Context, Result, ensure};
@@ -91,6 +92,22 @@ impl Recording<'_> {
         figure("seconds to verify", seconds);
         figure("MiB to verify", most);
 
+        let path = format!("/{tenant_id}/integrations");
+        let cookie = format!("accord-admin-{tenant_id}={}", session.expose());
+        let [proof, trace, page] = self.searches(&mut client, jtis, (&path, &cookie)).await?;
+        figure("ms to prove an event", proof);
+        figure("ms to trace a token", trace);
+        figure("ms for the page of connected integrations", page);
+        Ok(figures)
+    }
+
+    /// Proves and traces tokens, and loads a page for each. Returns the median of each in milliseconds.
+    async fn searches(
+        &self,
+        client: &mut AuditServiceClient<HopChannel>,
+        jtis: Vec<EventId>,
+        (path, cookie): (&str, &str),
+    ) -> Result<[f64; 3]> {
         let (mut proofs, mut traces, mut pages) = (Vec::new(), Vec::new(), Vec::new());
         for jti in jtis {
             let (event_id, log_size) = (jti.to_string(), 0);
@@ -101,16 +118,11 @@ impl Recording<'_> {
             let began = Instant::now();
             client.trace_token(TraceTokenRequest { jti: jti.into() }).await?;
             traces.push(millis(began));
-            let path = format!("/{tenant_id}/integrations");
-            let cookie = format!("accord-admin-{tenant_id}={}", session.expose());
             let began = Instant::now();
-            get(&self.token.addresses.http, &path, &cookie).await?;
+            get(&self.token.addresses.http, path, cookie).await?;
             pages.push(millis(began));
         }
-        figure("ms to prove an event", quantile(proofs, 0.5));
-        figure("ms to trace a token", quantile(traces, 0.5));
-        figure("ms for the page of connected integrations", quantile(pages, 0.5));
-        Ok(figures)
+        Ok([proofs, traces, pages].map(|values| quantile(values, 0.5)))
     }
 
     /// Runs `accord audit verify` to its end. Returns its seconds, and the most MiB that it used.

@@ -16,7 +16,6 @@ use std::{
 
 use accord::{
     clock::SystemClock,
-    keys::MasterKeySource,
     random::{Random, SystemRandom},
     rpc::{
         config::settings::ServiceSettings,
@@ -43,7 +42,7 @@ use registry_service::{
         tenant::NewTenant,
         user::{NewUser, User},
     },
-    server::Registry,
+    server::RegistryServer,
     store::{
         Store as RegistryStore,
         entity::{client, client_secret, integration_request},
@@ -151,14 +150,14 @@ pub async fn run(setup: &Setup, plan: &Plan) -> Result<Dataset> {
 }
 
 /// Opens registry-service's database.
-async fn registry(setup: &Setup, plan: &Plan) -> Result<Registry> {
+async fn registry(setup: &Setup, plan: &Plan) -> Result<RegistryServer> {
     let settings = Settings {
         listen: (Ipv4Addr::LOCALHOST, 0).into(),
         service: ServiceSettings::new(plan.registry_url.clone(), setup.master_key_file("registry")),
         public_base_url: setup.public_base_url(),
         ..Settings::default()
     };
-    Registry::open(&settings, Arc::new(SystemClock), Arc::new(SystemRandom)).await
+    RegistryServer::open(&settings, Arc::new(SystemClock), Arc::new(SystemRandom)).await
 }
 
 /// Creates the tenants, each with its user, and the scopes.
@@ -208,10 +207,10 @@ async fn verified(store: &Store, clients: &[Client]) -> Result<()> {
 
 /// Opens token-service's database.
 pub async fn token_store(plan: &Plan) -> Result<(Database, Store)> {
-    let master_key = vec![MasterKeySource::File(plan.directory.join("token.key"))];
+    let settings = ServiceSettings::new(plan.token_url.clone(), plan.directory.join("token.key"));
     let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
-    let (url, purposes) = (&plan.token_url, store::PURPOSES);
-    let (db, keyring) = run::open::<Migrator>(url, master_key, purposes, clock.clone(), &*random).await?;
+    let opened = run::open::<Migrator>(&settings, store::PURPOSES, clock.clone(), &*random);
+    let (db, keyring) = opened.await?;
     Ok((db.clone(), Store::new(db, keyring, clock, random)))
 }
 

@@ -44,9 +44,12 @@ pub struct Source {
 /// A command about the audit record.
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
-    /// Checks every sealed event against the log, the log against a key and checkpoints from outside, and the rows that confer
-    /// authority against the events. Exit status 1 if anything was changed, removed or inserted; 2 if nothing could be checked, as
-    /// without the database or the log's key; 3 if nothing is wrong, but not all could be checked. Events of the last minute, which are sealed soon, are named and leave the status at 0.
+    /// Checks sealed events against the log, the log against a key and checkpoints from outside, and the rows that confer
+    /// authority against the events.
+    ///
+    /// Exit status 1 if anything was changed, removed or inserted; 2 if nothing could be checked, as without the database or the
+    /// log's key; 3 if nothing is wrong, but not all could be checked. Events of the last minute, which are sealed soon, are named
+    /// and leave the status at 0.
     Verify {
         /// The database.
         #[command(flatten)]
@@ -63,8 +66,10 @@ pub enum AuditCommand {
         #[command(flatten)]
         source: Source,
     },
-    /// Writes the sealed events as JSON lines, the oldest first. Each line has its position. A line with `removed_leaves` stands
-    /// for events that are gone, as retention removes them, and one with `fault` for a row that is missing or altered.
+    /// Writes the sealed events as JSON lines with their positions, the oldest first.
+    ///
+    /// A line with `removed_leaves` stands for events that are gone, as retention removes them, and one with `fault` for a row that
+    /// is missing or altered.
     Export {
         /// The database.
         #[command(flatten)]
@@ -73,8 +78,10 @@ pub enum AuditCommand {
         #[arg(long, value_name = "POSITION")]
         after: Option<LogPosition>,
     },
-    /// Compares a restored database with an export of its record that was kept elsewhere: lists the events that it lacks, first
-    /// those that took something away, with what does each again. Exit status 1 while one of these was not done again; 2 if that could not be found out.
+    /// Lists the events that a restored database lacks by an export of its record, first those that took something away, with
+    /// what does each again.
+    ///
+    /// Exit status 1 while one of these was not done again; 2 if that could not be found out.
     Lost {
         /// The database.
         #[command(flatten)]
@@ -258,14 +265,15 @@ mod tests {
 
     use super::*;
 
-    #[derive(Debug, Parser)]
-    struct Cli {
-        #[command(subcommand)]
-        command: AuditCommand,
-    }
-
-    fn command(line: &str) -> AuditCommand {
-        Cli::try_parse_from(line.split(' ')).unwrap().command
+    /// Parses the words after `accord audit`.
+    pub(super) fn command<'a>(words: impl IntoIterator<Item = &'a str>) -> AuditCommand {
+        #[derive(Parser)]
+        #[command(no_binary_name = true)]
+        struct Cli {
+            #[command(subcommand)]
+            command: AuditCommand,
+        }
+        Cli::try_parse_from(words).unwrap().command
     }
 
     #[tokio::test]
@@ -273,7 +281,7 @@ mod tests {
         let database = sqlite();
         Database::connect(&database.url).await.unwrap();
         for rest in ["verify --key key", "lost --record record"] {
-            let command = command(&format!("audit {rest} --database-url {}", database.url));
+            let command = command(format!("{rest} --database-url {}", database.url).split(' '));
             let error = run(&command, &mut Vec::new()).await.unwrap_err();
             assert!(
                 format!("{error:#}").contains("holds no record of Accord"),
@@ -285,8 +293,8 @@ mod tests {
 
     #[test]
     fn only_what_was_found_exits_with_1() {
-        let verify = command("audit verify --key key --database-url sqlite://x.db");
-        let lost = command("audit lost --record record --database-url sqlite://x.db");
+        let verify = command("verify --key key --database-url sqlite://x.db".split(' '));
+        let lost = command("lost --record record --database-url sqlite://x.db".split(' '));
         let found = || anyhow::Error::from(Found("altered".to_owned()));
         let edited = || anyhow::Error::from(StoreError::Corrupt("audit_logs")).context("reading");
         assert_eq!(status(&verify, &found()), (1, true));

@@ -9,8 +9,8 @@ use accord::{
     rpc::{
         config::settings::Needs,
         listener,
-        run::{self, Key, Listeners, Service, probe, service_signals},
-        telemetry,
+        run::{self, Key, Listeners, Service, probe},
+        telemetry::{self, Telemetry},
         tls::server::ServerTls,
     },
     store::{
@@ -32,24 +32,22 @@ use crate::{
     },
     grpc::convert::caller as convert,
     model::caller::NewCaller,
-    server::{Registry, require_client_ca},
+    server::{RegistryServer, require_client_ca},
     store::{self, caller::require_ca_for, migration::Migrator},
 };
+
+/// The service's name in its log and traces.
+const NAME: &str = "registry-service";
 
 /// Runs a command. Creating a caller prints its bearer token, alone, on standard output. A caller with a certificate name has no
 /// token: prints only a note, on standard error.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         // Boxed, here and below, or the compiler gives up on the depth of the future.
-        Command::Serve { flags } => Box::pin(serve(&flags)).await,
+        Command::Serve { flags } => Box::pin(run::serve(NAME, start(&flags))).await,
         Command::Health { flags } => {
-            probe::run(
-                ENVIRONMENT_PREFIX,
-                flags.service.config.as_deref(),
-                &flags,
-                ADMIN_LISTEN,
-            )
-            .await
+            let file = flags.service.config.as_deref();
+            probe::run(ENVIRONMENT_PREFIX, file, &flags, ADMIN_LISTEN).await
         }
         Command::CheckConfig { flags } => {
             let file = flags.service.config.as_deref();
@@ -62,8 +60,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
                 async |db, settings| require_client_ca(db, settings.tls().has_client_ca()).await,
             );
             let settings = Box::pin(loaded).await?;
-            let (url, masters) = (&settings.service.database_url, settings.service.master_keys());
-            let db = run::check::<Migrator>(url, masters).await?;
+            let db = run::check::<Migrator>(&settings.service).await?;
             Box::pin(require_client_ca(&db, settings.service.tls().has_client_ca())).await?;
             run::print_line("ok")
         }
@@ -125,33 +122,24 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
-async fn serve(flags: &Flags) -> anyhow::Result<()> {
-    let _log = telemetry::init("registry-service");
-    let signals = service_signals()?;
-    let starting = async {
-        let settings = Settings::load(flags, Needs::Everything)?;
-        let telemetry = telemetry::start("registry-service", settings.admin_listen, ADMIN_LISTEN).await?;
-        let tls = ServerTls::load(settings.service.tls(), Arc::new(SystemClock))?;
-        let registry = run::when_reachable(&settings.service.database_url, async || {
-            let registry = open(&settings).await?;
-            run::require_not_development(registry.database()).await?;
-            require_client_ca(registry.database(), settings.service.tls().has_client_ca()).await?;
-            Ok(registry)
-        });
-        let registry = registry.await?.with_readiness(telemetry.readiness());
-        let listeners = Listeners {
-            grpc: listener::bind("--listen", settings.listen, tls.as_ref()).await?,
-            http: None,
-            tls,
-            drain_delay: settings.service.drain_delay(),
-        };
-        anyhow::Ok((registry, listeners, telemetry))
+async fn start(flags: &Flags) -> anyhow::Result<(RegistryServer, Listeners, Telemetry)> {
+    let settings = Settings::load(flags, Needs::Everything)?;
+    let telemetry = telemetry::start(NAME, settings.admin_listen, ADMIN_LISTEN).await?;
+    let tls = ServerTls::load(settings.service.tls(), Arc::new(SystemClock))?;
+    let registry = run::when_reachable(&settings.service.database_url, async || {
+        let registry = open(&settings).await?;
+        run::require_not_development(registry.database()).await?;
+        require_client_ca(registry.database(), settings.service.tls().has_client_ca()).await?;
+        Ok(registry)
+    });
+    let registry = registry.await?.with_readiness(telemetry.readiness());
+    let listeners = Listeners {
+        grpc: listener::bind("--listen", settings.listen, tls.as_ref()).await?,
+        http: None,
+        tls,
+        drain_delay: settings.service.drain_delay(),
     };
-    let started = signals.shutdown.run_until_cancelled(starting).await;
-    match started.transpose()? {
-        Some((registry, listeners, _telemetry)) => run::run(registry, listeners, signals).await,
-        None => Ok(()),
-    }
+    Ok((registry, listeners, telemetry))
 }
 
 /// Opens what `accord audit resume` needs: the service's record, and the operator whose token this is.
@@ -177,25 +165,20 @@ pub async fn audit_access(flags: &Flags, token: &OpaqueToken) -> anyhow::Result<
 
 async fn rotate(flags: &Flags, key: Key) -> anyhow::Result<()> {
     let settings = Settings::load(flags, Needs::Keys)?;
-    run::rotate::<Migrator>(
-        &settings.service.database_url,
-        settings.service.master_keys(),
-        key,
-    )
-    .await
+    run::rotate::<Migrator>(&settings.service, key).await
 }
 
 async fn migrate(flags: &Flags, new_epoch: bool) -> anyhow::Result<()> {
     let settings = Settings::load(flags, Needs::Database)?;
-    Registry::migrate(&settings).await?;
+    RegistryServer::migrate(&settings).await?;
     if new_epoch {
-        Registry::start_epoch(&settings, &SystemClock, &SystemRandom).await?;
+        RegistryServer::start_epoch(&settings, &SystemClock, &SystemRandom).await?;
     }
     Ok(())
 }
 
-async fn open(settings: &Settings) -> anyhow::Result<Registry> {
-    Registry::open(settings, Arc::new(SystemClock), Arc::new(SystemRandom)).await
+async fn open(settings: &Settings) -> anyhow::Result<RegistryServer> {
+    RegistryServer::open(settings, Arc::new(SystemClock), Arc::new(SystemRandom)).await
 }
 
 async fn create_caller(

@@ -16,7 +16,6 @@ use accord::{
     rpc::{
         audit_service::AuditApi,
         auth::{Authorizer, Caller, CallerDirectory, Credential, Permissions},
-        grpc::MAX_MESSAGE_BYTES,
         run::{self, AuditLog, Options, Service},
         telemetry::admin::Readiness,
     },
@@ -39,14 +38,14 @@ const MOST_NAMED: u64 = 10;
 
 /// An open registry, ready to serve. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Registry {
+pub struct RegistryServer {
     store: Store,
     public_base_url: Arc<str>,
     has_client_ca: bool,
     options: Options,
 }
 
-impl Registry {
+impl RegistryServer {
     /// Applies the migrations. Replicas may race.
     pub async fn migrate(settings: &Settings) -> anyhow::Result<()> {
         run::migrate::<Migrator>(&settings.service.database_url).await
@@ -59,8 +58,7 @@ impl Registry {
         clock: &dyn Clock,
         random: &dyn Random,
     ) -> anyhow::Result<()> {
-        let (url, masters) = (&settings.service.database_url, settings.service.master_keys());
-        run::start_epoch::<Migrator>(url, masters, random, async |db| {
+        run::start_epoch::<Migrator>(&settings.service, random, async |db| {
             Ok(store::end_links(db, clock, random).await?)
         })
         .await
@@ -68,8 +66,7 @@ impl Registry {
 
     /// Opens the database and its keys.
     pub async fn open(settings: &Settings, clock: SharedClock, random: SharedRandom) -> anyhow::Result<Self> {
-        let (url, masters) = (&settings.service.database_url, settings.service.master_keys());
-        let opened = run::open::<Migrator>(url, masters, store::PURPOSES, clock.clone(), &*random);
+        let opened = run::open::<Migrator>(&settings.service, store::PURPOSES, clock.clone(), &*random);
         let (db, keyring) = opened.await?;
         Ok(Self {
             store: Store::new(db, keyring, clock, random, settings.second_operator),
@@ -91,7 +88,7 @@ impl Registry {
     }
 }
 
-impl Service for Registry {
+impl Service for RegistryServer {
     const GRPC_SERVICES: &'static [&'static str] = SERVICES;
 
     fn database(&self) -> &Database {
@@ -131,13 +128,7 @@ impl Service for Registry {
             has_client_ca: self.has_client_ca,
         };
         let of = self.store.clone();
-        let mut routes = RoutesBuilder::default();
-        macro_rules! add {
-            ($($server:ident: $api:expr),* $(,)?) => {
-                $(routes.add_service($server::new($api).max_decoding_message_size(MAX_MESSAGE_BYTES));)*
-            };
-        }
-        add! {
+        accord::grpc_routes! {
             IntegrationRequestServiceServer: api.clone(),
             TenantServiceServer: api.clone(),
             UserServiceServer: api.clone(),
@@ -148,7 +139,6 @@ impl Service for Registry {
             DirectoryServiceServer: api,
             AuditServiceServer: AuditApi::new(of.db, of.keyring, store::recorded_tables(), of.clock),
         }
-        routes
     }
 
     async fn check_ready(&self) -> anyhow::Result<()> {

@@ -26,9 +26,9 @@ use aws_lc_rs::digest::{SHA256, digest};
 use super::{MAX_AGE_SECS, MAX_AHEAD_SECS, VerifiedProof};
 use crate::{clock::UnixMillis, lock::Lock};
 
-/// Parts with a lock of their own.
+/// How many shards there are, each with a lock of its own.
 const SHARDS: usize = 16;
-/// How long a proof that is as far ahead as possible is accepted.
+/// The longest time for which a proof is accepted: that of a proof whose `iat` is as far ahead of this clock as allowed.
 const WINDOW_SECS: i64 = MAX_AHEAD_SECS + MAX_AGE_SECS + 1;
 /// How long proofs share a set, by the second in which they end.
 const SET_SECS: i64 = 12;
@@ -40,10 +40,10 @@ const SETS: usize = 7;
 const MAX_PROOFS: usize = 28_672;
 /// The most proofs of one owner in a set.
 const MAX_OWNED: u16 = 7_168;
-/// Owners are counted in this many places. Two who share one, which nobody outside can bring about, share the bound.
+/// Owners are counted in this many places. Two owners in one place share its bound. Nobody outside can bring that about.
 const OWNER_PLACES: usize = 16_384;
 
-/// The first bytes of the SHA-256 of key and `jti`. Two proofs with the same ones would reject the second.
+/// The first bytes of the SHA-256 of key and `jti`. Of two proofs with the same fingerprint the second is rejected.
 type Fingerprint = [u8; 12];
 
 /// Why a proof is not accepted now.
@@ -69,7 +69,7 @@ pub struct ReplayCache {
 struct Shard {
     /// The latest time of a call, in seconds. A clock that is set back must not bring back what was dropped.
     latest: i64,
-    /// When the clock, which was set back, was first seen so far behind `latest` that no new proof can be accepted.
+    /// When the clock was first found so far behind `latest`, after it was set back, that no new proof can be accepted.
     behind_since: Option<i64>,
     sets: [Set; SETS],
 }

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::tls::pem::describe;
+
 /// A failed operation with a key.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum KeyError {
@@ -32,7 +34,7 @@ pub enum KeyError {
         given: String,
     },
     /// A file with a secret can't be read or written.
-    #[error("can't be read or written: {}", if *.0 == io::ErrorKind::NotFound { "no such file".into() } else { .0.to_string() })]
+    #[error("can't be read or written: {}", describe(*.0))]
     File(io::ErrorKind),
     /// A file with a secret is open to its group or to others, or belongs to somebody else.
     #[error(

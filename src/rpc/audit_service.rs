@@ -1,4 +1,4 @@
-//! `AuditService` of both services. Each serves its own audit trail.
+//! `AuditService` of both services. Each serves its own audit record.
 
 use std::{sync::Arc, time::Duration};
 
@@ -40,7 +40,7 @@ pub trait TokenTracer: Send + Sync + 'static {
     async fn trace(&self, issued: &EventRow) -> Result<pb::TraceTokenResponse, Status>;
 }
 
-/// Serves the audit trail of a database.
+/// Serves the audit record of a database.
 #[derive(Clone, derive_more::Debug)]
 pub struct AuditApi {
     db: Database,

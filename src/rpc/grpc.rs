@@ -35,6 +35,16 @@ pub(super) const MAX_OPEN_STREAMS: usize = 256;
 /// How long a rejected caller must wait before it opens a stream.
 const RETRY_STREAM: Duration = Duration::from_secs(10);
 
+/// Returns routes of these services, each of which reads messages of at most [`MAX_MESSAGE_BYTES`](crate::rpc::grpc::MAX_MESSAGE_BYTES).
+#[macro_export]
+macro_rules! grpc_routes {
+    ($($server:ident: $api:expr),+ $(,)?) => {{
+        let mut routes = tonic::service::RoutesBuilder::default();
+        $(routes.add_service($server::new($api).max_decoding_message_size($crate::rpc::grpc::MAX_MESSAGE_BYTES));)+
+        routes
+    }};
+}
+
 /// The health of a server's services. Their first status is NOT_SERVING.
 pub(super) struct Health {
     reporter: HealthReporter,

@@ -167,7 +167,7 @@ impl From<Violations> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
-            error if error.may_pass() => Self::unavailable(),
+            error if error.is_retryable() => Self::unavailable(),
             other => Self::internal(&other),
         }
     }

@@ -44,7 +44,7 @@ mod counter {
     impl super::Protected for Entity {
         const MAC: Column = Column::Mac;
 
-        /// The log's position and the numbers of events show an older one.
+        /// The log's position and the numbers of events show that an older row was put back.
         const RECORDED: super::Recorded<Model> = super::Recorded::Never;
     }
 }
@@ -68,7 +68,7 @@ mod entry {
 
     impl super::Protected for Entity {
         const MAC: Column = Column::Mac;
-        /// It never changes, and goes by age.
+        /// A change is never edited, and is deleted by age.
         const RECORDED: super::Recorded<Model> = super::Recorded::Never;
     }
 }
@@ -202,7 +202,7 @@ pub(super) async fn last_event_number(conn: &impl Keyed) -> Result<i64, StoreErr
     Ok(row.ok_or(MISSING_COUNTER)?.event_number)
 }
 
-/// Counts a log that is started, and returns its number: behind all logs that were counted and behind `newest`, which the
+/// Counts a log that is started, and returns its number: above those of all logs that were counted and above `newest`, which the
 /// database has.
 pub(super) async fn count_log(tx: &Transaction, newest: i64) -> Result<i64, StoreError> {
     let mut counter = lock_counter(tx).await?;
@@ -330,7 +330,7 @@ pub async fn read(
     })
 }
 
-/// Returns whether no change is missing of those after `after`, up to `last` or beyond `limit`. Numbers have no gaps, but where
+/// Returns whether no change is missing of those after `after`, up to `last` or beyond `limit`. Numbers have no gaps, except where
 /// [`delete_before`] deleted the oldest ones.
 fn is_complete(changes: &[ChangeRow], after: i64, last: i64, limit: u64) -> bool {
     let is_next = |(change, seq): (&ChangeRow, i64)| change.seq == seq;

@@ -75,14 +75,14 @@ impl StoreError {
         Self::Unavailable(reason)
     }
 
-    /// Whether a later attempt may succeed.
+    /// Whether the database failed as a whole, and a later attempt may succeed. Nothing is then said about any row.
     pub fn is_temporary(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Busy)
     }
 
-    /// Whether the same call may succeed later. A row may name a key version that this replica has not read yet. That does not
-    /// make the error temporary for those that share a statement: somebody may have edited that row.
-    pub fn may_pass(&self) -> bool {
+    /// Whether the caller may try again: the error is temporary, or a row names a key version that this replica has not read yet.
+    /// The latter is not temporary for work that shares a statement, because somebody may have edited that row.
+    pub fn is_retryable(&self) -> bool {
         self.is_temporary() || matches!(self, Self::Key(KeyError::UnknownVersion { .. }))
     }
 }
@@ -293,9 +293,12 @@ mod tests {
     fn a_call_that_meets_an_unknown_key_version_may_succeed_later_and_no_other_key_error_may() {
         let purpose = "row".to_owned();
         let unknown = StoreError::Key(KeyError::UnknownVersion { purpose, version: 2 });
-        assert!(unknown.may_pass() && !unknown.is_temporary());
-        assert!(StoreError::Busy.may_pass());
-        assert!(!StoreError::Key(KeyError::Sealed).may_pass() && !StoreError::Altered("clients").may_pass());
+        assert!(unknown.is_retryable() && !unknown.is_temporary());
+        assert!(StoreError::Busy.is_retryable());
+        assert!(
+            !StoreError::Key(KeyError::Sealed).is_retryable()
+                && !StoreError::Altered("clients").is_retryable()
+        );
     }
 
     #[test]

@@ -56,8 +56,8 @@ mod row {
 /// The purpose of the data key for request ids. A service opens its keyring for it too.
 pub const KEYRING_PURPOSE: &str = "idempotency";
 /// How long a repeated call gets the first call's answer.
-pub const REPLAY_WINDOW: Duration = Duration::from_secs(10 * 60);
-/// How long a request id counts as used. A call with other content is rejected; after [`REPLAY_WINDOW`], any call is.
+pub const REPEAT_WINDOW: Duration = Duration::from_secs(10 * 60);
+/// How long a request id counts as used. A call with other content is rejected; after [`REPEAT_WINDOW`], any call is.
 pub const REJECTION_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
 const NONCE_LENGTH: usize = 32;
@@ -83,7 +83,7 @@ pub enum CreationOutcome {
     /// The call is new: create, then call [`Reservation::complete`].
     New(Reservation),
     /// The call was answered before: return the same answer.
-    Replay {
+    Repeated {
         /// The id of the resource that the first call created.
         resource_id: String,
         /// Derives the secrets of the first call.
@@ -166,7 +166,7 @@ pub fn prepare(
 
 /// Reserves a call's request id, or finds the call that used it before. Call it first in the creating transaction.
 ///
-/// If calls with the same id race, one is new. The others wait until its transaction ends and then replay it; if it was
+/// If calls with the same id race, one is new. The others wait until its transaction ends and then repeat it; if it was
 /// rolled back, one of them is new. Without a request id nothing is stored, and the secrets can't be derived again.
 ///
 /// # Errors
@@ -225,7 +225,7 @@ async fn begin_if(
     let others = keyring.versions(KEYRING_PURPOSE);
     for key in others.filter(|key| key.version() != current.version()) {
         let request_key = request_key(key, creation, request_id);
-        if let Some(outcome) = replay(tx, keyring, clock, request_id, &request_key, &repeats).await? {
+        if let Some(outcome) = repeated(tx, keyring, clock, request_id, &request_key, &repeats).await? {
             return Ok(outcome);
         }
     }
@@ -251,7 +251,7 @@ async fn begin_if(
             let row = Some(row);
             return Ok(CreationOutcome::New(Reservation { secrets, row }));
         }
-        if let Some(outcome) = replay(tx, keyring, clock, request_id, &request_key, &repeats).await? {
+        if let Some(outcome) = repeated(tx, keyring, clock, request_id, &request_key, &repeats).await? {
             return Ok(outcome);
         }
     }
@@ -260,7 +260,7 @@ async fn begin_if(
 
 /// Returns the outcome of a repeated call; `None` for a call without a row. Deletes a row that is a day old, and then
 /// returns `None` too.
-async fn replay(
+async fn repeated(
     tx: &Transaction,
     keyring: &Keyring,
     clock: &dyn Clock,
@@ -281,12 +281,12 @@ async fn replay(
     }
     let key = keyring.require(KEYRING_PURPOSE, row.key_version)?.clone();
     let is_repeated = repeats(&key, &row);
-    let nonce = row.nonce.filter(|_| is_repeated && age < REPLAY_WINDOW);
+    let nonce = row.nonce.filter(|_| is_repeated && age < REPEAT_WINDOW);
     let nonce = Zeroizing::new(nonce.ok_or(StoreError::RequestIdReused)?);
     if row.resource_id.is_empty() {
         return Err(StoreError::Corrupt("a request id without its resource"));
     }
-    Ok(Some(CreationOutcome::Replay {
+    Ok(Some(CreationOutcome::Repeated {
         resource_id: row.resource_id,
         secrets: Derivation {
             key,
@@ -313,7 +313,7 @@ pub async fn delete_expired(db: &Database, now: UnixMillis) -> Result<(u64, u64)
     let tx = db.write().await?;
     let nonces = row::Entity::update_many()
         .col_expr(row::Column::Nonce, Expr::value(Option::<Vec<u8>>::None))
-        .filter(row::Column::CreatedAt.lte(now.minus(REPLAY_WINDOW).as_millis()))
+        .filter(row::Column::CreatedAt.lte(now.minus(REPEAT_WINDOW).as_millis()))
         .filter(row::Column::Nonce.is_not_null())
         .exec(&tx)
         .await?;

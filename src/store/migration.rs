@@ -19,7 +19,7 @@ use super::{Database, StoreError, Transaction};
 const LOCK_TABLE: &str = "migration_lock";
 /// The row that is locked.
 const LOCK: i32 = 1;
-/// The row that is there while a new epoch still ends what a restored copy holds.
+/// The row that exists while a new epoch is unfinished.
 const UNFINISHED_EPOCH: i32 = 2;
 /// A table that every service has, whatever its migrations are called.
 pub(super) const COUNTER_TABLE: &str = "change_counter";
@@ -148,13 +148,12 @@ async fn insert_row(tx: &Transaction, id: i32) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Marks a new epoch as one that has not ended yet what the copy holds: that takes several transactions, and nothing may serve in
-/// between.
+/// Marks a new epoch as unfinished: ending what the copy holds takes several transactions, and nothing may serve in between.
 pub async fn mark_epoch_unfinished(tx: &Transaction) -> Result<(), StoreError> {
     insert_row(tx, UNFINISHED_EPOCH).await
 }
 
-/// Returns whether a new epoch was begun that has not ended all that the copy holds.
+/// Returns whether a new epoch was begun and is not finished.
 pub async fn is_epoch_unfinished(conn: &impl ConnectionTrait) -> Result<bool, StoreError> {
     let mark = Query::select()
         .column("id")

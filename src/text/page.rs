@@ -131,6 +131,15 @@ impl PageRequest {
         }
     }
 
+    /// Does the same, and goes on after the page that this token came with, unless the token is empty.
+    #[cfg(feature = "testing")]
+    pub fn test(size: u64, token: &str) -> Self {
+        let first = Self::first(size);
+        let after = cursor(&first.list_hash, token);
+        assert_eq!(after.is_none(), token.is_empty(), "{token}");
+        Self { after, ..first }
+    }
+
     /// Returns the most rows that the page may have.
     pub fn size(&self) -> u64 {
         self.size

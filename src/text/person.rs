@@ -2,7 +2,7 @@
 
 use super::id::OperatorId;
 
-/// Returns whether a text names a person. An operator about whom nobody said so has its own id instead.
+/// Returns whether a text names a person. An operator without a known person has its own id in that place.
 pub fn is_named(person: &str) -> bool {
     OperatorId::parse(person).is_err()
 }

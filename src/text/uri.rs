@@ -7,6 +7,7 @@ pub const MAX_URL_BYTES: usize = 2048;
 /// The longest base URL, in bytes. Every access token carries two: in `iss` and in `aud`.
 pub const MAX_BASE_URL_BYTES: usize = 256;
 
+const NO_QUERY: &str = "must not have a query";
 /// The rule for the scheme of a URL.
 const SCHEME_RULE: &str = "must use https (http on loopback hosts only)";
 
@@ -15,11 +16,12 @@ const SCHEME_RULE: &str = "must use https (http on loopback hosts only)";
 /// # Errors
 /// Returns the rule that `value` breaks.
 pub fn base_url(value: &str) -> Result<String, &'static str> {
+    let url = check_url(value)?;
     // Before the normal form, in which a query follows a slash.
-    if check_url(value)?.query().is_some() {
-        return Err("must not have a query");
+    if url.query().is_some() {
+        return Err(NO_QUERY);
     }
-    normal_url(value)?;
+    require_normal_form(value, &url)?;
     match value.len() > MAX_BASE_URL_BYTES {
         true => Err("must have at most 256 bytes"),
         false => Ok(value.to_owned()),
@@ -31,23 +33,20 @@ pub fn base_url(value: &str) -> Result<String, &'static str> {
 /// # Errors
 /// Returns the rules that `text` breaks.
 pub fn server_url(text: &str) -> Result<String, String> {
-    let base = base_url(text.trim_end_matches('/'));
-    let mut rules: Vec<_> = base.as_ref().err().copied().into_iter().collect();
-    if let Ok(url) = Url::parse(text) {
-        let has_path = !["", "/"].contains(&url.path().trim_end_matches('/'));
-        let others = [
-            (has_path, "must not have a path"),
-            (url.query().is_some(), "must not have a query"),
-        ];
-        for (_, rule) in others.into_iter().filter(|(is_broken, _)| *is_broken) {
-            if !rules.contains(&rule) {
-                rules.push(rule);
-            }
-        }
-    }
-    match base {
-        Ok(url) if rules.is_empty() => Ok(url),
-        _ => Err(rules.join(", ")),
+    let text = text.trim_end_matches('/');
+    // `base_url` names only the first rule that is broken.
+    let url = Url::parse(text).ok();
+    let rules = [
+        base_url(text).err(),
+        url.as_ref().and_then(Url::query).map(|_| NO_QUERY),
+        url.filter(|url| !matches!(url.path(), "" | "/"))
+            .map(|_| "must not have a path"),
+    ];
+    let mut broken: Vec<_> = rules.into_iter().flatten().collect();
+    broken.dedup();
+    match broken.is_empty() {
+        true => Ok(text.to_owned()),
+        false => Err(broken.join(", ")),
     }
 }
 
@@ -57,7 +56,8 @@ pub fn server_url(text: &str) -> Result<String, String> {
 /// # Errors
 /// Returns the rule that `value` breaks.
 pub fn redirect_uri(value: &str) -> Result<String, &'static str> {
-    let url = normal_url(value)?;
+    let url = check_url(value)?;
+    require_normal_form(value, &url)?;
     if value.contains('*') {
         return Err("must not hold a wildcard");
     }
@@ -83,17 +83,15 @@ pub fn key_set_url(value: &str) -> Result<String, &'static str> {
     }
 }
 
-/// Parses a URL that equals its normal form, except for the slash of an empty path.
-fn normal_url(value: &str) -> Result<Url, &'static str> {
-    let url = check_url(value)?;
-    if url.as_str() == value || url.as_str() == format!("{value}/") {
-        Ok(url)
-    } else {
-        Err("must be in normal form: lowercase host, no default port, no dot segments")
-    }
+/// Checks that the text of a URL is its normal form, except for the slash of an empty path.
+fn require_normal_form(value: &str, url: &Url) -> Result<(), &'static str> {
+    let is_normal = url.as_str() == value || url.as_str() == format!("{value}/");
+    is_normal
+        .then_some(())
+        .ok_or("must be in normal form: lowercase host, no default port, no dot segments")
 }
 
-/// Checks the rules that all URLs share.
+/// Parses a URL by the rules that all of them share.
 fn check_url(value: &str) -> Result<Url, &'static str> {
     if value.is_empty() {
         return Err("must not be empty");

@@ -32,10 +32,15 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, String> {
             false => Ok(bytes),
         }
     };
-    read().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => "can't be read: no such file".to_owned(),
-        kind => format!("can't be read: {kind}"),
-    })
+    read().map_err(|error| format!("can't be read: {}", describe(error.kind())))
+}
+
+/// Says what is wrong with a file. The standard library calls a missing one an entity that was not found.
+pub(crate) fn describe(kind: io::ErrorKind) -> String {
+    match kind {
+        io::ErrorKind::NotFound => "no such file".to_owned(),
+        kind => kind.to_string(),
+    }
 }
 
 /// Returns the certificates in their order; at least one.

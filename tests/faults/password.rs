@@ -2,10 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
-use accord::{
-    random::{Random, SystemRandom},
-    testing::durable_postgres,
-};
+use accord::{keys::FileMasterKey, random::SystemRandom, testing::durable_postgres};
 use url::Url;
 
 use crate::harness::{
@@ -30,9 +27,7 @@ async fn a_changed_password_is_read_again_from_its_file() {
     server.execute("SELECT pg_reload_conf()");
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
-    let mut key = [0; 32];
-    SystemRandom.fill(&mut key);
-    write_private(&at("key"), &key);
+    FileMasterKey::create(&at("key"), &SystemRandom).unwrap();
     write_private(&at("pgpass"), b"*:*:*:rotated:first\n");
     // As Kubernetes and Compose mount it for a service whose user is another.
     fs::set_permissions(at("pgpass"), fs::Permissions::from_mode(0o640)).unwrap();

@@ -45,21 +45,22 @@ pub fn program(document: &str, marker: &str, language: &str) -> String {
     lines
 }
 
-/// Runs the lines of [`shell_lines`] with bash in a directory, until one of them fails: then this does, too. Returns what they print.
-pub async fn run_lines(
-    (document, marker): (&str, &str),
-    directory: &Path,
-    environment: &[(&str, &str)],
-) -> String {
+/// Runs the [`shell_lines`] of these documents and markers with one bash in a directory, until one of them fails: then this does, too.
+/// Returns what they print.
+pub async fn run_lines(programs: &[(&str, &str)], directory: &Path, environment: &[(&str, &str)]) -> String {
+    let lines = programs
+        .iter()
+        .map(|(document, marker)| shell_lines(document, marker));
+    let marker = programs[0].1.to_owned();
     let script = directory.join(format!("{marker}.sh"));
-    std::fs::write(&script, shell_lines(document, marker)).unwrap();
+    std::fs::write(&script, lines.collect::<String>()).unwrap();
     let mut command = Command::new("bash");
     command
         .args(["-euo", "pipefail"])
         .arg(&script)
         .envs(environment.iter().copied())
         .current_dir(directory);
-    let (directory, marker) = (directory.to_owned(), marker.to_owned());
+    let directory = directory.to_owned();
     let ran = tokio::task::spawn_blocking(move || {
         let mut process = Process::start(command, &directory, &marker);
         let status = process.wait();

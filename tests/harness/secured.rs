@@ -8,7 +8,8 @@ use std::{
 };
 
 use accord::{
-    random::{Random, SystemRandom},
+    keys::FileMasterKey,
+    random::SystemRandom,
     rpc::channel::{Addresses, HopChannel, Target},
     tls::{ClientTls, TlsFiles},
 };
@@ -21,7 +22,6 @@ use super::{
     partner::World,
     process::{Process, accord},
     proxy::Proxy,
-    services::write_private,
 };
 
 /// A replica of registry-service.
@@ -150,9 +150,7 @@ impl Secured {
 /// a service.
 pub fn prepare(at: &Path, command: impl Fn(&str, &[&str]) -> Command) {
     succeed(accord().arg("certs").arg("--dir").arg(at.join("certs")));
-    let mut key = [0; 32];
-    SystemRandom.fill(&mut key);
-    write_private(&at.join("key"), &key);
+    FileMasterKey::create(&at.join("key"), &SystemRandom).unwrap();
     succeed(&mut command("registry", &["migrate"]));
     let mut create = vec!["operator", "create", "everything"];
     for role in ["registrar", "approver", "security", "auditor", "admin"] {

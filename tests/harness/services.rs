@@ -7,10 +7,7 @@ use std::{
     process::{Command, Output},
 };
 
-use accord::{
-    random::{Random, SystemRandom},
-    testing::HeldPort,
-};
+use accord::{keys::FileMasterKey, random::SystemRandom, testing::HeldPort};
 use accord_cli::{call, dev::seed, dev_file::DevFile};
 use tempfile::TempDir;
 
@@ -41,9 +38,7 @@ impl Services {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         for name in ["registry.key", "token.key"] {
-            let mut key = [0; 32];
-            SystemRandom.fill(&mut key);
-            write_private(&at(name), &key);
+            FileMasterKey::create(&at(name), &SystemRandom).unwrap();
         }
         let http_port = HeldPort::reserve();
         let http_address = http_port.address().to_string();

@@ -1,19 +1,23 @@
 //! A master key in a PKCS#11 token: SoftHSM stands for the hardware.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
     time::Duration,
 };
 
-use accord::registry::v1::{ListTenantsRequest, tenant_service_client::TenantServiceClient};
+use accord::{
+    keys::FileMasterKey,
+    random::SystemRandom,
+    registry::v1::{ListTenantsRequest, tenant_service_client::TenantServiceClient},
+};
 use accord_cli::call::with_token;
 use tempfile::TempDir;
 
-use super::write_key;
 use crate::{
     harness::{
         process::{Process, accord},
+        services::write_private,
         suite::SOFTHSM,
     },
     observability::scrape::fetch,
@@ -54,7 +58,7 @@ impl Hsm {
         ]);
         // `softhsm2-util` leaves out white space, so the bytes are letters.
         let letters = uuid::Uuid::new_v4().simple().to_string();
-        write_private(&hsm.at("imported"), &letters);
+        write_private(&hsm.at("imported"), letters.as_bytes());
         let imported = hsm.at("imported");
         let import = [
             "--import",
@@ -64,8 +68,8 @@ impl Hsm {
             "accord",
         ];
         hsm.util(&[&import[..], &["--label", "registry", "--id", "01"]].concat());
-        write_private(&hsm.at("pin"), PIN);
-        write_key(&hsm.at("file.key"));
+        write_private(&hsm.at("pin"), PIN.as_bytes());
+        FileMasterKey::create(&hsm.at("file.key"), &SystemRandom).unwrap();
         hsm
     }
 
@@ -129,12 +133,6 @@ impl Hsm {
         assert!(!stderr.contains(PIN), "{stderr}");
         stderr
     }
-}
-
-fn write_private(path: &Path, text: &str) {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::write(path, text).unwrap();
-    std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
 }
 
 async fn a_master_key_moves_into_a_token_and_back() {
@@ -250,8 +248,8 @@ async fn until_ready(process: &mut Process, status: u16) {
 async fn a_token_that_can_not_be_used_is_refused_without_its_pin() {
     let hsm = Hsm::new();
     hsm.run(&["migrate"]);
-    write_private(&hsm.at("wrong-pin"), "1111111111\n");
-    write_private(&hsm.at("open-pin"), PIN);
+    write_private(&hsm.at("wrong-pin"), b"1111111111\n");
+    write_private(&hsm.at("open-pin"), PIN.as_bytes());
     std::fs::set_permissions(
         hsm.at("open-pin"),
         std::os::unix::fs::PermissionsExt::from_mode(0o644),

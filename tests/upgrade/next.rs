@@ -55,12 +55,12 @@ impl MigrationTrait for Expand {
 pub async fn migrate<const MORE: u8>(databases: &[TestDatabase; 2]) {
     let [registry, token] = databases;
     let db = Database::connect(&registry.url).await.unwrap();
-    type Registry = registry_service::store::migration::Migrator;
-    db.migrate::<Next<Registry, MORE>>().await.unwrap();
+    type RegistryMigrator = registry_service::store::migration::Migrator;
+    db.migrate::<Next<RegistryMigrator, MORE>>().await.unwrap();
     is_there(&db, MORE).await;
     let db = Database::connect(&token.url).await.unwrap();
-    type Token = token_service::store::migration::Migrator;
-    db.migrate::<Next<Token, MORE>>().await.unwrap();
+    type TokenMigrator = token_service::store::migration::Migrator;
+    db.migrate::<Next<TokenMigrator, MORE>>().await.unwrap();
     is_there(&db, MORE).await;
 }
 

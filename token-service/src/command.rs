@@ -9,8 +9,8 @@ use accord::{
         channel::HopChannel,
         config::settings::Needs,
         listener,
-        run::{self, Key, Listeners, Service, probe, service_signals},
-        telemetry,
+        run::{self, Key, Listeners, Service, probe},
+        telemetry::{self, Telemetry},
         tls::server::ServerTls,
     },
     store::audit::{AuditAccess, Decider},
@@ -25,46 +25,16 @@ use crate::{
     store::{self, migration::Migrator},
 };
 
+/// The service's name in its log and traces.
+const NAME: &str = "token-service";
+
 /// Runs a command.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
-        Command::Serve { flags } => {
-            let _log = telemetry::init("token-service");
-            let signals = service_signals()?;
-            let starting = async {
-                let settings = Settings::load(&flags, Needs::Everything)?;
-                let telemetry =
-                    telemetry::start("token-service", settings.admin_listen, ADMIN_LISTEN).await?;
-                let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
-                let tls = ServerTls::load(settings.tls(), clock.clone())?;
-                let server = run::when_reachable(&settings.service.database_url, async || {
-                    let server = TokenServer::open(&settings, clock.clone(), random.clone()).await?;
-                    run::require_not_development(server.database()).await?;
-                    Ok(server)
-                });
-                let server = server.await?.with_readiness(telemetry.readiness());
-                let listeners = Listeners {
-                    grpc: listener::bind("--listen", settings.listen, tls.as_ref()).await?,
-                    http: Some(listener::bind("--http-listen", settings.http_listen, tls.as_ref()).await?),
-                    tls,
-                    drain_delay: settings.service.drain_delay(),
-                };
-                anyhow::Ok((server, listeners, telemetry))
-            };
-            let started = signals.shutdown.run_until_cancelled(starting).await;
-            match started.transpose()? {
-                Some((server, listeners, _telemetry)) => server.serve(listeners, signals).await,
-                None => Ok(()),
-            }
-        }
+        Command::Serve { flags } => Box::pin(run::serve(NAME, start(&flags))).await,
         Command::Health { flags } => {
-            probe::run(
-                ENVIRONMENT_PREFIX,
-                flags.service.config.as_deref(),
-                &flags,
-                ADMIN_LISTEN,
-            )
-            .await
+            let file = flags.service.config.as_deref();
+            probe::run(ENVIRONMENT_PREFIX, file, &flags, ADMIN_LISTEN).await
         }
         Command::CheckConfig { flags } => {
             let file = flags.service.config.as_deref();
@@ -72,7 +42,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             let prefix = ENVIRONMENT_PREFIX;
             let loaded = run::with_schema::<Migrator, _>(loaded, prefix, file, &flags, async |_, _| Ok(()));
             let settings = Box::pin(loaded).await?;
-            run::check::<Migrator>(&settings.service.database_url, settings.service.master_keys()).await?;
+            run::check::<Migrator>(&settings.service).await?;
             run::print_line("ok")
         }
         Command::RotateMasterKey { flags } => rotate(&flags, Key::Master).await,
@@ -91,6 +61,26 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
+async fn start(flags: &Flags) -> anyhow::Result<(TokenServer, Listeners, Telemetry)> {
+    let settings = Settings::load(flags, Needs::Everything)?;
+    let telemetry = telemetry::start(NAME, settings.admin_listen, ADMIN_LISTEN).await?;
+    let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
+    let tls = ServerTls::load(settings.tls(), clock.clone())?;
+    let server = run::when_reachable(&settings.service.database_url, async || {
+        let server = TokenServer::open(&settings, clock.clone(), random.clone()).await?;
+        run::require_not_development(server.database()).await?;
+        Ok(server)
+    });
+    let server = server.await?.with_readiness(telemetry.readiness());
+    let listeners = Listeners {
+        grpc: listener::bind("--listen", settings.listen, tls.as_ref()).await?,
+        http: Some(listener::bind("--http-listen", settings.http_listen, tls.as_ref()).await?),
+        tls,
+        drain_delay: settings.service.drain_delay(),
+    };
+    Ok((server, listeners, telemetry))
+}
+
 /// Opens what `accord audit resume` needs: the service's record, and the operator whose token this is, by the registry.
 ///
 /// # Errors
@@ -100,9 +90,8 @@ pub async fn audit_access(flags: &Flags, token: &OpaqueToken) -> anyhow::Result<
     let channel = HopChannel::new(settings.registry_target()?, settings.registry_token()?);
     let found = Registry::new(channel).operator(token).await?;
     let decider = found.and_then(|operator| Decider::new(operator.id, &operator.roles, operator.person));
-    let (url, masters) = (&settings.service.database_url, settings.service.master_keys());
-    let (clock, random) = (Arc::new(SystemClock), SystemRandom);
-    let opened = run::open::<Migrator>(url, masters, store::PURPOSES, clock, &random);
+    let clock = Arc::new(SystemClock);
+    let opened = run::open::<Migrator>(&settings.service, store::PURPOSES, clock, &SystemRandom);
     let (db, keyring) = Box::pin(opened).await?;
     Ok(AuditAccess {
         db,
@@ -114,10 +103,5 @@ pub async fn audit_access(flags: &Flags, token: &OpaqueToken) -> anyhow::Result<
 
 async fn rotate(flags: &Flags, key: Key) -> anyhow::Result<()> {
     let settings = Settings::load(flags, Needs::Keys)?;
-    run::rotate::<Migrator>(
-        &settings.service.database_url,
-        settings.service.master_keys(),
-        key,
-    )
-    .await
+    run::rotate::<Migrator>(&settings.service, key).await
 }

@@ -227,14 +227,6 @@ fn are_of_scopes(violations: &Violations) -> bool {
     all && !violations.is_empty()
 }
 
-/// Returns `None` for a resource that does not exist.
-pub fn found<T>(answer: Result<T>) -> Result<Option<T>> {
-    match answer {
-        Err(Error::NotFound(_)) => Ok(None),
-        answer => answer.map(Some),
-    }
-}
-
 impl From<JoinError> for Error {
     fn from(error: JoinError) -> Self {
         Self::Internal(error.into())

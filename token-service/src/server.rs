@@ -1,4 +1,4 @@
-//! Runs token-service: opens its store and caches, and gives routes, permissions and periodic work to [`run()`].
+//! Runs token-service: opens its store and caches, and gives routes, permissions and periodic work to [`run`](run::run).
 
 use std::{
     sync::{
@@ -17,10 +17,9 @@ use accord::{
         audit_service::AuditApi,
         auth::{Authorizer, Permissions},
         channel::{HopChannel, HopToken},
-        grpc::MAX_MESSAGE_BYTES,
         http::Http,
         middleware::{client_certificate::ClientCertificates, limits::RateLimit},
-        run::{self, AuditLog, Listeners, Options, Outage, Service, Signals, run},
+        run::{self, AuditLog, Options, Outage, Service},
         telemetry::admin::Readiness,
         tls::certificate::record_registry_expiry,
     },
@@ -88,8 +87,7 @@ impl TokenServer {
         clock: &dyn Clock,
         random: &dyn Random,
     ) -> anyhow::Result<()> {
-        let (url, masters) = (&settings.service.database_url, settings.service.master_keys());
-        run::start_epoch::<Migrator>(url, masters, random, async |db| {
+        run::start_epoch::<Migrator>(&settings.service, random, async |db| {
             Ok(store::end_all_before(db, clock, random).await?)
         })
         .await
@@ -117,8 +115,7 @@ impl TokenServer {
         clock: SharedClock,
         random: SharedRandom,
     ) -> anyhow::Result<Self> {
-        let (url, masters) = (&settings.service.database_url, settings.service.master_keys());
-        let opened = run::open::<Migrator>(url, masters, store::PURPOSES, clock.clone(), &*random);
+        let opened = run::open::<Migrator>(&settings.service, store::PURPOSES, clock.clone(), &*random);
         let (db, keyring) = opened.await?;
         let sign_in_delays = SignInDelays::new(&*random);
         let target = settings.registry_target()?;
@@ -185,11 +182,6 @@ impl TokenServer {
     pub fn oauth(&self) -> &OAuth {
         &self.oauth
     }
-
-    /// Serves gRPC and HTTP until it must stop, then drains.
-    pub async fn serve(self, listeners: Listeners, signals: impl Into<Signals>) -> anyhow::Result<()> {
-        run(self, listeners, signals).await
-    }
 }
 
 impl Service for TokenServer {
@@ -247,7 +239,6 @@ impl Service for TokenServer {
     }
 
     fn routes(&self) -> RoutesBuilder {
-        let mut routes = RoutesBuilder::default();
         let audit = AuditApi::new(
             self.oauth.store.db.clone(),
             self.oauth.store.keyring.clone(),
@@ -255,21 +246,13 @@ impl Service for TokenServer {
             self.oauth.store.clock.clone(),
         )
         .with_tracer(self.consents.clone());
-        macro_rules! add {
-            ($($server:ident($api:expr)),* $(,)?) => {
-                $(routes.add_service(
-                    $server::new($api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
-                );)*
-            };
+        accord::grpc_routes! {
+            SetupServiceServer: self.consents.clone(),
+            ConsentServiceServer: self.consents.clone(),
+            TokenServiceServer: self.oauth.clone(),
+            SigningKeyServiceServer: self.oauth.clone(),
+            AuditServiceServer: audit,
         }
-        add!(
-            SetupServiceServer(self.consents),
-            ConsentServiceServer(self.consents),
-            TokenServiceServer(self.oauth),
-            SigningKeyServiceServer(self.oauth),
-            AuditServiceServer(audit),
-        );
-        routes
     }
 
     fn http(&self) -> Option<Http> {

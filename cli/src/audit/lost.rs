@@ -16,7 +16,7 @@ use accord::{
         Database,
         audit::{self, EventRow, Filter, Outcome, action},
     },
-    text::{page::PageRequest, validation::Violations},
+    text::page::PageRequest,
 };
 use anyhow::{Context, bail};
 use prost_types::Timestamp;
@@ -32,8 +32,8 @@ mod exported;
 
 /// How many events are looked up at a time.
 const BATCH_SIZE: usize = 500;
-/// How many events of a kind are compared with one that is missing, the newest ones.
-const COMPARED: i32 = 50;
+/// How many events are compared with a missing one of their kind: the newest.
+const COMPARED: u64 = 50;
 
 /// Writes what the database lacks of the record in the files, first what takes something away. Skips the events of `handled`.
 ///
@@ -56,32 +56,11 @@ pub async fn run(
             "the record does not say when the copy was made: what --audit-days has deleted is listed, too"
         )?;
     }
-    let (mut batch, mut lost, mut known, mut unreadable) = (Vec::new(), Vec::new(), 0, 0);
-    let mut seen = HashSet::new();
-    for path in records {
-        let file = File::open(path).with_context(|| path.display().to_string())?;
-        for (number, text) in BufReader::new(file).lines().enumerate() {
-            let at = || format!("{}, line {}", path.display(), number + 1);
-            let line = match read_line(&text.with_context(at)?) {
-                Ok(Some(line)) => line,
-                Ok(None) => continue,
-                Err(error) => {
-                    writeln!(out, "{}: {error:#}", at())?;
-                    unreadable += 1;
-                    continue;
-                }
-            };
-            let is_deleted = line.time().is_ok_and(|time| deleted.holds(time));
-            // Two exports may overlap.
-            if !is_deleted && seen.insert(line.event_id.clone()) {
-                batch.push(line);
-            }
-            if batch.len() == BATCH_SIZE {
-                known += missing(db, std::mem::take(&mut batch), &mut lost).await?;
-            }
-        }
-    }
-    known += missing(db, batch, &mut lost).await?;
+    let Compared {
+        mut lost,
+        known,
+        unreadable,
+    } = compare(db, records, &deleted, out).await?;
     if known == 0 && !lost.is_empty() {
         writeln!(
             out,
@@ -107,17 +86,78 @@ pub async fn run(
     reported
 }
 
+/// An export beside the database.
+#[derive(Default)]
+struct Compared {
+    /// The events that the database lacks.
+    lost: Vec<ExportedEvent>,
+    /// How many the database has.
+    known: usize,
+    /// How many lines can't be read.
+    unreadable: usize,
+}
+
+impl Compared {
+    /// Adds these events.
+    async fn add(&mut self, db: &Database, events: Vec<ExportedEvent>) -> anyhow::Result<()> {
+        let ids: Vec<_> = events.iter().map(|event| event.event_id.clone()).collect();
+        let known = audit::known(db.read(), &ids).await?;
+        self.known += known.len();
+        let lost = events
+            .into_iter()
+            .filter(|event| !known.contains(&event.event_id));
+        self.lost.extend(lost);
+        Ok(())
+    }
+}
+
+/// Looks for the events of these files in the database. Skips those that retention has deleted, and tells of lines that can't be
+/// read.
+async fn compare(
+    db: &Database,
+    records: &[PathBuf],
+    deleted: &Deleted,
+    out: &mut impl Write,
+) -> anyhow::Result<Compared> {
+    let (mut compared, mut batch, mut seen) = (Compared::default(), Vec::new(), HashSet::new());
+    for path in records {
+        let file = File::open(path).with_context(|| path.display().to_string())?;
+        for (number, text) in BufReader::new(file).lines().enumerate() {
+            let at = || format!("{}, line {}", path.display(), number + 1);
+            let line = match read_line(&text.with_context(at)?) {
+                Ok(Some(line)) => line,
+                Ok(None) => continue,
+                Err(error) => {
+                    writeln!(out, "{}: {error:#}", at())?;
+                    compared.unreadable += 1;
+                    continue;
+                }
+            };
+            let is_deleted = line.time().is_ok_and(|time| deleted.holds(time));
+            // Two exports may overlap.
+            if !is_deleted && seen.insert(line.event_id.clone()) {
+                batch.push(line);
+            }
+            if batch.len() == BATCH_SIZE {
+                compared.add(db, std::mem::take(&mut batch)).await?;
+            }
+        }
+    }
+    compared.add(db, batch).await?;
+    Ok(compared)
+}
+
 /// Returns the ids of ends that were lifted again later, and of what has lifted them: together they change nothing. `lost` begins
 /// with the oldest.
 fn settled(lost: &[ExportedEvent]) -> HashSet<&str> {
     let (mut open, mut settled) = (HashMap::<_, Vec<&ExportedEvent>>::new(), HashSet::new());
     for line in lost {
         for (ends, lifts) in LIFTED_BY {
-            let of = (ends.as_str(), &line.tenant_id, &line.subject);
+            let target = (ends.as_str(), &line.tenant_id, &line.subject);
             if line.action == ends.as_str() {
-                open.entry(of).or_default().push(line);
+                open.entry(target).or_default().push(line);
             } else if line.action == lifts.as_str()
-                && let Some(ended) = open.remove(&of)
+                && let Some(ended) = open.remove(&target)
             {
                 let both = ended.into_iter().chain([line]);
                 settled.extend(both.map(|line| line.event_id.as_str()));
@@ -144,7 +184,7 @@ impl Deleted {
     }
 }
 
-/// Returns up to which time retention may have deleted events.
+/// Returns the time before which retention may have deleted events.
 async fn deleted_until(db: &Database) -> anyhow::Result<Option<UnixMillis>> {
     let filter = Filter {
         action: Some(action::AUDIT_EVENTS_DELETE.as_str().to_owned()),
@@ -155,25 +195,9 @@ async fn deleted_until(db: &Database) -> anyhow::Result<Option<UnixMillis>> {
     Ok(until.and_then(|until: Timestamp| UnixMillis::from_timestamp(&until)))
 }
 
-async fn listed(db: &Database, filter: &Filter, count: i32) -> anyhow::Result<Vec<EventRow>> {
-    let page = PageRequest::parse(&mut Violations::default(), "lost", &[], count, "");
-    let page = page.context("reading the record")?;
-    let (events, _) = audit::list(db.read(), filter, &page).await?.into_parts();
-    Ok(events)
-}
-
-/// Adds the events that the database lacks. Returns how many it has.
-async fn missing(
-    db: &Database,
-    lines: Vec<ExportedEvent>,
-    lost: &mut Vec<ExportedEvent>,
-) -> anyhow::Result<usize> {
-    let ids: Vec<_> = lines.iter().map(|line| line.event_id.clone()).collect();
-    let known = audit::known(db.read(), &ids).await?;
-    let before = lost.len();
-    let count = lines.len();
-    lost.extend(lines.into_iter().filter(|line| !known.contains(&line.event_id)));
-    Ok(count - (lost.len() - before))
+async fn listed(db: &Database, filter: &Filter, count: u64) -> anyhow::Result<Vec<EventRow>> {
+    let page = audit::list(db.read(), filter, &PageRequest::first(count)).await?;
+    Ok(page.into_parts().0)
 }
 
 async fn report(db: &Database, lost: &[ExportedEvent], out: &mut impl Write) -> anyhow::Result<()> {

@@ -25,7 +25,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 pub use self::unchecked::PartlyChecked;
-use self::unchecked::{SEALED_WITHIN, UNSEALED, is_unsealed, without_keys};
+use self::unchecked::{unsealed, without_keys};
 use super::{Found, access::Caller, checkpoints, progress};
 use crate::call::answer;
 
@@ -44,9 +44,11 @@ pub struct VerifyArgs {
     /// A file with a checkpoint that was kept, or with many of them, as --audit-witness writes it. Repeatable.
     #[arg(long, value_name = "FILE")]
     checkpoint: Vec<PathBuf>,
-    /// The gRPC address of the service that uses the database: `https://host:port`, or `http://` with a loopback host. It checks
-    /// with its keys what the public key does not show: events that are not sealed yet, and rows that are older than the record.
-    /// The operator's token, of an auditor or admin, is in ACCORD_OPERATOR_TOKEN, or in --operator-token-file.
+    /// The gRPC address of the service that uses the database, which checks with its keys what the public key does not show:
+    /// `https://host:port`, or `http://` with a loopback host.
+    ///
+    /// These are events that are not sealed yet, and rows that are older than the record. The operator's token, of an auditor or
+    /// admin, is in ACCORD_OPERATOR_TOKEN, or in --operator-token-file.
     #[arg(id = "url", long = "service-url", value_name = "URL")]
     service_url: Option<String>,
     /// The operator.
@@ -55,25 +57,13 @@ pub struct VerifyArgs {
 }
 
 /// Verifies a record, and writes what was checked. The error names all that is wrong.
-///
-/// Beside a service that writes, a row may be ahead of the sealed events, and retention may remove events while they are read. So a
-/// record that is not in order is compared once more, and what is still wrong counts.
 pub async fn run(db: &Database, with: &VerifyArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let keys = keys(&with.key)?;
     let kept = kept(&with.checkpoint, &keys)?;
     let open = |url: &String| with.caller.open("--service-url", url);
     let service = with.service_url.as_ref().map(open).transpose()?;
     let (logs, missing) = logs(db, &keys).await?;
-    let (mut verified, mut rows) = compare(db, (&logs, &keys), &kept).await?;
-    let mut faults = all_faults(&verified, &rows);
-    if !faults.is_empty() || rows.unsettled > 0 {
-        tokio::time::sleep(PAUSE).await;
-        (verified, rows) = compare(db, (&logs, &keys), &kept).await?;
-        let first = std::mem::replace(&mut faults, all_faults(&verified, &rows));
-        for fault in first.iter().filter(|fault| !faults.contains(fault)) {
-            writeln!(out, "found once, and not again: {fault}")?;
-        }
-    }
+    let (verified, rows, mut faults) = compare_twice(db, (&logs, &keys), &kept, out).await?;
     if logs.is_empty() && verified.unverified.is_empty() && faults.is_empty() {
         bail!("{}: it has none", missing.join("; "));
     }
@@ -109,15 +99,7 @@ pub async fn run(db: &Database, with: &VerifyArgs, out: &mut impl Write) -> anyh
         None => false,
     };
     if !has_answer {
-        let due = SystemClock.now().minus(SEALED_WITHIN);
-        if is_unsealed(db, Some(due)).await? {
-            unchecked.push(UNSEALED.to_owned());
-        } else if is_unsealed(db, None).await? {
-            writeln!(
-                out,
-                "events of the last minute are not sealed yet, and were not checked: only the service can (--service-url)"
-            )?;
-        }
+        unchecked.extend(unsealed(db, out).await?);
         unchecked.extend(without_keys(&rows));
     }
     if !faults.is_empty() {
@@ -176,6 +158,28 @@ fn all_faults(verified: &Verified, rows: &RowReport) -> Vec<String> {
         event_id => format!("{} {event_id}", fault.what),
     });
     in_logs.chain(in_rows).collect()
+}
+
+/// Does as [`compare`], and once more if something is not in order: beside a service that writes, a row may be ahead of the sealed
+/// events, and retention may remove events while they are read. Returns also what is still wrong, for people.
+async fn compare_twice(
+    db: &Database,
+    logs: (&[(log::Log, VerifierKey)], &[VerifierKey]),
+    kept: &[Checkpoint],
+    out: &mut impl Write,
+) -> anyhow::Result<(Verified, RowReport, Vec<String>)> {
+    let (verified, rows) = compare(db, logs, kept).await?;
+    let first = all_faults(&verified, &rows);
+    if first.is_empty() && rows.unsettled == 0 {
+        return Ok((verified, rows, first));
+    }
+    tokio::time::sleep(PAUSE).await;
+    let (verified, rows) = compare(db, logs, kept).await?;
+    let faults = all_faults(&verified, &rows);
+    for fault in first.iter().filter(|fault| !faults.contains(fault)) {
+        writeln!(out, "found once, and not again: {fault}")?;
+    }
+    Ok((verified, rows, faults))
 }
 
 /// Verifies the logs, and compares the rows with the sealed events.
@@ -264,30 +268,27 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use accord::{
+        clock::Clock,
         random::SystemRandom,
         store::audit::{Event, Origin, ensure_log},
         testing::{HeldPort, TestDatabase, databases, migrated},
         text::opaque::{OpaqueToken, TokenKind},
         tlog::Signer,
     };
-    use clap::Parser;
     use registry_service::store::{PURPOSES, migration::Migrator};
     use sea_orm::ConnectionTrait;
     use tempfile::NamedTempFile;
 
-    use super::*;
-    use crate::audit::{AuditCommand, status};
-
-    #[derive(Parser)]
-    struct Cli {
-        #[command(subcommand)]
-        command: AuditCommand,
-    }
+    use super::{
+        unchecked::{SEALED_WITHIN, UNSEALED, is_unsealed},
+        *,
+    };
+    use crate::audit::{status, tests::command};
 
     /// Runs a verification, and returns its exit status and what it says.
     async fn verified(database: &TestDatabase, arguments: &[&str]) -> (u8, String) {
-        let base = ["audit", "verify", "--database-url", &database.url];
-        let command = Cli::parse_from(base.iter().chain(arguments)).command;
+        let base = ["verify", "--database-url", &database.url];
+        let command = command(base.iter().chain(arguments).copied());
         let mut out = Vec::new();
         let ran = crate::audit::run(&command, &mut out).await;
         let mut said = String::from_utf8(out).unwrap();

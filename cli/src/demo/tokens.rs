@@ -52,8 +52,6 @@ impl Client<'_> {
                 self.bundle.client_secret.clone(),
             )),
             grant: Some(grant),
-            scopes: Vec::new(),
-            resource: String::new(),
             ..Default::default()
         };
         let mut tokens = TokenServiceClient::new(open(&target.token_grpc)?);
@@ -88,14 +86,8 @@ pub async fn by_code(
         redirect_uri: REDIRECT_URI.to_owned(),
         code_verifier: verifier.to_owned(),
     });
-    let shown = [
-        ("authorization_code", masked(code)),
-        ("code_verifier", masked(verifier)),
-    ];
-    let shown: Vec<_> = shown
-        .iter()
-        .map(|(name, value)| (*name, value.as_str()))
-        .collect();
+    let (code, verifier) = (masked(code), masked(verifier));
+    let shown = [("authorization_code", &*code), ("code_verifier", &*verifier)];
     client.issue(target, say, grant, &shown).await
 }
 
@@ -141,8 +133,6 @@ pub async fn introspect(target: &DevFile, say: &mut Narrator<'_>, access_token: 
     let request = pb::IntrospectTokenRequest {
         tenant_id: target.tenant_id.clone(),
         token: access_token.to_owned(),
-        client_id: String::new(),
-        client_authentication: None,
         ..Default::default()
     };
     let mut tokens = TokenServiceClient::new(with_token(&target.token_grpc, &target.workload_token)?);

@@ -25,7 +25,7 @@ use accord::{
 };
 use anyhow::{Context, bail};
 use clap::Args;
-use registry_service::server::Registry;
+use registry_service::server::RegistryServer;
 use token_service::server::TokenServer;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -120,10 +120,8 @@ impl Dev {
         let (registry_shutdown, shutdown) = (CancellationToken::new(), CancellationToken::new());
         let listeners = Listeners::plaintext(registry_listener, None);
         let registry = tokio::spawn(run(registry, listeners, registry_shutdown.clone()));
-        let token = tokio::spawn(token.serve(
-            Listeners::plaintext(token_listener, Some(http_listener)),
-            shutdown.clone(),
-        ));
+        let listeners = Listeners::plaintext(token_listener, Some(http_listener));
+        let token = tokio::spawn(run(token, listeners, shutdown.clone()));
 
         let api_url = match &api_listener {
             Some(listener) => Some(format!("http://{}/v1", listener.local_addr()?)),
@@ -214,7 +212,7 @@ async fn open_registry(
     http_url: String,
     clock: &SharedClock,
     random: &SharedRandom,
-) -> anyhow::Result<Registry> {
+) -> anyhow::Result<RegistryServer> {
     let settings = registry_service::config::Settings {
         listen,
         service: ServiceSettings {
@@ -230,8 +228,8 @@ async fn open_registry(
         ..Default::default()
     }
     .checked(Needs::Everything)?;
-    Registry::migrate(&settings).await?;
-    let registry = Registry::open(&settings, clock.clone(), random.clone()).await?;
+    RegistryServer::migrate(&settings).await?;
+    let registry = RegistryServer::open(&settings, clock.clone(), random.clone()).await?;
     registry.database().mark_for_development().await?;
     Ok(registry)
 }

@@ -47,7 +47,7 @@ impl Release {
     /// Checks the code of a call, in constant time. `key` is the one that [`Self::mac`] names; `link` identifies the link.
     ///
     /// # Errors
-    /// The problem of a link that needs another code.
+    /// Why the link does not open.
     pub fn check(
         &self,
         key: Option<&DataKey>,
@@ -68,8 +68,8 @@ impl Release {
     }
 }
 
-/// Returns the MAC of a release code. A code has few bits, so that whoever steals the database without its keys could
-/// guess it from a plain hash.
+/// Returns the MAC of a release code. A code has few bits: whoever steals the database without its keys could guess it
+/// from a plain hash.
 pub fn code_mac(key: &DataKey, link: &[u8], code: &ReleaseCode) -> [u8; 32] {
     key.hmac(&[b"release", link, code.expose().as_bytes()])
 }

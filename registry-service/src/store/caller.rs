@@ -51,12 +51,12 @@ impl Store {
         };
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
-            CreationOutcome::Replay { resource_id, secrets } => {
+            CreationOutcome::Repeated { resource_id, secrets } => {
                 let row = Entity::look_up_by_id(resource_id).read_one(&tx).await?;
                 let row = row.ok_or(corrupt("idempotency"))?;
                 let id = row.caller_id.clone();
-                let replay = (caller(row)?, token(&secrets));
-                return self.commit_replay(tx, creation, &id, replay).await;
+                let answer = (caller(row)?, token(&secrets));
+                return self.commit_repeated(tx, creation, &id, answer).await;
             }
             CreationOutcome::New(reservation) => reservation,
         };
@@ -71,23 +71,7 @@ impl Store {
             }
         };
         let certificate_name = new.certificate_name.map(|name| name.as_str().to_owned());
-        if let Some(name) = &certificate_name {
-            let same = Entity::look_up().equal(Column::CertificateName, name.as_str());
-            let taken = same.null(Column::RevokedAt).read_one(&tx).await?;
-            if taken.is_some() {
-                return Err(Error::AlreadyExists(CERTIFICATE_NAME));
-            }
-        }
-        let same = Entity::look_up().equal(Column::CallerType, caller_type.name());
-        let same = same
-            .equal(Column::Name, new.name.as_str())
-            .null(Column::RevokedAt);
-        if let Some(same) = same.read_one(&tx).await? {
-            return Err(Error::NameTaken {
-                resource: caller_type.name(),
-                id: same.caller_id.clone(),
-            });
-        }
+        require_free_names(&tx, caller_type, &new.name, certificate_name.as_deref()).await?;
         let person = match caller_type {
             CallerType::Operator => new.person.unwrap_or_else(|| id.clone()),
             CallerType::Workload => String::new(),
@@ -209,6 +193,30 @@ impl Store {
         let row = query.order_by_desc(Column::RevokedAt).read_one(self.db.read());
         let record = row.await?.map(caller).transpose()?;
         Ok(record.map(|record| record.caller))
+    }
+}
+
+/// Rejects the names of a live caller.
+async fn require_free_names(
+    conn: &impl Keyed,
+    caller_type: CallerType,
+    name: &str,
+    certificate_name: Option<&str>,
+) -> Result<()> {
+    let live = || Entity::look_up().null(Column::RevokedAt);
+    if let Some(name) = certificate_name {
+        let taken = live().equal(Column::CertificateName, name).read_one(conn);
+        if taken.await?.is_some() {
+            return Err(Error::AlreadyExists(CERTIFICATE_NAME));
+        }
+    }
+    let same = live().equal(Column::CallerType, caller_type.name());
+    match same.equal(Column::Name, name).read_one(conn).await? {
+        None => Ok(()),
+        Some(same) => Err(Error::NameTaken {
+            resource: caller_type.name(),
+            id: same.caller_id.clone(),
+        }),
     }
 }
 

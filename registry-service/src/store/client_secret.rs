@@ -53,12 +53,12 @@ impl Store {
             .detail_if("expire_time", end);
         let (tx, outcome, secret) = self.begin_secret(creation, new).await?;
         let reservation = match outcome {
-            CreationOutcome::Replay { resource_id, secrets } => {
+            CreationOutcome::Repeated { resource_id, secrets } => {
                 let (issued, handover) = self.reissue(&tx, &resource_id, &secrets).await?;
                 let secret = find(&tx, &issued.client_id, &issued.secret_id).await?;
-                let replay = (secret.ok_or(corrupt("idempotency"))?, handover);
+                let answer = (secret.ok_or(corrupt("idempotency"))?, handover);
                 let subject = issued.secret_id.as_str();
-                return self.commit_replay(tx, creation, subject, replay).await;
+                return self.commit_repeated(tx, creation, subject, answer).await;
             }
             CreationOutcome::New(reservation) => reservation,
         };

@@ -5,7 +5,7 @@ use accord::{
     clock::UnixMillis,
     store::{
         Creation, Transaction,
-        audit::{Event, Origin, action},
+        audit::{Action, Event, Origin, action},
         change,
         idempotency::CreationOutcome,
         rows::{CHANGED_AT_ONCE, Locked, ProtectedRows},
@@ -49,10 +49,10 @@ impl Store {
         };
         let (tx, outcome, secret) = self.begin_secret(creation, new).await?;
         let reservation = match outcome {
-            CreationOutcome::Replay { resource_id, secrets } => {
+            CreationOutcome::Repeated { resource_id, secrets } => {
                 let (issued, handover) = self.reissue(&tx, &resource_id, &secrets).await?;
                 let subject = issued.secret_id.as_str();
-                return self.commit_replay(tx, creation, subject, link(handover)?).await;
+                return self.commit_repeated(tx, creation, subject, link(handover)?).await;
             }
             CreationOutcome::New(reservation) => reservation,
         };
@@ -104,20 +104,13 @@ impl Store {
         let tx = self.db.write().await?;
         let now = self.now().as_millis();
         let row = by_token().lock_one(&tx).await?;
-        let mut row = row.ok_or(Error::LinkInvalid)?;
+        let row = row.ok_or(Error::LinkInvalid)?;
         let release = self.release(&*row);
         let link = row.delivery_id.as_bytes();
         if let Err(problem) = self.check_code(&release, link, code)? {
             return self.reject_code(tx, origin, row, problem).await;
         }
         let (client_id, secret_id) = ids(&row)?;
-        let delivery_id = row.delivery_id.clone();
-        let event = |action| {
-            Event::new(action)
-                .client(&client_id)
-                .subject(delivery_id.as_str())
-                .detail("secret_id", secret_id.as_str())
-        };
         // A client that entered the FAPI profile after the link was made takes no secret any more.
         let client = client::find(&tx, &client_id)
             .await?
@@ -132,7 +125,7 @@ impl Store {
                 Some(claimed_at) => ("opened before", Error::LinkOpened { claimed_at }),
                 None => ("ended", Error::LinkInvalid),
             };
-            let event = event(action::DELIVERY_CLAIM).detail("why", why).refused();
+            let event = event(action::DELIVERY_CLAIM, &row)?.detail("why", why).refused();
             self.audit(&tx, origin, event).await?;
             commit(tx, ()).await?;
             return Err(rejection);
@@ -143,20 +136,12 @@ impl Store {
         let bits = linked_secret(key, nonce, claim_token);
         let bundle = self.bundle(&tx, &client, &secret_id, &bits).await?;
         if !opens {
-            self.audit(&tx, origin, event(action::DELIVERY_REPEAT)).await?;
+            let event = event(action::DELIVERY_REPEAT, &row)?;
+            self.audit(&tx, origin, event).await?;
             return commit(tx, bundle).await;
         }
-        row.claimed_at = Some(now);
-        row.claimed_by = claimed_by.map(Vec::from);
-        if claimed_by.is_none() {
-            row.nonce = None;
-        }
-        row.save(&tx).await?;
-        let secret = credentials::lock(&tx, &secret_id).await?;
-        let mut secret = secret.ok_or(corrupt("deliveries"))?;
-        secret.awaiting_claim = false;
-        secret.save(&tx).await?;
-        let event = event(action::DELIVERY_CLAIM);
+        let event = event(action::DELIVERY_CLAIM, &row)?;
+        mark_claimed(&tx, row, claimed_by, self.now()).await?;
         self.publish(&tx, origin, event, changed(&client_id)).await?;
         commit(tx, bundle).await
     }
@@ -175,17 +160,12 @@ impl Store {
             row.wrong_codes += 1;
             row.save(&tx).await?;
         }
-        let (client_id, secret_id) = ids(&row)?;
-        let refused = match row.claimed_at {
+        let (client_id, _) = ids(&row)?;
+        let why = match row.claimed_at {
             Some(_) => "opened before",
             None => problem.into(),
         };
-        let event = Event::new(action::DELIVERY_CLAIM)
-            .client(&client_id)
-            .subject(row.delivery_id.as_str())
-            .detail("secret_id", secret_id.as_str())
-            .detail("why", refused)
-            .refused();
+        let event = event(action::DELIVERY_CLAIM, &row)?.detail("why", why).refused();
         self.audit(&tx, origin, event).await?;
         if row.wrong_codes >= MAX_WRONG_CODES && self.end_unopened(&tx, origin, row).await? {
             change::publish(&tx, &[changed(&client_id)], self.now()).await?;
@@ -261,15 +241,38 @@ impl Store {
         let now = self.now();
         end_link(&mut row, now);
         row.save(tx).await?;
-        let (client_id, secret_id) = ids(&row)?;
-        end_unclaimed(tx, &secret_id, now).await?;
-        let event = Event::new(action::DELIVERY_END)
-            .client(&client_id)
-            .subject(row.delivery_id.as_str())
-            .detail("secret_id", secret_id.as_str());
-        self.audit(tx, origin, event).await?;
+        end_unclaimed(tx, &ids(&row)?.1, now).await?;
+        self.audit(tx, origin, event(action::DELIVERY_END, &row)?).await?;
         Ok(true)
     }
+}
+
+/// Begins an event of a link.
+pub(super) fn event(action: Action, row: &Model) -> Result<Event> {
+    let (client_id, secret_id) = ids(row)?;
+    let event = Event::new(action)
+        .client(&client_id)
+        .subject(row.delivery_id.as_str());
+    Ok(event.detail("secret_id", secret_id.as_str()))
+}
+
+/// Marks a link as opened by the call with this MAC, and its secret as handed over. Without a MAC no call can repeat this one.
+async fn mark_claimed(
+    tx: &Transaction,
+    mut row: Locked<Entity>,
+    claimed_by: Option<[u8; 32]>,
+    now: UnixMillis,
+) -> Result<()> {
+    row.claimed_at = Some(now.as_millis());
+    row.claimed_by = claimed_by.map(Vec::from);
+    if claimed_by.is_none() {
+        row.nonce = None;
+    }
+    row.save(tx).await?;
+    let secret = credentials::lock(tx, &ids(&row)?.1).await?;
+    let mut secret = secret.ok_or(corrupt("deliveries"))?;
+    secret.awaiting_claim = false;
+    Ok(secret.save(tx).await?)
 }
 
 /// Deletes the nonce of a link that was opened. Without the nonce nobody can derive the secret again. The MAC

@@ -36,7 +36,7 @@ use crate::{
     },
 };
 
-/// A Tenant Admin who chooses a password, and the names that it must not rest on.
+/// A Tenant Admin who chooses a password, and the names that it must not be made of.
 #[derive(Clone, derive_more::Debug)]
 pub struct EnrollingUser {
     /// The user's id, which owns the hash.
@@ -152,7 +152,7 @@ impl Store {
             }
             row.save(&tx).await?;
         }
-        let refused = match row.used_at {
+        let why = match row.used_at {
             Some(_) => "used before",
             None if is_ended => "ended",
             None => problem.into(),
@@ -161,7 +161,7 @@ impl Store {
         let event = Event::new(action::USER_ENROL)
             .tenant(&tenant_id)
             .subject(row.user_id.as_str())
-            .detail("why", refused)
+            .detail("why", why)
             .refused();
         self.audit(&tx, origin, event).await?;
         commit(tx, ()).await?;

@@ -51,7 +51,7 @@ impl Store {
     ) -> Result<IntegrationRequest> {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
-            CreationOutcome::Replay { resource_id, .. } => {
+            CreationOutcome::Repeated { resource_id, .. } => {
                 let row = Entity::look_up_by_id(resource_id).read_one(&tx).await?;
                 return integration_request(row.ok_or(corrupt("idempotency"))?);
             }

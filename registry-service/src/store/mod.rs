@@ -160,7 +160,7 @@ impl Store {
     }
 
     /// Records that a repeated call shows the secret of `subject` again, and commits.
-    async fn commit_replay<T>(
+    async fn commit_repeated<T>(
         &self,
         tx: Transaction,
         creation: &Creation,

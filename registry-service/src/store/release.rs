@@ -111,11 +111,8 @@ impl Store {
         let tx = self.db.write().await?;
         let row = link::Entity::look_up_by_id(id.as_str()).lock_one(&tx).await?;
         let mut row = row.ok_or(Error::NotFound("delivery"))?;
-        let (client_id, secret_id) = delivery::ids(&row)?;
-        let event = Event::new(action::DELIVERY_RELEASE)
-            .client(&client_id)
-            .subject(id.as_str())
-            .detail("secret_id", secret_id.as_str());
+        let (client_id, _) = delivery::ids(&row)?;
+        let event = delivery::event(action::DELIVERY_RELEASE, &row)?;
         let needs_other = row.needs_release || self.second_operator;
         let (tx, event, releaser) = self
             .require_other(tx, origin, (&row.creator, needs_other), event)
@@ -221,8 +218,8 @@ impl Store {
     }
 
     /// Rejects whoever is not known to be another person than the creator of a link that needs one. Without the setting,
-    /// a link that did not need a release when it was made may be released again by its creator. Adds to the event that no second
-    /// person was there. Returns who releases the link.
+    /// a link that did not need a release when it was made may be released again by its creator. Adds to the event why no second
+    /// person may have been there. Returns who releases the link.
     async fn require_other(
         &self,
         tx: Transaction,

@@ -209,7 +209,7 @@ mod tests {
             }
             let (mut seen, mut token) = (Vec::new(), String::new());
             loop {
-                let page = PageRequest::parse(&mut Default::default(), "scopes", &[], 2, &token).unwrap();
+                let page = PageRequest::test(2, &token);
                 let page = store.list_scopes(&page).await.unwrap();
                 let scopes;
                 (scopes, token) = page.into_parts();

@@ -47,16 +47,16 @@ impl Store {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let tenant_id = &new.tenant_id;
         let reservation = match outcome {
-            CreationOutcome::Replay { resource_id, secrets } => {
+            CreationOutcome::Repeated { resource_id, secrets } => {
                 let user_id = UserId::parse(&resource_id).map_err(|_| corrupt("idempotency"))?;
                 let user = find(&tx, tenant_id, &user_id).await?;
                 let user = user.ok_or(corrupt("idempotency"))?;
                 if !new.tenant_admin {
                     return Ok((user, None));
                 }
-                let replay = (user, Some(enrolment::token(&secrets)));
+                let answer = (user, Some(enrolment::token(&secrets)));
                 let subject = user_id.as_str();
-                return self.commit_replay(tx, creation, subject, replay).await;
+                return self.commit_repeated(tx, creation, subject, answer).await;
             }
             CreationOutcome::New(reservation) => reservation,
         };
@@ -196,10 +196,10 @@ impl Store {
         let row = lock(&tx, tenant_id, user_id).await?;
         let mut row = row.ok_or(Error::NotFound("user"))?;
         let reservation = match outcome {
-            CreationOutcome::Replay { secrets, .. } => {
-                let replay = (user(row.stored())?, enrolment::token(&secrets));
+            CreationOutcome::Repeated { secrets, .. } => {
+                let answer = (user(row.stored())?, enrolment::token(&secrets));
                 let subject = user_id.as_str();
-                return self.commit_replay(tx, creation, subject, replay).await;
+                return self.commit_repeated(tx, creation, subject, answer).await;
             }
             CreationOutcome::New(reservation) => reservation,
         };

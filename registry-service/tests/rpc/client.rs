@@ -49,7 +49,7 @@ async fn seeded() -> Harness {
     harness
 }
 
-fn register(integration_request_id: &str, delivery: DeliveryMethod) -> pb::RegisterClientRequest {
+pub fn register(integration_request_id: &str, delivery: DeliveryMethod) -> pb::RegisterClientRequest {
     pb::RegisterClientRequest {
         request_id: String::new(),
         integration_request_id: integration_request_id.into(),

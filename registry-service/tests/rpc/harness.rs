@@ -24,7 +24,7 @@ use accord::{
 use registry_service::{
     config::Settings,
     model::caller::{Authority, NewCaller},
-    server::Registry,
+    server::RegistryServer,
 };
 use sea_orm::DatabaseTransaction;
 use tempfile::TempDir;
@@ -40,7 +40,7 @@ pub const PUBLIC_BASE_URL: &str = "https://auth.example";
 /// A running registry. It stops when this is dropped.
 pub struct Harness {
     /// The registry that is served.
-    pub registry: Registry,
+    pub registry: RegistryServer,
     /// The registry's clock.
     pub clock: Arc<ManualClock>,
     /// The settings it was opened with.
@@ -89,8 +89,10 @@ impl Harness {
         change(&mut settings);
         let clock = test_clock();
         let random: SharedRandom = Arc::new(SystemRandom);
-        Registry::migrate(&settings).await.unwrap();
-        let registry = Registry::open(&settings, clock.clone(), random).await.unwrap();
+        RegistryServer::migrate(&settings).await.unwrap();
+        let registry = RegistryServer::open(&settings, clock.clone(), random)
+            .await
+            .unwrap();
 
         let mut operators = BTreeMap::new();
         for role in Role::ALL {
@@ -298,15 +300,15 @@ fn creation(method: &'static str) -> Creation {
     }
 }
 
-async fn operator(registry: &Registry, role: Role) -> OpaqueToken {
+async fn operator(registry: &RegistryServer, role: Role) -> OpaqueToken {
     caller(registry, role.as_ref(), Authority::Roles(vec![role])).await
 }
 
-async fn workload(registry: &Registry, kind: WorkloadKind) -> OpaqueToken {
+async fn workload(registry: &RegistryServer, kind: WorkloadKind) -> OpaqueToken {
     caller(registry, kind.as_ref(), Authority::Kind(kind)).await
 }
 
-async fn caller(registry: &Registry, name: &str, authority: Authority) -> OpaqueToken {
+async fn caller(registry: &RegistryServer, name: &str, authority: Authority) -> OpaqueToken {
     let is_operator = matches!(authority, Authority::Roles(_));
     let new = NewCaller {
         name: format!("the {name}"),

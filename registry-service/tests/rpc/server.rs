@@ -15,7 +15,7 @@ use accord::{
     testing::{sqlite, test_clock},
 };
 use registry_service::{
-    config::Settings, permissions::SERVICES, server::Registry, store::migration::Migrator,
+    config::Settings, permissions::SERVICES, server::RegistryServer, store::migration::Migrator,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -35,13 +35,13 @@ use crate::{
 async fn a_database_without_tables_is_not_opened() {
     let (database, directory) = (sqlite(), tempfile::tempdir().unwrap());
     let settings = settings(&database, directory.path().join("key"));
-    let error = Registry::open(&settings, test_clock(), Arc::new(SystemRandom))
+    let error = RegistryServer::open(&settings, test_clock(), Arc::new(SystemRandom))
         .await
         .unwrap_err();
     assert!(error.to_string().contains("migrate"), "{error:#}");
-    Registry::migrate(&settings).await.unwrap();
-    Registry::migrate(&settings).await.unwrap();
-    Registry::open(&settings, test_clock(), Arc::new(SystemRandom))
+    RegistryServer::migrate(&settings).await.unwrap();
+    RegistryServer::migrate(&settings).await.unwrap();
+    RegistryServer::open(&settings, test_clock(), Arc::new(SystemRandom))
         .await
         .unwrap();
 }
@@ -55,7 +55,7 @@ async fn another_master_key_does_not_open_the_registry() {
         .service
         .database_url
         .clone_from(&harness.settings.service.database_url);
-    let error = Registry::open(&others, test_clock(), Arc::new(SystemRandom))
+    let error = RegistryServer::open(&others, test_clock(), Arc::new(SystemRandom))
         .await
         .unwrap_err();
     assert!(format!("{error:#}").contains("master key"), "{error:#}");
@@ -65,9 +65,9 @@ async fn another_master_key_does_not_open_the_registry() {
 async fn migrate_starts_a_new_epoch_on_request() {
     let harness = Harness::start().await;
     let before = harness.registry.store().position().await.unwrap();
-    Registry::migrate(&harness.settings).await.unwrap();
+    RegistryServer::migrate(&harness.settings).await.unwrap();
     assert_eq!(harness.registry.store().position().await.unwrap(), before);
-    Registry::start_epoch(&harness.settings, &*harness.clock, &SystemRandom)
+    RegistryServer::start_epoch(&harness.settings, &*harness.clock, &SystemRandom)
         .await
         .unwrap();
     let after = harness.registry.store().position().await.unwrap();
@@ -78,27 +78,23 @@ async fn migrate_starts_a_new_epoch_on_request() {
 async fn nothing_serves_from_a_new_epoch_that_was_interrupted() {
     let harness = Harness::start().await;
     let (settings, service) = (&harness.settings, &harness.settings.service);
-    let interrupted = run::start_epoch::<Migrator>(
-        &service.database_url,
-        service.master_keys(),
-        &SystemRandom,
-        async |_| Err(anyhow::anyhow!("killed")),
-    );
+    let interrupted =
+        run::start_epoch::<Migrator>(service, &SystemRandom, async |_| Err(anyhow::anyhow!("killed")));
     let error = format!("{:#}", interrupted.await.unwrap_err());
     assert!(error.contains("run `migrate --new-epoch` again"), "{error}");
     let begun = harness.registry.store().position().await.unwrap();
 
-    let opened = Registry::open(settings, test_clock(), Arc::new(SystemRandom)).await;
+    let opened = RegistryServer::open(settings, test_clock(), Arc::new(SystemRandom)).await;
     let error = format!("{:#}", opened.unwrap_err());
     assert!(error.contains("run `migrate --new-epoch` again"), "{error}");
-    let checked = run::check::<Migrator>(&service.database_url, service.master_keys()).await;
+    let checked = run::check::<Migrator>(service).await;
     let error = format!("{:#}", checked.unwrap_err());
     assert!(error.contains("run `migrate --new-epoch` again"), "{error}");
 
-    Registry::start_epoch(settings, &*harness.clock, &SystemRandom)
+    RegistryServer::start_epoch(settings, &*harness.clock, &SystemRandom)
         .await
         .unwrap();
-    let registry = Registry::open(settings, test_clock(), Arc::new(SystemRandom)).await;
+    let registry = RegistryServer::open(settings, test_clock(), Arc::new(SystemRandom)).await;
     // A copy that was made in between has served in that epoch since.
     let finished = registry.unwrap().store().position().await.unwrap();
     assert_ne!(finished.epoch, begun.epoch);
@@ -108,7 +104,7 @@ async fn nothing_serves_from_a_new_epoch_that_was_interrupted() {
 async fn a_new_epoch_ends_the_links_of_the_copy() {
     let harness = user::seeded().await;
     let invited = user::registered(&harness, user::admin("late@firm.example")).await;
-    Registry::start_epoch(&harness.settings, &*harness.clock, &SystemRandom)
+    RegistryServer::start_epoch(&harness.settings, &*harness.clock, &SystemRandom)
         .await
         .unwrap();
     let enrolled = user::enrol(&harness, &invited.enrolment_token, "correct horse battery").await;
@@ -117,7 +113,7 @@ async fn a_new_epoch_ends_the_links_of_the_copy() {
     let harness = Harness::start().await;
     client::seed(&harness).await;
     let (_, link) = client::registered_with_link(&harness).await;
-    Registry::start_epoch(&harness.settings, &*harness.clock, &SystemRandom)
+    RegistryServer::start_epoch(&harness.settings, &*harness.clock, &SystemRandom)
         .await
         .unwrap();
     let claim = ClaimDeliveryRequest {
@@ -195,7 +191,7 @@ async fn a_stopped_server_is_replaced_by_another_one() {
     let token = harness.operator_token(Role::Auditor).expose();
     harness.shutdown.cancel();
 
-    let registry = Registry::open(&harness.settings, test_clock(), Arc::new(SystemRandom))
+    let registry = RegistryServer::open(&harness.settings, test_clock(), Arc::new(SystemRandom))
         .await
         .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -25,7 +25,10 @@ use registry_service::permissions::SERVICES;
 use tonic::{Code, Response, Status};
 
 use self::attack::{Known, attack};
-use crate::harness::{CallerChannel, Harness, assert_rejected, assert_violations, ok, submission};
+use crate::{
+    client::register,
+    harness::{CallerChannel, Harness, assert_rejected, assert_violations, ok, submission},
+};
 
 mod approvals;
 mod attack;
@@ -200,16 +203,13 @@ async fn gains(harness: &Harness, attackers: &[CallerChannel]) -> BTreeSet<Strin
     harness.tenant("globex").await;
     harness.scope("contacts.read").await;
     harness.scope("contacts.write").await;
-    let register = |integration_request_id: String| pb::RegisterClientRequest {
-        integration_request_id,
-        delivery: pb::DeliveryMethod::Link.into(),
-        ..Default::default()
-    };
     let approved = async || harness.approved_request(&["acme"], &["contacts.read"]).await;
     let mut clients = ClientServiceClient::new(harness.operator(Role::Registrar));
     for request in requested() {
         let approved = harness.approved(request).await;
-        ok(clients.register_client(register(approved)).await);
+        ok(clients
+            .register_client(register(&approved, pb::DeliveryMethod::Link))
+            .await);
     }
     approved().await;
     harness.submitted_request(&["acme"], &["contacts.write"]).await;

@@ -49,7 +49,7 @@ struct State {
     refresh: Option<Refresh>,
     /// Whether a call has failed since it began.
     is_doubtful: bool,
-    /// Makes calls take turns among replicas with as many calls.
+    /// Makes calls take turns among replicas with equally many calls.
     turn: usize,
 }
 

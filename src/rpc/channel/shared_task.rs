@@ -1,7 +1,7 @@
-//! Work of the system that nobody can end: resolving a name, reading a file.
+//! Blocking work that cannot be cancelled: resolving a name, reading a file.
 //!
-//! Each such work holds a thread for as long as it takes. Whoever waits for it gives up after a while. It is not begun again
-//! before it has ended, so that a DNS server or a disk that does not answer holds one thread and not all of them.
+//! Such work holds a thread for as long as it takes. A caller stops waiting for it after a while. It starts again only after it has
+//! ended, so that a DNS server or a disk that does not answer holds one thread and not all of them.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -36,7 +36,7 @@ impl<T> Default for SharedTask<T> {
 }
 
 impl<T> SharedTask<T> {
-    /// Waits for the work that runs, or else starts it. Returns `None` if it does not end in time, and when it panicked.
+    /// Waits for the running work, or starts it. Returns `None` if it does not end in time, or panics.
     pub(super) async fn result(&self, start: impl FnOnce() -> JoinHandle<T>) -> Option<T> {
         let mut running = self.0.lock().await;
         let ended = timeout(TIMEOUT, running.get_or_insert_with(start)).await.ok()?;

@@ -154,32 +154,9 @@ impl Values {
             prefix: prefix.to_owned(),
             ..Problems::default()
         };
-        let mut file = file
-            .map(str::trim)
-            .filter(|path| !path.is_empty())
-            .map(str::to_owned);
-        let mut written = Vec::new();
-        for (name, value) in variables {
-            let name = name.to_string_lossy().into_owned();
-            let Some(key) = name.strip_prefix(prefix) else {
-                continue;
-            };
-            let Some(text) = value.to_str().map(str::trim) else {
-                problems.add_named(&name, format!("{name} is not UTF-8"));
-                continue;
-            };
-            if text.is_empty() || is_service_link(key, text) {
-                continue;
-            }
-            if key == "CONFIG" {
-                file.get_or_insert_with(|| text.to_owned());
-            } else if key.bytes().any(|byte| byte.is_ascii_lowercase()) {
-                problems.add_named(&name, format!("{name} is unknown: variables are in upper case"));
-            } else {
-                written.push((key.to_ascii_lowercase(), name, Value::from(text)));
-            }
-        }
-        if let Some(path) = file {
+        let (mut written, variable) = read_variables(variables, &mut problems);
+        let file = file.map(str::trim).filter(|path| !path.is_empty());
+        if let Some(path) = file.map(str::to_owned).or(variable) {
             let Some(keys) = read_file(&path, &mut problems) else {
                 // What the file would set would be missing, too.
                 return Err(problems.into_error());
@@ -264,6 +241,35 @@ fn read_file(path: &str, problems: &mut Problems) -> Option<Vec<(String, String,
         Some((key.into_inner(), name, Value::serialize(value).ok()?))
     };
     Some(keys.into_iter().filter_map(key).collect())
+}
+
+/// Returns what the variables set, and the path in the one that names the file. Leaves out empty ones and those of other programs.
+fn read_variables(
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+    problems: &mut Problems,
+) -> (Vec<(String, String, Value)>, Option<String>) {
+    let (mut written, mut file) = (Vec::new(), None);
+    for (name, value) in variables {
+        let name = name.to_string_lossy().into_owned();
+        let Some(key) = name.strip_prefix(&problems.prefix) else {
+            continue;
+        };
+        let Some(text) = value.to_str().map(str::trim) else {
+            problems.add_named(&name, format!("{name} is not UTF-8"));
+            continue;
+        };
+        if text.is_empty() || is_service_link(key, text) {
+            continue;
+        }
+        if key == "CONFIG" {
+            file = Some(text.to_owned());
+        } else if key.bytes().any(|byte| byte.is_ascii_lowercase()) {
+            problems.add_named(&name, format!("{name} is unknown: variables are in upper case"));
+        } else {
+            written.push((key.to_ascii_lowercase(), name, Value::from(text)));
+        }
+    }
+    (written, file)
 }
 
 /// Returns whether a variable describes a Kubernetes service whose name begins like the prefix, such as

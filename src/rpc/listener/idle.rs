@@ -1,4 +1,4 @@
-//! The connections whose clients have begun to speak. When the listener is full, those make room that have been idle longest.
+//! The connections whose clients have begun to speak. When the listener is full, those that have been idle longest make room.
 
 use std::{
     collections::HashMap,
@@ -22,7 +22,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How often a connection is checked. It is closed if it had no call since the last check, which is after one to two
 /// such periods without a call. An HTTP/1 connection is closed earlier.
 const CHECK_PERIOD: Duration = Duration::from_secs(300);
-/// How many make room at a time: others may wait, too, and leaving takes a moment.
+/// How many connections are asked at a time to make room: several clients may be waiting, and leaving takes a moment.
 const AT_A_TIME: usize = 16;
 
 /// The calls of a connection.
@@ -85,12 +85,12 @@ impl Drop for ActiveCall {
     }
 }
 
-/// The connections that have begun, by the addresses of their calls in memory.
+/// The connections that have begun, by the memory addresses of their [`Calls`].
 #[derive(Debug, Default)]
 pub(super) struct OpenConnections(Lock<HashMap<usize, Arc<Calls>>>);
 
 impl OpenConnections {
-    /// Adds a connection that has begun, until its guard is dropped.
+    /// Adds a connection that has begun. Dropping the guard removes it.
     pub(super) fn add(&self) -> OpenGuard<'_> {
         let calls = Arc::new(Calls {
             opened: Instant::now(),

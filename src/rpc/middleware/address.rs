@@ -23,7 +23,7 @@ pub(in crate::rpc) struct Gateways {
     pub(in crate::rpc) authorizer: Authorizer,
     /// Whether the listener speaks TLS. Without it, it is on loopback.
     pub(in crate::rpc) has_tls: bool,
-    /// How many gateways a call passes: the caller's address is so many elements from the right. At least 1.
+    /// How many gateways a call passes: the caller's address is the element in this place from the right. At least 1.
     pub(in crate::rpc) trusted_hops: usize,
 }
 
@@ -97,7 +97,7 @@ pub(in crate::rpc) fn limited_address(
     }
 }
 
-/// Returns the element of `X-Forwarded-For` that the outermost of `hops` gateways wrote: so many from the right.
+/// Returns the element of `X-Forwarded-For` that the outermost of `hops` gateways wrote: the one in this place from the right.
 ///
 /// Skips empty elements (RFC 9110 §5.6.1). The caller wrote what comes before it; it can be any bytes. Returns `None` for too few
 /// elements.

@@ -25,13 +25,12 @@ const FINE_BUCKETS: usize = 100_000;
 /// How many there are before all addresses share one.
 const MAX_BUCKETS: usize = 200_000;
 
-/// How many calls pass between two looks at how many buckets there are. Counting them locks every shard of the map for a
-/// moment.
-const CALLS_BETWEEN_LOOKS: u64 = 1024;
+/// How many calls pass between two counts of the buckets. Counting them locks every shard of the map for a moment.
+const CALLS_BETWEEN_COUNTS: u64 = 1024;
 
-/// At most so many calls a second for each key, and the calls of two seconds at once.
+/// Allows each key a number of calls a second. It may save up the calls of two seconds.
 ///
-/// Memory holds a bucket for each key that called lately, until [`Self::forget_idle`]: the caller bounds the number of
+/// Memory holds a bucket for each key that called recently, until [`Self::forget_idle`]: the caller bounds the number of
 /// keys.
 #[derive(Debug)]
 pub struct RateLimit<K: Hash + Eq + Clone, C: Clock = DefaultClock> {
@@ -76,7 +75,7 @@ impl<K: Hash + Eq + Clone, C: Clock> RateLimit<K, C> {
 pub struct AddressLimit {
     limit: Option<RateLimit<IpAddr>>,
     calls: AtomicU64,
-    /// How many there were at the last look.
+    /// How many there were at the last count.
     buckets: AtomicUsize,
 }
 
@@ -99,7 +98,7 @@ impl AddressLimit {
             return Ok(());
         };
         let calls = self.calls.fetch_add(1, Ordering::Relaxed);
-        if calls.is_multiple_of(CALLS_BETWEEN_LOOKS) {
+        if calls.is_multiple_of(CALLS_BETWEEN_COUNTS) {
             self.buckets.store(limit.buckets.len(), Ordering::Relaxed);
         }
         limit
@@ -111,7 +110,7 @@ impl AddressLimit {
             })
     }
 
-    /// Forgets the addresses that may call as often as any.
+    /// Forgets the addresses whose bucket is full again.
     pub fn forget_idle(&self) {
         if let Some(limit) = &self.limit {
             limit.forget_idle();
@@ -120,8 +119,8 @@ impl AddressLimit {
     }
 }
 
-/// Returns what counts as one caller where there are so many buckets: an IPv4 address, or the /64 of an IPv6 address, all
-/// of which one host may use. A site that calls from many of its networks must not end the buckets of others.
+/// Returns the key of an address while there are so many buckets: an IPv4 address itself, or the /64 of an IPv6 address, all of
+/// which one host may use. With many buckets the keys get coarser, so that a site cannot use up memory with its many networks.
 pub(super) fn network(address: IpAddr, buckets: usize) -> IpAddr {
     let host_bits = if buckets < FINE_BUCKETS { 64 } else { 80 };
     match address {
@@ -202,11 +201,11 @@ mod tests {
             let address = Ipv6Addr::from_bits(u128::from(number) << 64).into();
             limit.check(Some(address)).unwrap();
         };
-        (0..CALLS_BETWEEN_LOOKS).for_each(call);
+        (0..CALLS_BETWEEN_COUNTS).for_each(call);
         assert_eq!(limit.buckets.load(Ordering::Relaxed), 0);
-        call(CALLS_BETWEEN_LOOKS);
+        call(CALLS_BETWEEN_COUNTS);
         let seen = limit.buckets.load(Ordering::Relaxed);
-        assert_eq!(seen as u64, CALLS_BETWEEN_LOOKS);
+        assert_eq!(seen as u64, CALLS_BETWEEN_COUNTS);
     }
 
     #[test]

@@ -4,12 +4,14 @@ use anyhow::{Context, bail};
 use sea_orm_migration::MigratorTrait;
 
 use super::{signals::print_line, start::open_for_events};
-use crate::{clock::SystemClock, keys::MasterKeySource, random::SystemRandom, store::keyring};
+use crate::{
+    clock::SystemClock, random::SystemRandom, rpc::config::settings::ServiceSettings, store::keyring,
+};
 
 /// A key that can be rotated.
 #[derive(Clone, Debug)]
 pub enum Key {
-    /// The master key: the last of the given ones replaces the others.
+    /// The master key: the new one of the settings replaces the other.
     Master,
     /// A data key.
     Data {
@@ -24,15 +26,11 @@ pub enum Key {
 ///
 /// # Errors
 /// For a purpose that there is not, without a new master key, and if the database or a master key can't be used.
-pub async fn rotate<M: MigratorTrait>(
-    database_url: &str,
-    masters: Vec<MasterKeySource>,
-    key: Key,
-) -> anyhow::Result<()> {
+pub async fn rotate<M: MigratorTrait>(settings: &ServiceSettings, key: Key) -> anyhow::Result<()> {
     let done = match key {
-        Key::Master => Box::pin(rotate_master_key::<M>(database_url, masters)).await?,
+        Key::Master => Box::pin(rotate_master_key::<M>(settings)).await?,
         Key::Data { purpose, purposes } => {
-            Box::pin(rotate_data_key::<M>(database_url, masters, &purpose, purposes)).await?
+            Box::pin(rotate_data_key::<M>(settings, &purpose, purposes)).await?
         }
     };
     print_line(&done)
@@ -40,15 +38,14 @@ pub async fn rotate<M: MigratorTrait>(
 
 /// Adds a version to the data key of a purpose. Returns a line for the operator.
 async fn rotate_data_key<M: MigratorTrait>(
-    database_url: &str,
-    masters: Vec<MasterKeySource>,
+    settings: &ServiceSettings,
     purpose: &str,
     purposes: &[&'static str],
 ) -> anyhow::Result<String> {
     if !purposes.contains(&purpose) {
         bail!("no data key has this purpose; there are {}", purposes.join(", "));
     }
-    let (db, masters) = Box::pin(open_for_events::<M>(database_url, masters)).await?;
+    let (db, masters) = Box::pin(open_for_events::<M>(settings)).await?;
     let adding = keyring::add_version(&db, &masters, purpose, &SystemClock, &SystemRandom);
     let version = Box::pin(adding).await.context("adding a version")?;
     let wait = keyring::DISTRIBUTION.as_secs();
@@ -57,11 +54,9 @@ async fn rotate_data_key<M: MigratorTrait>(
     ))
 }
 
-/// Wraps the keyring with the new master key, the last of `masters`. Returns a line for the operator.
-async fn rotate_master_key<M: MigratorTrait>(
-    database_url: &str,
-    masters: Vec<MasterKeySource>,
-) -> anyhow::Result<String> {
+/// Wraps the keyring with the new master key. Returns a line for the operator.
+async fn rotate_master_key<M: MigratorTrait>(settings: &ServiceSettings) -> anyhow::Result<String> {
+    let masters = settings.master_keys();
     let [old, new] = &masters[..] else {
         bail!("--new-master-key-file or --new-master-key-pkcs11 is missing");
     };
@@ -71,7 +66,7 @@ async fn rotate_master_key<M: MigratorTrait>(
             "the new master key is the key in use: --new-master-key-file or --new-master-key-pkcs11 must lead to another"
         );
     }
-    let (db, masters) = Box::pin(open_for_events::<M>(database_url, masters)).await?;
+    let (db, masters) = Box::pin(open_for_events::<M>(settings)).await?;
     let mut count = 0;
     // A replica may have added a row under the old key meanwhile.
     loop {

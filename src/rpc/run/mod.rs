@@ -28,7 +28,7 @@ use crate::{
         http::Http,
         listener::{self, Drain},
         middleware::{self, Shared, address::Gateways, limits::AddressLimit, rejected_calls::RejectedCalls},
-        telemetry::{self, admin::Readiness},
+        telemetry::{self, Telemetry, admin::Readiness},
         tls::server::ServerTls,
     },
     store::{
@@ -214,17 +214,7 @@ pub async fn run<S: Service>(
     let (routes, health) = grpc::router(service.routes(), S::GRPC_SERVICES).await?;
     let rejected = RejectedCalls::new(service.database().clone(), authorizer.clock());
     let (drain, drained) = (Drain::default(), CancellationToken::new());
-    let shared = Shared {
-        limit: service.options().address_limit.clone(),
-        gateways: Gateways {
-            authorizer: authorizer.clone(),
-            has_tls: tls.is_some(),
-            trusted_hops: service.options().trusted_hops,
-        },
-        cutoff: drain.cutoff.clone(),
-        detached: drain.detached.clone(),
-        rejected: Some(rejected.clone()),
-    };
+    let shared = shared(&service, &authorizer, tls.is_some(), &drain, rejected.clone());
     let serving_http = async {
         if let Some((listener, http)) = http.zip(service.http()) {
             let routes = http.into_routes(shared.clone());
@@ -279,6 +269,43 @@ pub async fn run<S: Service>(
     Ok(())
 }
 
+/// Returns what the calls of all listeners of a service pass.
+fn shared(
+    service: &impl Service,
+    authorizer: &Authorizer,
+    has_tls: bool,
+    drain: &Drain,
+    rejected: RejectedCalls,
+) -> Shared {
+    let options = service.options();
+    Shared {
+        limit: options.address_limit.clone(),
+        gateways: Gateways {
+            authorizer: authorizer.clone(),
+            has_tls,
+            trusted_hops: options.trusted_hops,
+        },
+        cutoff: drain.cutoff.clone(),
+        detached: drain.detached.clone(),
+        rejected: Some(rejected),
+    }
+}
+
+/// Runs a service of this name as the whole process: starts its log, and stops on the signals of the process. A signal also ends
+/// `start`, which opens the service.
+pub async fn serve<S: Service>(
+    name: &str,
+    start: impl Future<Output = anyhow::Result<(S, Listeners, Telemetry)>>,
+) -> anyhow::Result<()> {
+    let _log = telemetry::init(name);
+    let signals = service_signals()?;
+    let started = signals.shutdown.run_until_cancelled(start).await;
+    match started.transpose()? {
+        Some((service, listeners, _telemetry)) => run(service, listeners, signals).await,
+        None => Ok(()),
+    }
+}
+
 /// Returns what the gRPC listener serves to callers whom `authorizer` admits, for tests that make very many calls.
 #[cfg(feature = "testing")]
 pub(crate) async fn in_process<S: Service>(
@@ -286,17 +313,8 @@ pub(crate) async fn in_process<S: Service>(
     authorizer: Authorizer,
 ) -> anyhow::Result<impl middleware::Routes> {
     let (routes, _) = grpc::router(service.routes(), S::GRPC_SERVICES).await?;
-    let shared = Shared {
-        limit: service.options().address_limit.clone(),
-        gateways: Gateways {
-            authorizer: authorizer.clone(),
-            has_tls: false,
-            trusted_hops: service.options().trusted_hops,
-        },
-        cutoff: middleware::Cutoff::default(),
-        detached: middleware::detached_calls::DetachedCalls::default(),
-        rejected: Some(RejectedCalls::new(service.database().clone(), authorizer.clock())),
-    };
+    let rejected = RejectedCalls::new(service.database().clone(), authorizer.clock());
+    let shared = shared(service, &authorizer, false, &Drain::default(), rejected);
     Ok(middleware::stack(Grpc { authorizer }, shared, routes))
 }
 

@@ -90,6 +90,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        clock::Clock,
         keys::{FileMasterKey, MasterKeys},
         random::{SeededRandom, SystemRandom},
         store::{fixture::migrated, keyring},

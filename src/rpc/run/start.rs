@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::{
     clock::{SharedClock, SystemClock},
-    keys::{MasterKeySource, MasterKeys},
+    keys::MasterKeys,
     random::{Random, SystemRandom},
     rpc::config::{ConfigError, load_some, settings::ServiceSettings},
     store::{
@@ -37,12 +37,11 @@ pub async fn migrate<M: MigratorTrait>(database_url: &str) -> anyhow::Result<()>
 /// The epoch starts first, with a mark that `end` is not done. Until it is, [`open`] refuses the database; a call after an
 /// interrupted one starts an epoch of its own.
 pub async fn start_epoch<M: MigratorTrait>(
-    database_url: &str,
-    masters: Vec<MasterKeySource>,
+    settings: &ServiceSettings,
     random: &dyn Random,
     end: impl AsyncFnOnce(&Database) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let (db, _) = Box::pin(open_for_events::<M>(database_url, masters)).await?;
+    let (db, _) = Box::pin(open_for_events::<M>(settings)).await?;
     let started = begin_epoch(&db, random).await;
     started.context("starting a new epoch")?;
     end(&db)
@@ -70,13 +69,12 @@ async fn finish_epoch(db: &Database) -> Result<(), StoreError> {
 
 /// Opens a migrated database and its keyring.
 pub async fn open<M: MigratorTrait>(
-    database_url: &str,
-    masters: Vec<MasterKeySource>,
+    settings: &ServiceSettings,
     purposes: &[&'static str],
     clock: SharedClock,
     random: &dyn Random,
 ) -> anyhow::Result<(Database, SharedKeyring)> {
-    let (db, masters) = Box::pin(open_with_masters::<M>(database_url, masters)).await?;
+    let (db, masters) = Box::pin(open_with_masters::<M>(settings)).await?;
     require_finished_epoch(&db).await?;
     // Boxed, as the others here: the futures of a start are deep.
     let keyring = Box::pin(SharedKeyring::open(db.clone(), masters, purposes, clock, random)).await;
@@ -118,11 +116,8 @@ fn is_outage(error: &anyhow::Error) -> bool {
 }
 
 /// Checks that a service could serve from its database with its master keys. Changes nothing.
-pub async fn check<M: MigratorTrait>(
-    database_url: &str,
-    masters: Vec<MasterKeySource>,
-) -> anyhow::Result<Database> {
-    let (db, masters) = Box::pin(open_with_masters::<M>(database_url, masters)).await?;
+pub async fn check<M: MigratorTrait>(settings: &ServiceSettings) -> anyhow::Result<Database> {
+    let (db, masters) = Box::pin(open_with_masters::<M>(settings)).await?;
     require_not_development(&db).await?;
     require_finished_epoch(&db).await?;
     let checked = Box::pin(keyring::check(&db, &masters)).await;
@@ -170,11 +165,11 @@ async fn open_schema<M: MigratorTrait>(database_url: &str) -> anyhow::Result<Dat
 
 /// Opens a migrated database and the master keys.
 async fn open_with_masters<M: MigratorTrait>(
-    database_url: &str,
-    masters: Vec<MasterKeySource>,
+    settings: &ServiceSettings,
 ) -> anyhow::Result<(Database, MasterKeys)> {
-    let db = open_schema::<M>(database_url).await?;
-    let masters = MasterKeys::open(masters).await.context("the master key")?;
+    let db = open_schema::<M>(&settings.database_url).await?;
+    let masters = MasterKeys::open(settings.master_keys()).await;
+    let masters = masters.context("the master key")?;
     // The table that no other service has.
     let service = M::migration_table_name().to_string();
     Ok((db, masters.for_service(service)))
@@ -183,10 +178,9 @@ async fn open_with_masters<M: MigratorTrait>(
 /// Does the same for a command that records events: opens the keys that protect them, and that of the log, which no event may be
 /// behind.
 pub(super) async fn open_for_events<M: MigratorTrait>(
-    database_url: &str,
-    masters: Vec<MasterKeySource>,
+    settings: &ServiceSettings,
 ) -> anyhow::Result<(Database, MasterKeys)> {
-    let (db, masters) = open_with_masters::<M>(database_url, masters).await?;
+    let (db, masters) = open_with_masters::<M>(settings).await?;
     let [events, rows] = [audit::KEYRING_PURPOSE, rows::KEYRING_PURPOSE];
     let purposes = [events, rows, log::KEYRING_PURPOSE];
     let opening = keyring::open(&db, &masters, &purposes, &SystemClock, &SystemRandom);

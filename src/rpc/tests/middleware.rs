@@ -218,7 +218,7 @@ async fn a_rejection_keeps_its_status_although_its_record_takes_longer_than_the_
     detached.finished().await;
     // A call waits for its event for a moment only.
     rejected.write_all().await;
-    let page = PageRequest::parse(&mut Default::default(), "", &[], 500, "").unwrap();
+    let page = PageRequest::first(500);
     let events = audit::list(db.read(), &Filter::default(), &page).await.unwrap();
     assert_eq!(events.into_parts().0.len(), 3);
 }

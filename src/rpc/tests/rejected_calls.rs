@@ -80,7 +80,7 @@ impl Setup {
         };
         let (mut all, mut token) = (Vec::new(), String::new());
         loop {
-            let page = PageRequest::parse(&mut Default::default(), "", &[], 500, &token).unwrap();
+            let page = PageRequest::test(500, &token);
             let (events, next) = audit::list(self.db.read(), &filter, &page)
                 .await
                 .unwrap()

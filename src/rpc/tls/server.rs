@@ -53,7 +53,7 @@ pub(in crate::rpc) struct CurrentConfig {
     /// The authorities of callers and of partners.
     pub(super) authorities: [Option<Content>; 2],
     pub(super) digests: Digests,
-    /// Why authorities in the files are not these.
+    /// Why these authorities are not those of the files.
     pub(super) put_back: Option<String>,
 }
 
@@ -136,8 +136,8 @@ impl Files {
         })
     }
 
-    /// Puts back the authorities that counted before, of the file of `problem` or of both, if it is one of authorities: they must
-    /// hold up no other file, such as a renewed certificate. Returns whether it is.
+    /// Returns whether `problem` is with a file of authorities. If so, puts the authorities that counted before in its place, or in
+    /// that of both files: a bad one must not hold up other files, such as a renewed certificate.
     pub(super) fn put_back(&mut self, problem: &TlsProblem, current: &CurrentConfig, both: bool) -> bool {
         let [of_callers, of_partners] = current.authorities.clone();
         let is_of = |key| problem.key == key;

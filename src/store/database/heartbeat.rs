@@ -40,9 +40,9 @@ pub(in crate::store) struct Heartbeat {
 
 #[derive(Default)]
 struct State {
-    /// When the last heartbeat began that was committed.
+    /// When the last committed heartbeat began.
     proven_at: Option<Instant>,
-    /// Whether one has failed since.
+    /// Whether a heartbeat has failed since.
     has_failed: bool,
     /// When the last attempt to prove anything ended, and why it failed.
     unproven: Option<(Instant, StoreError)>,
@@ -65,8 +65,8 @@ impl Heartbeat {
         self.state.lock()
     }
 
-    /// Returns if one was committed that began within the last 200 ms, or is now. Callers of the same moment share it, and
-    /// its failure.
+    /// Writes and commits a heartbeat, unless one was committed that began within the last 200 ms. Callers of the same moment share
+    /// it, and its failure.
     pub(in crate::store) async fn prove(self: &Arc<Self>) -> Result<(), StoreError> {
         if self.is_proven() {
             return Ok(());
@@ -88,19 +88,14 @@ impl Heartbeat {
         proof
     }
 
-    /// Whether one was committed that began within the last 200 ms.
+    /// Returns whether a heartbeat was committed that began within the last 200 ms.
     fn is_proven(&self) -> bool {
         let proven_at = self.state().proven_at;
         proven_at.is_some_and(|at| at.elapsed() < PROOF_PERIOD)
     }
 
-    /// Notes that one failed.
-    fn fail(&self) {
-        self.state().has_failed = true;
-    }
-
-    /// Writes and commits one within a time limit, and checks that no table is locked. On SQLite, where it waits in the queue of
-    /// those who write, a commit of somebody else in that time proves as much.
+    /// Writes and commits a heartbeat within a time limit, and checks that no table is locked. On SQLite, where it waits in the queue
+    /// of writers, a commit of another writer in that time proves as much.
     pub(in crate::store) async fn check_within(self: &Arc<Self>, limit: Duration) -> Result<(), StoreError> {
         let commits = self.pool.commits();
         let check = async {
@@ -111,7 +106,7 @@ impl Heartbeat {
         self.within(limit, check, is_written).await
     }
 
-    /// Writes and commits one in a task of its own. If the caller gives up, the connection that is being opened stays for the
+    /// Writes and commits a heartbeat in a task of its own. If the caller gives up, the connection that is being opened stays for the
     /// next one: otherwise none would succeed where opening takes longer than the limit.
     async fn beat_to_its_end(self: &Arc<Self>) -> Result<(), StoreError> {
         let this = Arc::clone(self);
@@ -119,8 +114,8 @@ impl Heartbeat {
         beat.unwrap_or_else(|_stopped| Err(StoreError::unavailable("the service stops")))
     }
 
-    /// Limits the time of a check, which succeeds in any case if the database `is_written`. Without an answer every idle connection
-    /// becomes suspect: once, so that those opened from then on stay.
+    /// Limits the time of a check, which succeeds anyway if the database `is_written`. The first time limit that is missed makes every
+    /// idle connection suspect; connections that are opened afterwards stay.
     async fn within(
         &self,
         limit: Duration,
@@ -140,13 +135,13 @@ impl Heartbeat {
         })
     }
 
-    /// Writes and commits one. After a failure the first one that is committed makes all older connections suspect: they
+    /// Writes and commits a heartbeat. After a failure the first heartbeat that is committed makes all older connections suspect: they
     /// may lead to an old primary, which still answers what they read.
     async fn beat(&self) -> Result<(), StoreError> {
         let began = Instant::now();
         // Boxed, or the compiler gives up on the depth of the future.
         if Box::pin(self.write()).await.is_err() {
-            self.fail();
+            self.state().has_failed = true;
             // Once more: a session that ended while nobody used it says nothing about the database.
             Box::pin(self.write()).await?;
         }

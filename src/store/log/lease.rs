@@ -54,7 +54,7 @@ pub(super) async fn create_table(manager: &SchemaManager<'_>) -> Result<(), DbEr
     crate::store::create_table(manager, "audit_sealer", &["id"], columns).await
 }
 
-/// The right to extend the open log. It lasts until another one takes it, which the database tells in each transaction.
+/// The right to extend the open log. It lasts until another replica takes it, which each transaction checks.
 #[derive(Debug)]
 pub struct Lease {
     generation: i64,
@@ -66,10 +66,10 @@ impl Lease {
         self.generation
     }
 
-    /// Renews the lease. Returns false if it has passed to another holder. An error says nothing: every commit is conditional on
-    /// the lease.
+    /// Renews the lease. Returns false if it has passed to another holder. After an error it may be held or not: every commit is
+    /// conditional on it.
     ///
-    /// Waits in the queue of those who write: on SQLite another connection would poll for the lock of the file.
+    /// Waits in the queue of writers: on SQLite another connection would poll for the lock of the file.
     pub async fn renew(&self, db: &Database) -> Result<bool, StoreError> {
         self.renew_with(db.writer()).await
     }

@@ -378,7 +378,7 @@ async fn a_forged_change_at_the_next_number_is_replaced() {
         let ids: Vec<_> = changes.iter().map(|change| change.id.as_str()).collect();
         assert_eq!(ids, ["a", "b"], "{place:?}");
         // Nothing else was recorded, so that the removal has an event of its own.
-        let page = PageRequest::parse(&mut Default::default(), "audit", &[], 500, "").unwrap();
+        let page = PageRequest::first(500);
         let events = audit::list(db.read(), &Filter::default(), &page).await.unwrap();
         let (events, _) = events.into_parts();
         let [repair] = &events[..] else {

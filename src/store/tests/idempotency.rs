@@ -83,7 +83,7 @@ async fn places() -> Vec<Place> {
 #[derive(Debug, PartialEq)]
 enum Answer {
     New(String),
-    Replay(String, String),
+    Repeated(String, String),
     Reused,
 }
 
@@ -103,8 +103,8 @@ impl Place {
                 tx.commit().await.unwrap();
                 Answer::New(secret)
             }
-            Ok(CreationOutcome::Replay { resource_id, secrets }) => {
-                Answer::Replay(resource_id, hex(&*secrets.secret("client_secret")))
+            Ok(CreationOutcome::Repeated { resource_id, secrets }) => {
+                Answer::Repeated(resource_id, hex(&*secrets.secret("client_secret")))
             }
             Err(StoreError::RequestIdReused) => Answer::Reused,
             Err(other) => panic!("{}: {other}", self.label),
@@ -123,18 +123,18 @@ impl Place {
 async fn the_same_call_gets_the_same_answer() {
     for place in places().await {
         let secret = place.new_secret(&request(b"a"), "cli_1").await;
-        let replay = Answer::Replay("cli_1".to_owned(), secret);
+        let repeated = Answer::Repeated("cli_1".to_owned(), secret);
         assert_eq!(
             place.call(&request(b"a"), "cli_2").await,
-            replay,
+            repeated,
             "{}",
             place.label
         );
-        place.clock.advance(REPLAY_WINDOW - Duration::from_millis(1));
+        place.clock.advance(REPEAT_WINDOW - Duration::from_millis(1));
         delete_expired(&place.db, place.clock.now()).await.unwrap();
         assert_eq!(
             place.call(&request(b"a"), "cli_2").await,
-            replay,
+            repeated,
             "{}",
             place.label
         );
@@ -167,7 +167,7 @@ async fn after_ten_minutes_an_id_is_rejected_and_after_a_day_free() {
     for place in places().await {
         for swept in [false, true] {
             let first = place.new_secret(&request(b"a"), "cli_1").await;
-            place.clock.advance(REPLAY_WINDOW);
+            place.clock.advance(REPEAT_WINDOW);
             if swept {
                 assert_eq!(
                     delete_expired(&place.db, place.clock.now()).await.unwrap(),
@@ -184,7 +184,7 @@ async fn after_ten_minutes_an_id_is_rejected_and_after_a_day_free() {
             );
             place
                 .clock
-                .advance(REJECTION_WINDOW - REPLAY_WINDOW - Duration::from_millis(1));
+                .advance(REJECTION_WINDOW - REPEAT_WINDOW - Duration::from_millis(1));
             assert_eq!(
                 place.call(&request(b"a"), "x").await,
                 Answer::Reused,
@@ -241,21 +241,21 @@ async fn one_of_several_racing_calls_is_new() {
             callers.spawn(async move { place.call(&request(b"a"), &format!("cli_{number}")).await });
         }
         let answers = callers.join_all().await;
-        let (new, replays): (Vec<_>, Vec<_>) = answers
+        let (new, repetitions): (Vec<_>, Vec<_>) = answers
             .into_iter()
             .partition(|answer| matches!(answer, Answer::New(_)));
         let [Answer::New(secret)] = &new[..] else {
             panic!("{}: {new:?}", place.label);
         };
-        assert_eq!(replays.len(), 7);
-        for replay in &replays {
+        assert_eq!(repetitions.len(), 7);
+        for repeated in &repetitions {
             assert!(
-                matches!(replay, Answer::Replay(_, same) if same == secret),
-                "{replay:?}"
+                matches!(repeated, Answer::Repeated(_, same) if same == secret),
+                "{repeated:?}"
             );
         }
         assert!(
-            replays.windows(2).all(|pair| pair[0] == pair[1]),
+            repetitions.windows(2).all(|pair| pair[0] == pair[1]),
             "{}",
             place.label
         );
@@ -280,8 +280,8 @@ async fn a_call_can_be_repeated_after_a_rotation_of_the_data_key() {
             &mut place.keyring,
             open_keyring(&place.db, &place.master, &*place.clock).await,
         );
-        let replay = Answer::Replay("cli_1".to_owned(), secret);
-        assert_eq!(place.call(&request(b"a"), "x").await, replay, "{}", place.label);
+        let repeated = Answer::Repeated("cli_1".to_owned(), secret);
+        assert_eq!(place.call(&request(b"a"), "x").await, repeated, "{}", place.label);
         assert_eq!(
             place.call(&request(b"b"), "x").await,
             Answer::Reused,
@@ -353,7 +353,7 @@ async fn an_edited_row_is_no_answer() {
         let tx = db.write().await.unwrap();
         let again = begin(&tx, keyring, &**clock, &SystemRandom, &request(b"x")).await;
         let is_same =
-            matches!(again, Ok(CreationOutcome::Replay { resource_id, .. }) if resource_id == "thing-1");
+            matches!(again, Ok(CreationOutcome::Repeated { resource_id, .. }) if resource_id == "thing-1");
         assert!(is_same, "{}", place.label);
     }
 }

@@ -60,7 +60,7 @@ pub struct ChangeFollower<S> {
     pub(super) lease_duration: Duration,
     applied: ArcSwapOption<Progress>,
     revocations: Lock<RevocationIndex>,
-    /// Whether the last answer could not be used, so that nothing else says what was revoked.
+    /// Whether the last answer could not be used. What was revoked is then unknown.
     is_unusable: AtomicBool,
     /// Held while the source is read, so that answers are applied in the order of their requests.
     reading: Mutex<()>,

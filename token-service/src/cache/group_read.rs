@@ -52,13 +52,31 @@ pub(super) struct GroupRead {
 
 impl Work for GroupRead {
     type Item = FactKey;
-    type Outcome = Arc<ReadFacts>;
+    type Outcome = Result<Arc<ReadFacts>>;
 
     const NAME: &'static str = "registry_reads";
     // A late answer must not delay every other group.
     const AT_ONCE: usize = 2;
 
-    async fn run(&self, keys: &[FactKey]) -> Result<Vec<Arc<ReadFacts>>, StoreError> {
+    async fn run(&self, keys: &[FactKey]) -> Result<Vec<Result<Arc<ReadFacts>>>, StoreError> {
+        match self.read(keys).await.map(Arc::new) {
+            Ok(found) => Ok(keys.iter().map(|_| Ok(found.clone())).collect()),
+            Err(Error::RegistryUnavailable | Error::RegistryRejectsCredential | Error::Busy) => {
+                Ok(keys.iter().map(|_| Err(Error::RegistryUnavailable)).collect())
+            }
+            Err(error) if keys.len() == 1 => Ok(vec![Err(error)]),
+            Err(error) => {
+                // One fact may have caused it. A group that fails is read again, each fact alone.
+                tracing::warn!(%error, "the registry's answer is unusable");
+                Err(StoreError::Corrupt("the registry's answer"))
+            }
+        }
+    }
+}
+
+impl GroupRead {
+    /// Returns the facts that an earlier group has read while this one waited, and reads the others.
+    async fn read(&self, keys: &[FactKey]) -> Result<ReadFacts> {
         let facts = &*self.facts;
         let (mut found, mut missing) = (ReadFacts::default(), ProfileKeys::default());
         for key in keys {
@@ -75,15 +93,12 @@ impl Work for GroupRead {
             }
         }
         if !missing.is_empty() {
-            self.read(&missing, &mut found).await?;
+            self.read_missing(&missing, &mut found).await?;
         }
-        let found = Arc::new(found);
-        Ok(keys.iter().map(|_| found.clone()).collect())
+        Ok(found)
     }
-}
 
-impl GroupRead {
-    /// Finds a fact that an earlier group read while this one waited, or adds its key to `missing`.
+    /// Finds a fact in memory, or adds its key to `missing`.
     fn look_up<K: Eq + Hash + Clone, T>(
         &self,
         facts: &FactCache<K, T>,
@@ -97,22 +112,10 @@ impl GroupRead {
         }
     }
 
-    async fn read(&self, missing: &ProfileKeys, found: &mut ReadFacts) -> Result<(), StoreError> {
+    async fn read_missing(&self, missing: &ProfileKeys, found: &mut ReadFacts) -> Result<()> {
         let (facts, changes) = (&*self.facts, &*self.changes);
         let answer = timeout(WAIT_LIMIT, self.registry.profiles(missing)).await;
-        let answer = answer.unwrap_or(Err(Error::RegistryUnavailable));
-        let (read, as_of) = answer
-            .map_err(|error| match error {
-                Error::RegistryUnavailable | Error::RegistryRejectsCredential | Error::Busy => {
-                    StoreError::Unavailable("the registry does not answer".into())
-                }
-                error => {
-                    // One fact may have caused this error. After `Corrupt`, each fact is read alone.
-                    tracing::warn!(%error, "the registry's answer is unusable");
-                    StoreError::Corrupt("the registry's answer")
-                }
-            })?
-            .split();
+        let (read, as_of) = answer.unwrap_or(Err(Error::RegistryUnavailable))?.split();
         for client in read.clients {
             let (id, client) = (client.client_id.clone(), facts.with_secrets(client));
             let fact = as_of.clone().map(|()| client);

@@ -23,7 +23,7 @@ use super::{
     verified_secrets::KnownClient,
 };
 use crate::{
-    error::{Error, Result, found},
+    error::{Error, Result},
     model::{change::Changes, tenant::Tenant, user::User},
     registry::Registry,
     store::Assertion,
@@ -167,7 +167,7 @@ impl Cache {
 
     /// Returns the client, if it is active.
     async fn active_client(&self, client_id: &ClientId) -> Result<FactAsOf<KnownClient>> {
-        let client = found(self.client(client_id).await)?;
+        let client = self.find_client(client_id).await?;
         require_active(client.ok_or(Error::InvalidClient("there is no such client"))?)
     }
 
@@ -175,7 +175,7 @@ impl Cache {
     pub(super) async fn retain_verified_secrets(&self) {
         let mut changed = self.facts.take_changed_clients().into_iter();
         while let Some(client_id) = changed.next() {
-            let retained = match found(self.client(&client_id).await) {
+            let retained = match self.find_client(&client_id).await {
                 Ok(client) => {
                     let live = client
                         .as_ref()
@@ -242,36 +242,43 @@ impl Cache {
         }
         // On the heap: otherwise this future enlarges every call, including those served from memory.
         Box::pin(async {
-            let found = wait_for_others(self.reads.submit(to_key(key.clone()))).await?;
-            let found = found.map_err(|error| match error {
-                StoreError::Unavailable(_) | StoreError::Busy => Error::RegistryUnavailable,
-                StoreError::Corrupt(what) => Error::RegistryAnswer(what.to_owned()),
-                error => Error::RegistryAnswer(error.to_string()),
-            })?;
+            let read = wait_for_others(self.reads.submit(to_key(key.clone()))).await?;
+            let found = read.map_err(|error| match error {
+                StoreError::Unavailable(_) => Error::RegistryUnavailable,
+                error => Error::Internal(error.into()),
+            })??;
             Ok(select(&found).get(key).cloned())
         })
         .await
     }
 
     /// Returns a client.
-    pub async fn client(&self, client_id: &ClientId) -> Result<FactAsOf<KnownClient>> {
+    pub async fn find_client(&self, client_id: &ClientId) -> Result<Option<FactAsOf<KnownClient>>> {
         let clients = &self.facts.clients;
-        let client = self.fact(clients, client_id, FactKey::Client, |found| &found.clients);
-        client.await?.ok_or(Error::NotFound("client"))
+        self.fact(clients, client_id, FactKey::Client, |found| &found.clients)
+            .await
     }
 
     /// Returns a tenant.
-    pub async fn tenant(&self, tenant_id: &TenantId) -> Result<FactAsOf<Tenant>> {
+    pub async fn find_tenant(&self, tenant_id: &TenantId) -> Result<Option<FactAsOf<Tenant>>> {
         let tenants = &self.facts.tenants;
-        let tenant = self.fact(tenants, tenant_id, FactKey::Tenant, |found| &found.tenants);
-        tenant.await?.ok_or(Error::NotFound("tenant"))
+        self.fact(tenants, tenant_id, FactKey::Tenant, |found| &found.tenants)
+            .await
+    }
+
+    /// Returns a tenant that must exist.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn tenant(&self, tenant_id: &TenantId) -> Result<FactAsOf<Tenant>> {
+        let tenant = self.find_tenant(tenant_id).await?;
+        tenant.ok_or(Error::NotFound("tenant"))
     }
 
     /// Returns a tenant's user.
-    pub async fn user(&self, tenant_id: &TenantId, user_id: &UserId) -> Result<FactAsOf<User>> {
+    pub async fn find_user(&self, tenant_id: &TenantId, user_id: &UserId) -> Result<Option<FactAsOf<User>>> {
         let (users, key) = (&self.facts.users, (tenant_id.clone(), user_id.clone()));
-        let user = self.fact(users, &key, FactKey::User, |found| &found.users);
-        user.await?.ok_or(Error::NotFound("user"))
+        self.fact(users, &key, FactKey::User, |found| &found.users).await
     }
 
     /// Returns the caller with this credential; `None` if it is unknown, or its caller is revoked.

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::Consents;
 use crate::{
-    error::{Error, Result, found},
+    error::{Error, Result},
     model::{
         admin_session::AdminSession,
         client::Client,
@@ -88,18 +88,18 @@ impl ConsentCall {
     }
 
     pub(super) async fn find_tenant(&mut self, tenant_id: &TenantId) -> Result<Fact<Tenant>> {
-        let read = self.consents.registry.tenant(tenant_id);
+        let read = self.consents.registry.find_tenant(tenant_id);
         once(&mut self.facts.tenants, tenant_id.clone(), read).await
     }
 
     pub(super) async fn find_client(&mut self, client_id: &ClientId) -> Result<Fact<Client>> {
-        let read = self.consents.registry.client(client_id);
+        let read = self.consents.registry.find_client(client_id);
         once(&mut self.facts.clients, client_id.clone(), read).await
     }
 
     pub(super) async fn find_user(&mut self, tenant_id: &TenantId, user_id: &UserId) -> Result<Fact<User>> {
         let key = (tenant_id.clone(), user_id.clone());
-        let read = self.consents.registry.user(tenant_id, UserRef::Id(user_id));
+        let read = self.consents.registry.find_user(tenant_id, UserRef::Id(user_id));
         once(&mut self.facts.users, key, read).await
     }
 
@@ -113,10 +113,9 @@ impl ConsentCall {
         account_name: &str,
     ) -> Result<UserId> {
         let which = UserRef::AccountName(account_name);
-        let user = self.consents.registry.user(tenant_id, which).await?;
-        if !user.value.active {
-            return Err(Error::NotFound("user"));
-        }
+        let user = self.consents.registry.find_user(tenant_id, which).await?;
+        let user = user.filter(|user| user.value.active);
+        let user = user.ok_or(Error::NotFound("user"))?;
         let user_id = user.value.user_id.clone();
         let key = (tenant_id.clone(), user_id.clone());
         self.facts.users.insert(key, Some(Arc::new(user)));
@@ -174,12 +173,12 @@ fn value<T>(fact: &Fact<T>) -> Option<&T> {
 async fn once<K: Eq + Hash, T>(
     known: &mut HashMap<K, Fact<T>>,
     key: K,
-    read: impl Future<Output = Result<AsOf<T>>>,
+    read: impl Future<Output = Result<Option<AsOf<T>>>>,
 ) -> Result<Fact<T>> {
     if let Some(fact) = known.get(&key) {
         return Ok(fact.clone());
     }
-    let fact = found(read.await)?.map(Arc::new);
+    let fact = read.await?.map(Arc::new);
     known.insert(key, fact.clone());
     Ok(fact)
 }

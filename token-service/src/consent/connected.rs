@@ -90,7 +90,7 @@ impl ConsentCall {
     async fn usage_of(&self, grant: &Grant) -> Result<UsageReport> {
         let (store, tenant_id) = (&self.consents.store, &grant.tenant_id);
         let reuse = match &grant.family_id {
-            Some(family_id) => store.find_reuse(tenant_id, family_id).await?,
+            Some(family_id) => store.find_reuse(tenant_id, family_id.as_str()).await?,
             None => None,
         };
         let days = store.grant_usage(tenant_id, &grant.grant_id).await?;

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::{ConsentCall, admin_session::admin_origin, signed_request::OpenedRequests};
 use crate::{
-    error::{Error, Result, found},
+    error::{Error, Result},
     model::{
         admin_session::AdminSession,
         client::{Client, DisplayInfo},
@@ -92,11 +92,11 @@ impl ConsentCall {
     /// Checks an authorization request against the registry, and stores it as a setup.
     ///
     /// # Errors
-    /// Those of [`Self::tenant_and_client`], [`Self::pushed_request`] and [`setup::check`]; [`Error::Invalid`] for a
+    /// Those of [`Self::tenant_and_client`], [`Self::find_pushed_request`] and [`setup::check`]; [`Error::Invalid`] for a
     /// `request_uri` that can't be opened; [`Error::RequestIdReused`].
     pub async fn start_setup(&mut self, creation: &Creation, request: SetupRequest) -> Result<Setup> {
         // A repeated call returns the first setup, even if the registry's facts have changed since.
-        if let Some(setup) = self.consents.store.replay_setup(creation).await? {
+        if let Some(setup) = self.consents.store.repeat_setup(creation).await? {
             return Ok(setup);
         }
         let store = &self.consents.store;
@@ -108,8 +108,8 @@ impl ConsentCall {
                 request_uri,
             } => {
                 let browser = OpenedRequests::default();
-                let opened = self.pushed_request(&tenant_id, &client_id, &request_uri, &browser);
-                let (pushed, _) = found(opened.await)?.ok_or_else(unusable_request_uri)?;
+                let opened = self.find_pushed_request(&tenant_id, &client_id, &request_uri, &browser);
+                let (pushed, _) = opened.await?.ok_or_else(unusable_request_uri)?;
                 (pushed.setup_id, pushed.request)
             }
         };
@@ -122,31 +122,32 @@ impl ConsentCall {
 
     /// Opens a request that a client has pushed to this tenant's authority (RFC 9126 §4). Changes nothing, so that it can be
     /// opened again before its decision. `browser` says which requests the browser has opened before. Returns until when it may
-    /// open this one again, if it has opened it.
+    /// open this one again, if it has opened it; `None` for a `request_uri` that is unknown, expired, or another client's.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for a `request_uri` that is unknown, expired, or another client's; [`Error::WrongState`] after
-    /// the decision.
-    pub async fn pushed_request(
+    /// [`Error::WrongState`] after the decision.
+    pub async fn find_pushed_request(
         &self,
         tenant_id: &TenantId,
         client_id: &ClientId,
         request_uri: &str,
         browser: &OpenedRequests,
-    ) -> Result<(PushedRequest, Option<UnixMillis>)> {
-        const UNKNOWN: Error = Error::NotFound("pushed authorization request");
+    ) -> Result<Option<(PushedRequest, Option<UnixMillis>)>> {
         let store = &self.consents.store;
-        let reference = reference(request_uri).ok_or(UNKNOWN)?;
-        let pushed = store.find_pushed_request(tenant_id, &reference).await?;
-        let pushed = pushed.ok_or(UNKNOWN)?;
+        let Some(reference) = reference(request_uri) else {
+            return Ok(None);
+        };
+        let Some(pushed) = store.find_pushed_request(tenant_id, &reference).await? else {
+            return Ok(None);
+        };
         let again_until = browser.end(store, &pushed.setup_id).await?;
         if !pushed.is_open_to(client_id, again_until, store.now()) {
-            return Err(UNKNOWN);
+            return Ok(None);
         }
-        if let Some(setup) = found(store.get_tenant_setup(tenant_id, &pushed.setup_id).await)? {
+        if let Some(setup) = store.find_tenant_setup(tenant_id, &pushed.setup_id).await? {
             setup.require_pending(store.now())?;
         }
-        Ok((pushed, again_until))
+        Ok(Some((pushed, again_until)))
     }
 
     /// Stores a setup, or returns the one that is stored under its id: the setup of a pushed request, or of a form that was

@@ -128,8 +128,8 @@ impl SignInDelays {
         })
     }
 
-    /// Returns the key of an account. Names that are one for the registry are one here. Texts that can't be names share
-    /// one key in each tenant.
+    /// Returns the key of an account. Spellings that the registry takes for one name share a key. So do, in each tenant, all
+    /// texts that can't be names.
     fn account(&self, tenant_id: &TenantId, account_name: &str) -> Key {
         let tenant = tenant_id.as_str().as_bytes();
         match AccountName::parse(account_name) {

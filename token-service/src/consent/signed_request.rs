@@ -33,7 +33,7 @@ pub struct SignedRequest {
     pub setup_id: SetupId,
     /// The request.
     pub request: AuthorizationRequest,
-    /// When a sign-in no longer stores it.
+    /// From when on no sign-in stores it.
     pub expires_at: UnixMillis,
 }
 
@@ -129,8 +129,8 @@ impl OpenedRequests {
         Ok(end.map(|end| UnixMillis::from_millis(end.saturating_mul(1000))))
     }
 
-    /// Adds a request. Forgets those that have ended, and the oldest of too many. Returns the end. It is later than that of the
-    /// `request_uri`, so that whoever takes longer to sign in reaches the decision all the same.
+    /// Adds a request. Forgets those that have ended, and the oldest of too many. Returns until when the browser may open it
+    /// again: longer than others may open the `request_uri`, so that whoever signs in slowly reaches the decision all the same.
     pub async fn add(&mut self, store: &Store, setup_id: &SetupId) -> Result<UnixMillis> {
         let end = store.now().plus(LIFETIME).as_secs();
         let keyring = store.keyring.get().await?;
@@ -144,7 +144,7 @@ impl OpenedRequests {
         Ok(UnixMillis::from_millis(end.saturating_mul(1000)))
     }
 
-    /// Returns the entries that say that they have not ended, with their ends.
+    /// Returns the entries that have not ended, with their ends. Checks no MAC.
     fn entries(&self, now: UnixMillis) -> impl Iterator<Item = (&str, i64)> {
         let entries = self.0.split('~').filter_map(|entry| {
             let end = entry.split('.').nth(1)?.parse().ok()?;

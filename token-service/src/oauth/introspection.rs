@@ -62,10 +62,7 @@ enum Rejection {
 
 impl From<Error> for Rejection {
     fn from(error: Error) -> Self {
-        match error {
-            Error::NotFound(_) => Self::Inactive,
-            error => Self::Failed(error),
-        }
+        Self::Failed(error)
     }
 }
 
@@ -194,7 +191,7 @@ impl Introspection<'_> {
     /// Rejects a token whose parties are unknown. Reads the tenant first, so that every introspection fails while the
     /// registry is down.
     async fn reject_unknown<T>(&self) -> Result<T, Rejection> {
-        self.oauth.cache.tenant(self.tenant_id).await?;
+        self.oauth.cache.find_tenant(self.tenant_id).await?;
         Err(Rejection::Inactive)
     }
 
@@ -396,16 +393,16 @@ impl Introspection<'_> {
         let (cache, tenant_id) = (&self.oauth.cache, self.tenant_id);
         let own = cache.own_position().await?;
         let (client, tenant, user) = tokio::join!(
-            cache.client(client_id),
-            cache.tenant(tenant_id),
-            cache.user(tenant_id, user_id),
+            cache.find_client(client_id),
+            cache.find_tenant(tenant_id),
+            cache.find_user(tenant_id, user_id),
         );
-        let (client, registry) = client?.split();
+        let (client, registry) = client?.ok_or(Rejection::Inactive)?.split();
         let mut watermark = Watermark { registry, own };
         Ok(Parties {
             client,
-            tenant: watermark.include_registry(tenant?)?,
-            user: watermark.include_registry(user?)?,
+            tenant: watermark.include_registry(tenant?.ok_or(Rejection::Inactive)?)?,
+            user: watermark.include_registry(user?.ok_or(Rejection::Inactive)?)?,
             watermark,
         })
     }

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::issuance::client_origin;
 use crate::{
     cache::Authenticated,
-    error::{Error, Result, found},
+    error::{Error, Result},
     model::setup::{
         self,
         pushed_request::{LIFETIME, request_uri},
@@ -77,7 +77,7 @@ async fn push_for(oauth: &OAuth, authenticated: Authenticated, request: Request)
         ..
     } = request;
     let client = &authenticated.client.value;
-    let tenant = found(oauth.cache.tenant(&tenant_id).await)?;
+    let tenant = oauth.cache.find_tenant(&tenant_id).await?;
     // The same for both: a client need not learn which tenants exist.
     let tenant = tenant.filter(|_| client.tenants.contains_key(&tenant_id));
     let tenant = tenant.ok_or(Error::NotFound("tenant"))?.value;

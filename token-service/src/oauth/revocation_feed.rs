@@ -69,7 +69,7 @@ pub struct Page {
     pub age: Duration,
 }
 
-/// Reads the revocations after a cursor whose tokens may still live. Starts from the beginning without a cursor, with one
+/// Reads the revocations after a cursor, of tokens that may still live. Starts from the beginning without a cursor, with one
 /// of another epoch, and with one that is ahead of a feed: after a failover that lost commits, the same positions are
 /// given to other changes.
 ///

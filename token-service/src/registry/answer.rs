@@ -16,7 +16,7 @@ use accord::{
         opaque::SecretTagKey,
     },
 };
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 use tonic_types::StatusExt;
 use zeroize::Zeroizing;
 
@@ -89,10 +89,12 @@ fn may_log(code: Code) -> Option<u64> {
     LIMIT.check(code.description())
 }
 
-pub(super) fn not_found(resource: &'static str, status: Status) -> Error {
-    match status.code() {
-        Code::NotFound => Error::NotFound(resource),
-        _ => failure(status),
+/// Returns the message of a response; `None` if the registry has no such resource.
+pub(super) fn found<T>(answer: Result<Response<T>, Status>) -> Result<Option<T>> {
+    match answer {
+        Ok(answer) => Ok(Some(answer.into_inner())),
+        Err(status) if status.code() == Code::NotFound => Ok(None),
+        Err(status) => Err(failure(status)),
     }
 }
 

@@ -44,7 +44,7 @@ pub mod epochs;
 pub mod links;
 
 use answer::{
-    changes, client, client_of, failure, not_found, operator, operator_action, origin, tag_key, tenant,
+    changes, client, client_of, failure, found, operator, operator_action, origin, tag_key, tenant,
     unexpected, user,
 };
 use epochs::Epochs;
@@ -258,47 +258,48 @@ impl Registry {
             client_id: client_id.to_string(),
             with_origin: true,
         };
-        match self.directory.clone().get_client_profile(request).await {
-            Ok(answer) => origin(answer.into_inner().origin).map(Some),
-            Err(status) if status.code() == Code::NotFound => Ok(None),
-            Err(status) => Err(failure(status)),
-        }
+        let answer = found(self.directory.clone().get_client_profile(request).await)?;
+        answer.map(|answer| origin(answer.origin)).transpose()
     }
 
     /// Reads a client.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::RegistryUnavailable`].
-    pub async fn client(&self, client_id: &ClientId) -> Result<AsOf<Client>> {
+    /// [`Error::RegistryUnavailable`].
+    pub async fn find_client(&self, client_id: &ClientId) -> Result<Option<AsOf<Client>>> {
         let request = pb::GetClientProfileRequest {
             client_id: client_id.to_string(),
             with_origin: false,
         };
         let sent_at = Instant::now();
         let answer = self.directory.clone().get_client_profile(request).await;
-        let answer = answer.map_err(|status| not_found("client", status))?.into_inner();
-        self.as_of(client(answer.client)?, answer.position, sent_at)
+        let answer = found(answer)?;
+        answer
+            .map(|answer| self.as_of(client(answer.client)?, answer.position, sent_at))
+            .transpose()
     }
 
     /// Reads a tenant.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::RegistryUnavailable`].
-    pub async fn tenant(&self, tenant_id: &TenantId) -> Result<AsOf<Tenant>> {
+    /// [`Error::RegistryUnavailable`].
+    pub async fn find_tenant(&self, tenant_id: &TenantId) -> Result<Option<AsOf<Tenant>>> {
         let request = pb::GetTenantProfileRequest {
             tenant_id: tenant_id.to_string(),
         };
         let sent_at = Instant::now();
         let answer = self.directory.clone().get_tenant_profile(request).await;
-        let answer = answer.map_err(|status| not_found("tenant", status))?.into_inner();
-        self.as_of(tenant(answer.tenant)?, answer.position, sent_at)
+        let answer = found(answer)?;
+        answer
+            .map(|answer| self.as_of(tenant(answer.tenant)?, answer.position, sent_at))
+            .transpose()
     }
 
-    /// Reads a tenant's user.
+    /// Reads a tenant's user; `None` also for a malformed account name.
     ///
     /// # Errors
-    /// [`Error::NotFound`] (also for a malformed account name), [`Error::RegistryUnavailable`].
-    pub async fn user(&self, tenant_id: &TenantId, which: UserRef<'_>) -> Result<AsOf<User>> {
+    /// [`Error::RegistryUnavailable`].
+    pub async fn find_user(&self, tenant_id: &TenantId, which: UserRef<'_>) -> Result<Option<AsOf<User>>> {
         use pb::resolve_user_request::User as Which;
         let which = match which {
             UserRef::Id(id) => Which::UserId(id.to_string()),
@@ -310,13 +311,13 @@ impl Registry {
             user: Some(which),
         };
         let sent_at = Instant::now();
-        let answer = self.directory.clone().resolve_user(request).await;
-        let answer = answer.map_err(|status| match status.code() {
-            Code::InvalidArgument => Error::NotFound("user"),
-            _ => not_found("user", status),
-        });
-        let answer = answer?.into_inner();
-        self.as_of(user(answer.user)?, answer.position, sent_at)
+        let answer = match self.directory.clone().resolve_user(request).await {
+            Err(status) if status.code() == Code::InvalidArgument => return Ok(None),
+            answer => found(answer)?,
+        };
+        answer
+            .map(|answer| self.as_of(user(answer.user)?, answer.position, sent_at))
+            .transpose()
     }
 
     /// Reads several clients, tenants and users. Leaves out those that don't exist.

@@ -225,7 +225,7 @@ impl Store {
     pub async fn was_created(&self, creation: &Creation) -> Result<bool> {
         let (tx, outcome) = self.begin_creation(creation).await?;
         tx.rollback().await?;
-        Ok(matches!(outcome, CreationOutcome::Replay { .. }))
+        Ok(matches!(outcome, CreationOutcome::Repeated { .. }))
     }
 
     /// Records an event, which the commit of the transaction writes.
@@ -260,7 +260,7 @@ impl From<KeyError> for Error {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
-            error if error.may_pass() => Self::Unavailable,
+            error if error.is_retryable() => Self::Unavailable,
             StoreError::Conflict => Self::Conflict,
             StoreError::RequestIdReused => Self::RequestIdReused,
             error => Self::Internal(error.into()),

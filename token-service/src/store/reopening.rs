@@ -43,7 +43,7 @@ pub(super) struct Reopenings {
     db: Database,
     clock: SharedClock,
     random: SharedRandom,
-    /// Their digests, each as often as a task tries to make it usable.
+    /// The digests of these codes, each once for every task that works on it.
     under_way: Lock<Vec<[u8; 32]>>,
 }
 
@@ -137,7 +137,7 @@ impl Reopenings {
     async fn run(&self, redeemed: &Redeemed) {
         while self.clock.now() < redeemed.code.expires_at {
             match self.reopen(redeemed).await {
-                Err(error) if error.may_pass() => sleep(RETRY_EVERY).await,
+                Err(error) if error.is_retryable() => sleep(RETRY_EVERY).await,
                 Err(error) => {
                     tracing::warn!(%error, "a code whose tokens did not leave stays used");
                     break;

@@ -43,14 +43,14 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::RequestIdReused`].
-    pub async fn replay_setup(&self, creation: &Creation) -> Result<Option<Setup>> {
+    pub async fn repeat_setup(&self, creation: &Creation) -> Result<Option<Setup>> {
         if creation.request_id.is_none() {
             return Ok(None);
         }
         let (tx, outcome) = self.begin_creation(creation).await?;
         // The rollback of this transaction gives up the reservation of a new call.
         match outcome {
-            CreationOutcome::Replay { resource_id, .. } => Ok(Some(replayed(&tx, &resource_id).await?)),
+            CreationOutcome::Repeated { resource_id, .. } => Ok(Some(repeated(&tx, &resource_id).await?)),
             CreationOutcome::New(_) => Ok(None),
         }
     }
@@ -62,7 +62,7 @@ impl Store {
     pub async fn create_setup(&self, creation: &Creation, new: NewSetup) -> Result<Setup> {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
-            CreationOutcome::Replay { resource_id, .. } => return replayed(&tx, &resource_id).await,
+            CreationOutcome::Repeated { resource_id, .. } => return repeated(&tx, &resource_id).await,
             CreationOutcome::New(reservation) => reservation,
         };
         let now = self.now();
@@ -115,9 +115,14 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`], also for another tenant's.
     pub async fn get_tenant_setup(&self, tenant_id: &TenantId, setup_id: &SetupId) -> Result<Setup> {
-        let setup = self.get_setup(setup_id).await?;
-        let is_theirs = setup.tenant_id == *tenant_id;
-        is_theirs.then_some(setup).ok_or(Error::NotFound("setup"))
+        let setup = self.find_tenant_setup(tenant_id, setup_id).await?;
+        setup.ok_or(Error::NotFound("setup"))
+    }
+
+    /// Reads a setup of this tenant, if there is one.
+    pub async fn find_tenant_setup(&self, tenant_id: &TenantId, setup_id: &SetupId) -> Result<Option<Setup>> {
+        let setup = find(self.db.read(), setup_id.as_str()).await?;
+        Ok(setup.filter(|setup| setup.tenant_id == *tenant_id))
     }
 
     /// Approves a setup: creates the pending grant and its code. Of racing decisions one succeeds; the same decision of
@@ -136,7 +141,7 @@ impl Store {
         let (tx, outcome) = self.begin_decision(decision, setup).await?;
         let reservation = match outcome {
             CreationOutcome::New(reservation) => reservation,
-            CreationOutcome::Replay { secrets, .. } => {
+            CreationOutcome::Repeated { secrets, .. } => {
                 return self.approve_again(tx, decision, by, setup, &secrets).await;
             }
         };
@@ -144,26 +149,7 @@ impl Store {
         require_open(&tx, by, now).await?;
         decide(&tx, setup, Decision::Approved, now).await?;
         let grant_id = GrantId::generate(&*self.clock, &*self.random);
-        let redeem_until = now.plus(CODE_LIFETIME).as_millis();
-        let row = grant_row::Model {
-            tenant_id: setup.tenant_id.to_string(),
-            grant_id: grant_id.to_string(),
-            client_id: setup.client_id.to_string(),
-            profile: json(&setup.display)?,
-            scopes: json(&approval.scopes)?,
-            designated_user_id: approval.designated_user_id.to_string(),
-            granted_by_user_id: by.user_id.to_string(),
-            state: StoredState::Pending.as_ref().to_owned(),
-            family_id: None,
-            client_version: setup.client_version,
-            created_at: now.as_millis(),
-            redeem_until,
-            activated_at: None,
-            expires_at: approval.expires_at.map(UnixMillis::as_millis),
-            ended_at: None,
-            allowed_networks: json(&approval.allowed_networks)?,
-            mac: Vec::new(),
-        };
+        let row = pending_grant(&approval, &grant_id, by, now)?;
         let row = rows::insert::<grant_row::Entity>(&tx, row).await?;
         receipt::begin(&tx, &grant(&row)?, &setup.scopes).await?;
         let token = code_of(&reservation.secrets);
@@ -177,26 +163,13 @@ impl Store {
             code_challenge: setup.code_challenge.clone(),
             resource: setup.resource.clone(),
             dpop_jkt: setup.dpop_jkt.clone(),
-            expires_at: redeem_until,
+            expires_at: row.redeem_until,
             used_at: None,
             family_id: None,
             mac: Vec::new(),
         };
         rows::insert::<code::Entity>(&tx, code).await?;
-        let event = Event::new(action::CONSENT_APPROVE)
-            .tenant(&setup.tenant_id)
-            .client(&setup.client_id)
-            .subject(grant_id.as_str())
-            .detail("setup_id", setup.setup_id.as_str())
-            .detail("scopes", join(&approval.scopes))
-            .detail("designated_user_id", approval.designated_user_id.as_str())
-            .detail("workload", by.workload.as_str());
-        let networks = &approval.allowed_networks;
-        let networks = (!networks.allow_any()).then(|| networks.to_texts().join(" "));
-        let end = approval.expires_at.map(|end| end.to_timestamp().to_string());
-        let event = name_origin(event, setup.pushed)
-            .detail_if("expire_time", end)
-            .detail_if("allowed_networks", networks);
+        let event = approved(&approval, &grant_id, by);
         self.audit(&tx, &decision.origin, event).await;
         tx.commit().await?;
         Ok((grant(&row)?, token))
@@ -215,7 +188,7 @@ impl Store {
     ) -> Result<(Grant, OpaqueToken)> {
         let (tx, outcome) = self.begin_decision(decision, setup).await?;
         match outcome {
-            CreationOutcome::Replay { secrets, .. } => {
+            CreationOutcome::Repeated { secrets, .. } => {
                 self.approve_again(tx, decision, by, setup, &secrets).await
             }
             CreationOutcome::New(_) => {
@@ -240,7 +213,7 @@ impl Store {
         let tx = self.db.write().await?;
         let (clock, random) = (&*self.clock, &*self.random);
         match idempotency::begin_with_any_content(&tx, &keyring, clock, random, denial).await? {
-            CreationOutcome::Replay { secrets, .. } => {
+            CreationOutcome::Repeated { secrets, .. } => {
                 self.approve_again(tx, denial, by, setup, &secrets).await
             }
             CreationOutcome::New(_) => {
@@ -300,7 +273,7 @@ impl Store {
         require_open(&tx, by, now).await?;
         let reservation = match outcome {
             CreationOutcome::New(reservation) => reservation,
-            CreationOutcome::Replay { resource_id, .. } => return replayed(&tx, &resource_id).await,
+            CreationOutcome::Repeated { resource_id, .. } => return repeated(&tx, &resource_id).await,
         };
         decide(&tx, setup, Decision::Denied, now).await?;
         reservation.complete(&tx, setup.setup_id.as_str()).await?;
@@ -339,6 +312,53 @@ impl Store {
     }
 }
 
+/// Returns the row of the grant of an approval, whose code can be redeemed for [`CODE_LIFETIME`].
+fn pending_grant(
+    approval: &Approval<'_>,
+    grant_id: &GrantId,
+    by: &AdminSession,
+    now: UnixMillis,
+) -> Result<grant_row::Model> {
+    let setup = approval.setup;
+    Ok(grant_row::Model {
+        tenant_id: setup.tenant_id.to_string(),
+        grant_id: grant_id.to_string(),
+        client_id: setup.client_id.to_string(),
+        profile: json(&setup.display)?,
+        scopes: json(&approval.scopes)?,
+        designated_user_id: approval.designated_user_id.to_string(),
+        granted_by_user_id: by.user_id.to_string(),
+        state: StoredState::Pending.as_ref().to_owned(),
+        family_id: None,
+        client_version: setup.client_version,
+        created_at: now.as_millis(),
+        redeem_until: now.plus(CODE_LIFETIME).as_millis(),
+        activated_at: None,
+        expires_at: approval.expires_at.map(UnixMillis::as_millis),
+        ended_at: None,
+        allowed_networks: json(&approval.allowed_networks)?,
+        mac: Vec::new(),
+    })
+}
+
+/// Returns the event of an approval.
+fn approved(approval: &Approval<'_>, grant_id: &GrantId, by: &AdminSession) -> Event {
+    let (setup, networks) = (approval.setup, &approval.allowed_networks);
+    let networks = (!networks.allow_any()).then(|| networks.to_texts().join(" "));
+    let end = approval.expires_at.map(|end| end.to_timestamp().to_string());
+    let event = Event::new(action::CONSENT_APPROVE)
+        .tenant(&setup.tenant_id)
+        .client(&setup.client_id)
+        .subject(grant_id.as_str())
+        .detail("setup_id", setup.setup_id.as_str())
+        .detail("scopes", join(&approval.scopes))
+        .detail("designated_user_id", approval.designated_user_id.as_str())
+        .detail("workload", by.workload.as_str());
+    name_origin(event, setup.pushed)
+        .detail_if("expire_time", end)
+        .detail_if("allowed_networks", networks)
+}
+
 /// Says in an event that the client has pushed the request.
 fn name_origin(event: Event, pushed: bool) -> Event {
     event.detail_if("request", pushed.then_some("pushed"))
@@ -365,7 +385,7 @@ async fn decide(tx: &Transaction, decided: &Setup, decision: Decision, now: Unix
     Ok(row.save(tx).await?)
 }
 
-async fn replayed(conn: &impl Keyed, setup_id: &str) -> Result<Setup> {
+async fn repeated(conn: &impl Keyed, setup_id: &str) -> Result<Setup> {
     find(conn, setup_id).await?.ok_or(corrupt("idempotency"))
 }
 

@@ -24,7 +24,7 @@ const POLL: Duration = Duration::from_millis(20);
 
 const UNKNOWN: &str = "01k9zzzzzzzzzzzzzzzzzzzzzz";
 
-fn origin(request: &str, seconds: i64) -> RequestOrigin {
+pub fn origin(request: &str, seconds: i64) -> RequestOrigin {
     RequestOrigin {
         integration_request_id: request.into(),
         submitted_by_operator_id: format!("opr_submitter_of_{request}"),

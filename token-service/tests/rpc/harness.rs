@@ -20,7 +20,7 @@ use accord::{
     },
     rpc::{
         auth::{Role, WorkloadKind},
-        run::Listeners,
+        run::{self, Listeners},
         tls::server::ServerTls,
     },
     testing::{TestDatabase, calls::authorized, test_clock},
@@ -117,7 +117,7 @@ impl Harness {
             ..Listeners::plaintext(listener, Some(http))
         };
         let has_tls = listeners.tls.is_some();
-        tokio::spawn(server.clone().serve(listeners, shutdown.clone()));
+        tokio::spawn(run::run(server.clone(), listeners, shutdown.clone()));
         let endpoint = match has_tls {
             false => Endpoint::from_shared(format!("http://{address}")).unwrap(),
             true => {
@@ -277,6 +277,11 @@ impl Harness {
     /// Calls of the operator who has this role and no other.
     pub fn operator(&self, role: Role) -> CallerChannel {
         self.token(&self.operators[&role])
+    }
+
+    /// Calls of the first internal service.
+    pub fn internal_service(&self) -> CallerChannel {
+        self.token(&self.workload)
     }
 
     fn token(&self, token: &OpaqueToken) -> CallerChannel {

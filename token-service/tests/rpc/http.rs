@@ -68,7 +68,7 @@ fn assert_private(answer: &Answer) {
     assert!(answer.header("x-request-id").is_some());
 }
 
-/// How many tokens were issued so far, as the audit trail has it.
+/// How many tokens were issued so far, as the audit record has it.
 async fn tokens_issued(world: &World) -> usize {
     world.audit_events("token.issue").await.len()
 }

@@ -8,15 +8,16 @@ use tonic_types::StatusExt;
 
 use crate::{
     harness::assert_rejected,
-    http::{Request, assert_error, keys::ClientKey},
+    http::{
+        Request, assert_error,
+        keys::ClientKey,
+        token::{CREDENTIALS, TOKEN},
+    },
     world::{TestClient, World},
 };
 
 /// Two calls at once, and one more each second.
 const CALLS_PER_SECOND: u32 = 1;
-
-const TOKEN: &str = "/acme/oauth2/token";
-const CREDENTIALS: (&str, &str) = ("grant_type", "client_credentials");
 
 async fn limited_clients() -> World {
     let world = World::start_with(|settings| settings.client_calls_per_second = CALLS_PER_SECOND).await;

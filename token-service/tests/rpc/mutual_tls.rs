@@ -25,13 +25,12 @@ use tonic::{
 
 use crate::{
     harness::{assert_rejected, ok},
-    http::{MTLS_HOST, connection::thumbprint},
+    http::{MTLS_HOST, connection::thumbprint, token::CREDENTIALS},
     world::{World, confirmation, tls::Authorities},
 };
 
 /// The name of the gateway's certificate.
 pub const GATEWAY: &str = "gateway.internal";
-const CREDENTIALS: (&str, &str) = ("grant_type", "client_credentials");
 
 /// A token-service with TLS, whose test client authenticates by a certificate of an authority of partners.
 struct Stage {

@@ -11,11 +11,10 @@ use tonic::{Code, Request, Status};
 
 use crate::{
     harness::{assert_rejected, assert_violations, ok},
-    http::{Request as HttpRequest, assert_error, keys::ClientKey},
+    http::{Request as HttpRequest, assert_error, keys::ClientKey, token::TOKEN},
     world::{REDIRECT_URI, VERIFIER, World},
 };
 
-const TOKEN: &str = "/acme/oauth2/token";
 const INSIDE: &str = "203.0.113.7";
 const OUTSIDE: &str = "198.51.100.9";
 const NETWORKS: [&str; 2] = ["203.0.113.0/24", "2001:db8::/32"];

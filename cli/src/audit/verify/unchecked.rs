@@ -1,9 +1,9 @@
 //! What a verification without the service's keys leaves unchecked.
 
-use std::{fmt, time::Duration};
+use std::{fmt, io::Write, time::Duration};
 
 use accord::{
-    clock::UnixMillis,
+    clock::{Clock, SystemClock, UnixMillis},
     store::{
         Database, StoreError,
         audit::{self, RowReport},
@@ -32,6 +32,21 @@ impl fmt::Display for PartlyChecked {
 }
 
 impl std::error::Error for PartlyChecked {}
+
+/// Returns what was not checked if an event should be sealed and is not. Only writes a line about those of the last minute.
+pub(super) async fn unsealed(db: &Database, out: &mut impl Write) -> anyhow::Result<Option<String>> {
+    let due = SystemClock.now().minus(SEALED_WITHIN);
+    if is_unsealed(db, Some(due)).await? {
+        return Ok(Some(UNSEALED.to_owned()));
+    }
+    if is_unsealed(db, None).await? {
+        writeln!(
+            out,
+            "events of the last minute are not sealed yet, and were not checked: only the service can (--service-url)"
+        )?;
+    }
+    Ok(None)
+}
 
 /// Returns whether an event from before `until` is not sealed, or any event at all. The list begins with those that are not. An event
 /// that can't be read counts as one: that it is altered is told elsewhere.

@@ -110,45 +110,8 @@ impl Store {
         let before = client(row.stored())?;
         let client_id = &before.client_id;
         let (narrows, is_shown) = (update.narrows(&before), update.is_shown());
-        let (texts, keys) = (&before.presentation, &before.json_web_key_set);
-        let event = replaced(event, "display_name", &texts.display_name, &update.display_name)?;
-        let event = replaced(
-            event,
-            "redirect_uris",
-            &before.redirect_uris,
-            &update.redirect_uris,
-        )?;
-        let event = replaced(event, "scopes", &before.scopes, &update.scopes)?;
-        let event = replaced(event, "tenant_ids", &before.tenant_ids, &update.tenant_ids)?;
-        // Those that lose the client see it, too.
-        let event = event.concerning(before.tenant_ids.clone());
-        let event = replaced(event, "json_web_key_set", keys, &update.json_web_key_set)?;
-        let event = security::replaced_security(event, &before, &update)?;
+        let event = replaced_fields(event, &before, &update)?;
         row.set_next_version(self.now());
-        if let Some(display_name) = update.display_name {
-            row.presentation = json(&DisplayInfo {
-                display_name,
-                ..before.presentation.clone()
-            })?;
-        }
-        if let Some(redirect_uris) = &update.redirect_uris {
-            row.redirect_uris = json(redirect_uris)?;
-        }
-        if let Some(scopes) = &update.scopes {
-            row.scopes = json(scopes)?;
-        }
-        if let Some(keys) = update.json_web_key_set {
-            row.json_web_key_set = keys;
-        }
-        let old = before.security.clone();
-        row.security = json(&Security {
-            authentication: update.authentication.unwrap_or(old.authentication),
-            dpop_jkts: update.dpop_jkts.unwrap_or(old.dpop_jkts),
-            allowed_networks: update.allowed_networks.unwrap_or(old.allowed_networks),
-        })?;
-        if let Some(from) = update.fapi_from {
-            row.fapi_from = from.map(UnixMillis::as_millis);
-        }
         if let Some(tenant_ids) = &update.tenant_ids {
             row.tenants = tenants(tenant_ids)?;
             let rows = client_tenant::Entity::delete_many();
@@ -156,6 +119,7 @@ impl Store {
             rows.filter(of_client).exec(tx).await?;
             index_tenants(tx, client_id, tenant_ids).await?;
         }
+        set_fields(&mut row, &before, update)?;
         let change = if narrows {
             tokens_ended(client_id)
         } else {
@@ -210,6 +174,53 @@ impl Store {
         }
         commit(tx, client(row.stored())?).await
     }
+}
+
+/// Adds to an event the old and the new values of what an update sets.
+fn replaced_fields(event: Event, before: &Client, update: &ClientUpdate) -> Result<Event> {
+    let (texts, keys) = (&before.presentation, &before.json_web_key_set);
+    let event = replaced(event, "display_name", &texts.display_name, &update.display_name)?;
+    let event = replaced(
+        event,
+        "redirect_uris",
+        &before.redirect_uris,
+        &update.redirect_uris,
+    )?;
+    let event = replaced(event, "scopes", &before.scopes, &update.scopes)?;
+    let event = replaced(event, "tenant_ids", &before.tenant_ids, &update.tenant_ids)?;
+    // Those that lose the client see it, too.
+    let event = event.concerning(before.tenant_ids.clone());
+    let event = replaced(event, "json_web_key_set", keys, &update.json_web_key_set)?;
+    security::replaced_security(event, before, update)
+}
+
+/// Sets the columns of an update, that of the tenants aside.
+fn set_fields(row: &mut Model, before: &Client, update: ClientUpdate) -> Result<()> {
+    if let Some(display_name) = update.display_name {
+        row.presentation = json(&DisplayInfo {
+            display_name,
+            ..before.presentation.clone()
+        })?;
+    }
+    if let Some(redirect_uris) = &update.redirect_uris {
+        row.redirect_uris = json(redirect_uris)?;
+    }
+    if let Some(scopes) = &update.scopes {
+        row.scopes = json(scopes)?;
+    }
+    if let Some(keys) = update.json_web_key_set {
+        row.json_web_key_set = keys;
+    }
+    let old = before.security.clone();
+    row.security = json(&Security {
+        authentication: update.authentication.unwrap_or(old.authentication),
+        dpop_jkts: update.dpop_jkts.unwrap_or(old.dpop_jkts),
+        allowed_networks: update.allowed_networks.unwrap_or(old.allowed_networks),
+    })?;
+    if let Some(from) = update.fapi_from {
+        row.fapi_from = from.map(UnixMillis::as_millis);
+    }
+    Ok(())
 }
 
 /// Locks a client's row until the transaction ends. Updates of a client, and transactions that count or revoke its

@@ -76,12 +76,12 @@ impl Store {
         };
         let (tx, outcome, secret) = self.begin_secret(creation, secret).await?;
         let reservation = match outcome {
-            CreationOutcome::Replay { resource_id, secrets } => {
+            CreationOutcome::Repeated { resource_id, secrets } => {
                 let (issued, handover) = self.reissue(&tx, &resource_id, &secrets).await?;
                 let client = find(&tx, &issued.client_id).await?;
-                let replay = (client.ok_or(corrupt("idempotency"))?, handover);
+                let answer = (client.ok_or(corrupt("idempotency"))?, handover);
                 let subject = issued.secret_id.as_str();
-                return self.commit_replay(tx, creation, subject, replay).await;
+                return self.commit_repeated(tx, creation, subject, answer).await;
             }
             CreationOutcome::New(reservation) => reservation,
         };
@@ -100,7 +100,7 @@ impl Store {
     ) -> Result<(Client, Handover)> {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let client = match outcome {
-            CreationOutcome::Replay { resource_id, .. } => {
+            CreationOutcome::Repeated { resource_id, .. } => {
                 let client_id = ClientId::parse(&resource_id).map_err(|_| corrupt("idempotency"))?;
                 find(&tx, &client_id).await?.ok_or(corrupt("idempotency"))?
             }

@@ -246,7 +246,7 @@ async fn lists_are_in_the_order_of_creation() {
         for caller_type in [CallerType::Operator, CallerType::Workload] {
             let (mut names, mut token) = (Vec::new(), String::new());
             for expected in [2, 1] {
-                let page = PageRequest::parse(&mut Default::default(), "callers", &[], 2, &token).unwrap();
+                let page = PageRequest::test(2, &token);
                 let page = store.list_callers(caller_type, &page).await.unwrap();
                 let records;
                 (records, token) = page.into_parts();

@@ -55,7 +55,7 @@ async fn added(store: &Store, new: NewSecret) -> (ClientSecret, String) {
 
 /// The client's secrets, newest first.
 async fn secrets(store: &Store, client_id: &ClientId) -> Vec<ClientSecret> {
-    let page = PageRequest::parse(&mut Default::default(), "client_secrets", &[], 500, "").unwrap();
+    let page = PageRequest::first(500);
     let listed = store.list_client_secrets(client_id, &page).await;
     listed.unwrap().into_parts().0
 }

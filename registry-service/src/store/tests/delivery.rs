@@ -35,9 +35,7 @@ async fn linked(store: &Store) -> (ClientId, Link) {
 
 /// The client's secrets, newest first.
 async fn secrets(store: &Store, client_id: &ClientId) -> Vec<ClientSecret> {
-    let page =
-        accord::text::page::PageRequest::parse(&mut Default::default(), "client_secrets", &[], 500, "")
-            .unwrap();
+    let page = accord::text::page::PageRequest::first(500);
     let listed = store.list_client_secrets(client_id, &page).await;
     listed.unwrap().into_parts().0
 }

@@ -97,7 +97,7 @@ fn state_of(result: Result<IntegrationRequest>) -> String {
 }
 
 async fn newest_event(store: &Store) -> EventRow {
-    let page = PageRequest::parse(&mut Default::default(), "test", &[], 1, "").unwrap();
+    let page = PageRequest::first(1);
     let events = audit::list(store.db.read(), &audit::Filter::default(), &page).await;
     events.unwrap().into_parts().0.remove(0)
 }
@@ -168,7 +168,7 @@ async fn unknown_references_are_all_reported_and_nothing_is_stored() {
             "scopes[2].name",
         ];
         assert_eq!(fields(refused.unwrap_err()), expected, "{database:?}");
-        let page = PageRequest::parse(&mut Default::default(), "integration_requests", &[], 0, "").unwrap();
+        let page = PageRequest::first(50);
         assert!(
             store
                 .list_integration_requests(None, &page)
@@ -232,17 +232,16 @@ async fn a_request_is_decided_once() {
             "{database:?}"
         );
 
-        let page = PageRequest::parse(&mut Default::default(), "integration_requests", &[], 1, "").unwrap();
+        let page = PageRequest::first(1);
         let newest = store.list_integration_requests(None, &page).await.unwrap();
         let (newest, token) = newest.into_parts();
         assert_eq!(newest[0].integration_request_id, rejected.integration_request_id);
-        let page =
-            PageRequest::parse(&mut Default::default(), "integration_requests", &[], 1, &token).unwrap();
+        let page = PageRequest::test(1, &token);
         let older = store.list_integration_requests(None, &page).await.unwrap();
         let (older, token) = older.into_parts();
         assert_eq!(older[0].integration_request_id, approved.integration_request_id);
         assert!(token.is_empty());
-        let page = PageRequest::parse(&mut Default::default(), "integration_requests", &[], 0, "").unwrap();
+        let page = PageRequest::first(50);
         let filtered = store
             .list_integration_requests(Some(State::Approved), &page)
             .await

@@ -16,7 +16,7 @@ use crate::model::{
 };
 
 fn page() -> PageRequest {
-    PageRequest::parse(&mut Default::default(), "test", &[], 100, "").unwrap()
+    PageRequest::first(100)
 }
 
 fn revocation(bundle: &Bundle, reason: Reason) -> Revocation {

@@ -157,7 +157,7 @@ impl Scene {
 
     /// The events of an action, newest first: what was refused and why.
     async fn events(&self, action: &str) -> Vec<EventRow> {
-        let page = PageRequest::parse(&mut Default::default(), "test", &[], 500, "").unwrap();
+        let page = PageRequest::first(500);
         let filter = audit::Filter {
             action: Some(action.into()),
             ..audit::Filter::default()

@@ -105,7 +105,7 @@ pub async fn count(store: &Store, action: &str) -> usize {
 
 /// The actions of all audit events, oldest first.
 pub async fn audited(store: &Store) -> Vec<String> {
-    let page = accord::text::page::PageRequest::parse(&mut Default::default(), "test", &[], 500, "").unwrap();
+    let page = accord::text::page::PageRequest::first(500);
     let events = audit::list(store.db.read(), &audit::Filter::default(), &page)
         .await
         .unwrap();

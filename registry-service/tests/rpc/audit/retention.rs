@@ -12,7 +12,7 @@ use accord::{
     },
     testing::calls::ok,
 };
-use registry_service::server::Registry;
+use registry_service::server::RegistryServer;
 use tokio::net::TcpListener;
 use tonic::Code;
 
@@ -37,7 +37,7 @@ async fn a_service_deletes_old_events_and_an_export_goes_on() {
 
     let mut settings = harness.settings.clone();
     settings.service.audit_days = 1;
-    let replica = Registry::open(&settings, harness.clock.clone(), Arc::new(SystemRandom));
+    let replica = RegistryServer::open(&settings, harness.clock.clone(), Arc::new(SystemRandom));
     let replica = replica.await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let listeners = Listeners::plaintext(listener, None);

@@ -10,7 +10,7 @@ use accord::{
     rpc::auth::Role,
     testing::calls::ok,
 };
-use registry_service::server::Registry;
+use registry_service::server::RegistryServer;
 
 use super::{POLL, SEALED, client, list, sealed};
 use crate::harness::Harness;
@@ -128,7 +128,7 @@ async fn a_fault_of_an_older_log_stays_told() {
     let events = list(&harness, ListAuditEventsRequest::default()).await.unwrap();
     let event_id = events.audit_events[0].event_id.clone();
     seal(&harness, &event_id).await;
-    Registry::start_epoch(&harness.settings, &*harness.clock, &SystemRandom)
+    RegistryServer::start_epoch(&harness.settings, &*harness.clock, &SystemRandom)
         .await
         .unwrap();
     let started = std::time::Instant::now();
@@ -178,7 +178,7 @@ async fn a_new_epoch_needs_a_counter_that_is_not_behind_the_log() {
     ] {
         harness.edit(edit).await;
     }
-    let started = Registry::start_epoch(&harness.settings, &*harness.clock, &SystemRandom).await;
+    let started = RegistryServer::start_epoch(&harness.settings, &*harness.clock, &SystemRandom).await;
     let error = format!("{:#}", started.unwrap_err());
     assert!(error.contains("change_counter"), "{error}");
 }

@@ -33,14 +33,14 @@ async fn secrets_overlap_until_they_expire() {
     };
     let (secret, second) = add_secret(&harness, call.clone()).await.unwrap();
     assert_eq!((secret.expire_time, secret.claimed), (Some(end), true));
-    let replayed = add_secret(&harness, call.clone()).await.unwrap();
-    assert_eq!(replayed, (secret.clone(), second.clone()));
+    let repeated = add_secret(&harness, call.clone()).await.unwrap();
+    assert_eq!(repeated, (secret.clone(), second.clone()));
     let spelled_out = pb::CreateClientSecretRequest {
         delivery: pb::DeliveryMethod::Inline.into(),
         ..call.clone()
     };
-    let replayed = add_secret(&harness, spelled_out).await.unwrap();
-    assert_eq!(replayed, (secret.clone(), second.clone()));
+    let repeated = add_secret(&harness, spelled_out).await.unwrap();
+    assert_eq!(repeated, (secret.clone(), second.clone()));
     let other = pb::CreateClientSecretRequest {
         expire_time: None,
         ..call

@@ -59,11 +59,7 @@ async fn an_approval_is_worth_nothing_once_the_client_was_narrowed() {
     harness.scope("contacts.read").await;
     harness.scope("contacts.write").await;
     let approved = harness.approved_request(&["acme"], &["contacts.read"]).await;
-    let register = pb::RegisterClientRequest {
-        integration_request_id: approved.integration_request_id,
-        delivery: pb::DeliveryMethod::Link.into(),
-        ..Default::default()
-    };
+    let register = register(&approved.integration_request_id, pb::DeliveryMethod::Link);
     let eve = operator(&harness, "Eve", &OPERATORS, "Eve").await;
     let mut clients = ClientServiceClient::new(eve);
     let client = ok(clients.register_client(register).await).client.unwrap();
@@ -94,8 +90,8 @@ async fn an_approval_is_worth_nothing_once_the_client_was_narrowed() {
     let narrowed = ok(clients.update_client(narrowing).await).client.unwrap();
     assert_eq!(narrowed.scopes, client.scopes);
 
-    let replayed = clients.amend_client(amending(&applied)).await;
-    assert_rejected(replayed, Code::FailedPrecondition, "WRONG_STATE");
+    let repeated = clients.amend_client(amending(&applied)).await;
+    assert_rejected(repeated, Code::FailedPrecondition, "WRONG_STATE");
     let outdated = clients.amend_client(amending(&pending)).await;
     assert_rejected(outdated, Code::Aborted, "ETAG_MISMATCH");
     let reading = pb::GetClientRequest {
@@ -110,11 +106,7 @@ async fn one_person_reinstates_what_two_have_granted_and_nothing_more() {
     harness.tenant("acme").await;
     harness.scope("contacts.read").await;
     let request = harness.approved_request(&["acme"], &["contacts.read"]).await;
-    let register = pb::RegisterClientRequest {
-        integration_request_id: request.integration_request_id,
-        delivery: pb::DeliveryMethod::Link.into(),
-        ..Default::default()
-    };
+    let register = register(&request.integration_request_id, pb::DeliveryMethod::Link);
     let mut clients = ClientServiceClient::new(harness.operator(Role::Registrar));
     let registered = ok(clients.register_client(register).await).client.unwrap();
     let client_id = registered.client_id.clone();

@@ -9,11 +9,7 @@ async fn credentials_go_by_a_link_and_open_with_the_code_of_a_second_person() {
     harness.scope("contacts.read").await;
     let mut registrar = ClientServiceClient::new(harness.operator(Role::Registrar));
     let approved = harness.approved_request(&["acme"], &["contacts.read"]).await;
-    let register = |delivery: pb::DeliveryMethod| pb::RegisterClientRequest {
-        integration_request_id: approved.integration_request_id.clone(),
-        delivery: delivery.into(),
-        ..Default::default()
-    };
+    let register = |delivery| register(&approved.integration_request_id, delivery);
     for inline in [pb::DeliveryMethod::Unspecified, pb::DeliveryMethod::Inline] {
         let refused = registrar.register_client(register(inline)).await;
         assert_violations(refused, &["delivery"]);
@@ -94,11 +90,7 @@ async fn a_release_code_opens_links_in_whatever_form_it_is_typed() {
     harness.tenant("acme").await;
     harness.scope("contacts.read").await;
     let approved = harness.approved_request(&["acme"], &["contacts.read"]).await;
-    let register = pb::RegisterClientRequest {
-        integration_request_id: approved.integration_request_id,
-        delivery: pb::DeliveryMethod::Link.into(),
-        ..Default::default()
-    };
+    let register = register(&approved.integration_request_id, pb::DeliveryMethod::Link);
     let mut registrar = ClientServiceClient::new(harness.operator(Role::Registrar));
     let registered = ok(registrar.register_client(register).await);
     let Some(pb::register_client_response::Credentials::DeliveryLink(link)) = registered.credentials else {

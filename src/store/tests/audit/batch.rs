@@ -44,7 +44,7 @@ async fn subjects(db: &Database) -> Vec<String> {
     let mut subjects = Vec::new();
     let mut token = String::new();
     loop {
-        let page = PageRequest::parse(&mut Default::default(), "audit", &[], 500, &token).unwrap();
+        let page = PageRequest::test(500, &token);
         let page = list(db.read(), &Filter::default(), &page).await.unwrap();
         let events;
         (events, token) = page.into_parts();

@@ -55,16 +55,16 @@ impl<'a> Recorder<'a> {
         id
     }
 
-    async fn list(&self, filter: &Filter, size: i32) -> Vec<EventId> {
+    async fn list(&self, filter: &Filter, size: u64) -> Vec<EventId> {
         read_all(self.db, filter, size).await
     }
 }
 
 /// Reads all pages.
-async fn read_all(db: &Database, filter: &Filter, size: i32) -> Vec<EventId> {
+async fn read_all(db: &Database, filter: &Filter, size: u64) -> Vec<EventId> {
     let (mut ids, mut token) = (Vec::new(), String::new());
     loop {
-        let page = PageRequest::parse(&mut Default::default(), "audit", &[], size, &token).unwrap();
+        let page = PageRequest::test(size, &token);
         let (events, next) = list(db.read(), filter, &page).await.unwrap().into_parts();
         assert!(events.len() <= usize::try_from(size).unwrap());
         ids.extend(events.into_iter().map(|event| event.event_id));
@@ -195,7 +195,7 @@ async fn a_search_reads_a_bounded_number_of_groups_for_each_page() {
             clock.advance(Duration::from_millis(1));
             recorder.issue(&["other"]).await;
         }
-        let page = PageRequest::parse(&mut Default::default(), "audit", &[], 10, "").unwrap();
+        let page = PageRequest::first(10);
         let (events, next) = list(db.read(), &of("acme"), &page).await.unwrap().into_parts();
         assert!(events.is_empty() && !next.is_empty(), "{place:?}");
         assert_eq!(recorder.list(&of("acme"), 10).await, wanted, "{place:?}");
@@ -203,10 +203,10 @@ async fn a_search_reads_a_bounded_number_of_groups_for_each_page() {
 }
 
 /// Reads the record from its first page down to a position, as somebody who polls does.
-async fn polled(db: &Database, size: i32, down_to: Option<LogPosition>) -> Vec<EventRow> {
+async fn polled(db: &Database, size: u64, down_to: Option<LogPosition>) -> Vec<EventRow> {
     let (mut all, mut token) = (Vec::new(), String::new());
     loop {
-        let page = PageRequest::parse(&mut Default::default(), "audit", &[], size, &token).unwrap();
+        let page = PageRequest::test(size, &token);
         let (events, next) = list(db.read(), &Filter::default(), &page)
             .await
             .unwrap()
@@ -239,8 +239,7 @@ async fn an_event_that_is_committed_late_is_missed_by_nobody() {
         record.seal().await;
 
         // Between two pages, somebody commits events whose ids are an hour older.
-        let page = |token: &str| PageRequest::parse(&mut Default::default(), "audit", &[], 2, token).unwrap();
-        let first = list(record.db.read(), &Filter::default(), &page(""))
+        let first = list(record.db.read(), &Filter::default(), &PageRequest::first(2))
             .await
             .unwrap();
         let (mut seen, mut token) = first.into_parts();
@@ -250,9 +249,13 @@ async fn an_event_that_is_committed_late_is_missed_by_nobody() {
         while !token.is_empty() {
             // Sealed or not, they stay on the newer side of the boundary.
             record.seal().await;
-            let next = list(record.db.read(), &Filter::default(), &page(&token))
-                .await
-                .unwrap();
+            let next = list(
+                record.db.read(),
+                &Filter::default(),
+                &PageRequest::test(2, &token),
+            )
+            .await
+            .unwrap();
             let (events, next) = next.into_parts();
             seen.extend(events);
             token = next;
@@ -294,7 +297,7 @@ async fn an_event_is_listed_once_while_the_sealer_goes_on() {
             let (mut seen, mut token) = (Vec::new(), String::new());
             let mut new = 0;
             loop {
-                let page = PageRequest::parse(&mut Default::default(), "audit", &[], size, &token).unwrap();
+                let page = PageRequest::test(size, &token);
                 let events = list(record.db.read(), &Filter::default(), &page).await.unwrap();
                 let (events, next) = events.into_parts();
                 seen.extend(events.into_iter().map(|event| event.event_id));

@@ -26,10 +26,6 @@ fn origin(kind: ActorKind, id: &str) -> Origin {
     }
 }
 
-fn page(size: i32, token: &str) -> PageRequest {
-    PageRequest::parse(&mut Default::default(), "audit", &[], size, token).unwrap()
-}
-
 async fn record_all(db: &Database, clock: &dyn Clock, origin: &Origin, events: Vec<Event>) -> Vec<EventId> {
     let record = |event| Record::new(clock, &SystemRandom, origin.clone(), event);
     let records: Vec<_> = events.into_iter().map(record).collect();
@@ -40,7 +36,7 @@ async fn record_all(db: &Database, clock: &dyn Clock, origin: &Origin, events: V
 }
 
 async fn actions(conn: &Pool, filter: Filter) -> Vec<String> {
-    let page = list(conn, &filter, &page(0, "")).await.unwrap();
+    let page = list(conn, &filter, &PageRequest::first(50)).await.unwrap();
     page.into_parts()
         .0
         .into_iter()
@@ -66,7 +62,9 @@ async fn an_event_round_trips() {
         let id = record(&tx, &*clock, &SystemRandom, &origin, event).await;
         tx.commit().await.unwrap();
 
-        let found = list(db.read(), &Filter::default(), &page(0, "")).await.unwrap();
+        let found = list(db.read(), &Filter::default(), &PageRequest::first(50))
+            .await
+            .unwrap();
         let expected = EventRow {
             position: None,
             event_id: id,
@@ -276,7 +274,9 @@ async fn pages_follow_one_another_while_events_are_added() {
         let mut seen = Vec::new();
         let mut token = String::new();
         for expected in [10, 10, 5] {
-            let found = list(db.read(), &filter, &page(10, &token)).await.unwrap();
+            let found = list(db.read(), &filter, &PageRequest::test(10, &token))
+                .await
+                .unwrap();
             let events;
             (events, token) = found.into_parts();
             assert_eq!(events.len(), expected, "{place:?}");
@@ -346,7 +346,9 @@ async fn a_forged_event_at_the_next_number_keeps_nothing_from_being_recorded() {
             SELECT number + 1, event_id || 'x', action, outcome, actor_id, record, key_version, mac FROM audit_events";
         db.read().execute_unprepared(forge).await.unwrap();
         record_all(&db, &*test_clock(), &by, vec![Event::test("client.suspend")]).await;
-        let found = list(db.read(), &Filter::default(), &page(0, "")).await.unwrap();
+        let found = list(db.read(), &Filter::default(), &PageRequest::first(50))
+            .await
+            .unwrap();
         let events = found.into_parts().0;
         let actions: Vec<_> = events.iter().map(|event| event.action.as_str()).collect();
         assert_eq!(actions, ["client.suspend", "client.create"], "{place:?}");

@@ -137,7 +137,7 @@ impl Sealed {
     }
 
     async fn events(&self) -> Vec<EventRow> {
-        let page = PageRequest::parse(&mut Default::default(), "audit", &[], 500, "").unwrap();
+        let page = PageRequest::first(500);
         let page = list(self.db.read(), &Filter::default(), &page).await.unwrap();
         page.into_parts().0
     }

@@ -12,7 +12,12 @@ async fn a_fact_that_no_change_affects_is_read_again_once_it_is_old() {
     let tenant_id = TenantId::parse(TENANT).unwrap();
     let known = cache.current_grant(&registry.client_id, &tenant_id).await;
     let grant = known.unwrap().value.unwrap();
-    let client = cache.client(&registry.client_id).await.unwrap().value;
+    let client = cache
+        .find_client(&registry.client_id)
+        .await
+        .unwrap()
+        .unwrap()
+        .value;
     let later = async |time| {
         pause();
         advance(time).await;

@@ -15,7 +15,7 @@ async fn no_answer_counts_while_registries_of_two_databases_answer_and_the_one_t
         let tenant_id = TenantId::parse("acme").unwrap();
         let is_rejected = async || {
             let caught_up = cache.registry_changes.catch_up(&cache.facts).await;
-            let client = cache.client(&registry.client_id).await;
+            let client = cache.find_client(&registry.client_id).await;
             let secret = cache.authenticate_client(&registry.client_id, registry.secret(), &tenant_id);
             matches!(caught_up, Err(Error::RegistryUnavailable))
                 && matches!(client, Err(Error::RegistryUnavailable))
@@ -37,7 +37,7 @@ async fn no_answer_counts_while_registries_of_two_databases_answer_and_the_one_t
         advance(SILENCE).await;
         tokio::time::resume();
         cache.registry_changes.catch_up(&cache.facts).await.unwrap();
-        let client = cache.client(&registry.client_id).await.unwrap();
+        let client = cache.find_client(&registry.client_id).await.unwrap().unwrap();
         let lease = cache.registry_changes.lease().unwrap();
         for position in [client.position, lease.position] {
             assert_eq!(position.epoch.as_str(), stays);

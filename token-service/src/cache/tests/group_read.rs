@@ -12,11 +12,11 @@ use crate::cache::fixture::{FakeRegistry, TENANT, cache};
 async fn reading(
     cache: &Arc<Cache>,
     registry: &FakeRegistry,
-) -> JoinHandle<Result<FactAsOf<KnownClient>, Error>> {
+) -> JoinHandle<Result<Option<FactAsOf<KnownClient>>, Error>> {
     registry.checks();
     registry.gate.forget_permits(1);
     let (cache, client_id) = (cache.clone(), registry.client_id.clone());
-    let reading = tokio::spawn(async move { cache.client(&client_id).await });
+    let reading = tokio::spawn(async move { cache.find_client(&client_id).await });
     while registry.checks().profile_calls == 0 {
         tokio::task::yield_now().await;
     }
@@ -32,10 +32,10 @@ async fn one_call_reads_all_facts_that_callers_wait_for() {
     let first = reading(&cache, &registry).await;
     let calls = (0..20).map(|_| async {
         tokio::join!(
-            cache.client(&registry.client_id),
-            cache.client(&unknown),
-            cache.tenant(&tenant_id),
-            cache.user(&tenant_id, &registry.user_id),
+            cache.find_client(&registry.client_id),
+            cache.find_client(&unknown),
+            cache.find_tenant(&tenant_id),
+            cache.find_user(&tenant_id, &registry.user_id),
         )
     });
     let mut calls = Box::pin(join_all(calls));
@@ -43,10 +43,10 @@ async fn one_call_reads_all_facts_that_callers_wait_for() {
     registry.gate.add_permits(1);
     first.await.unwrap().unwrap();
     for (client, nobody, tenant, user) in calls.await {
-        assert_eq!(client.unwrap().value.client_id, registry.client_id);
-        assert!(matches!(nobody, Err(Error::NotFound("client"))));
-        assert_eq!(tenant.unwrap().value.tenant_id, tenant_id);
-        assert_eq!(user.unwrap().value.user_id, registry.user_id);
+        assert_eq!(client.unwrap().unwrap().value.client_id, registry.client_id);
+        assert!(matches!(nobody, Ok(None)));
+        assert_eq!(tenant.unwrap().unwrap().value.tenant_id, tenant_id);
+        assert_eq!(user.unwrap().unwrap().value.user_id, registry.user_id);
     }
     let checks = registry.checks();
     assert_eq!((checks.profile_calls, checks.profiles), (1, 2), "both clients");
@@ -63,7 +63,7 @@ async fn a_caller_that_leaves_does_not_stop_its_group() {
     while !is_known() {
         tokio::task::yield_now().await;
     }
-    cache.client(&registry.client_id).await.unwrap();
+    cache.find_client(&registry.client_id).await.unwrap();
     assert_eq!(registry.checks().profile_calls, 0, "the first call has read it");
 }
 
@@ -75,7 +75,7 @@ async fn a_fact_that_spoils_an_answer_does_not_fail_the_others() {
         let first = reading(&cache, &registry).await;
         let calls = async {
             let other = UserId::generate(&*test_clock(), &SeededRandom::new(9));
-            tokio::join!(cache.tenant(&tenant_id), cache.user(&tenant_id, &other))
+            tokio::join!(cache.find_tenant(&tenant_id), cache.find_user(&tenant_id, &other))
         };
         let mut calls = Box::pin(calls);
         assert!((&mut calls).now_or_never().is_none());
@@ -86,7 +86,7 @@ async fn a_fact_that_spoils_an_answer_does_not_fail_the_others() {
     };
     *registry.fails.lock().unwrap() = Some((Code::OutOfRange, 1));
     let ((tenant, user), calls) = read_both().await;
-    assert!(tenant.is_ok() && matches!(user, Err(Error::NotFound("user"))));
+    assert!(matches!(tenant, Ok(Some(_))) && matches!(user, Ok(None)));
     assert_eq!(calls, 3, "both together, then each alone");
 
     cache.facts.clear();
@@ -115,7 +115,7 @@ async fn a_change_during_a_call_is_not_hidden_by_its_answer() {
     };
     cache.registry_changes.apply(&cache.facts, change, Instant::now());
     registry.gate.add_permits(1);
-    let first = first.await.unwrap().unwrap();
+    let first = first.await.unwrap().unwrap().unwrap();
     assert!(
         !first.value.is_current() && first.position.seq == 1,
         "it was read before the change"
@@ -124,7 +124,7 @@ async fn a_change_during_a_call_is_not_hidden_by_its_answer() {
         begun <= first.sent_at && first.sent_at <= answered,
         "its lease starts with the question"
     );
-    cache.client(&registry.client_id).await.unwrap();
+    cache.find_client(&registry.client_id).await.unwrap();
     assert_eq!(
         registry.checks().profile_calls,
         1,
@@ -138,11 +138,11 @@ async fn a_registry_that_hangs_fails_its_callers_within_the_wait_limit() {
     let first = reading(&cache, &registry).await;
     tokio::time::pause();
     assert!(matches!(
-        cache.client(&registry.client_id).await,
+        cache.find_client(&registry.client_id).await,
         Err(Error::RegistryUnavailable)
     ));
     assert!(matches!(first.await.unwrap(), Err(Error::RegistryUnavailable)));
     tokio::time::resume();
     registry.gate.add_permits(1);
-    cache.client(&registry.client_id).await.unwrap();
+    cache.find_client(&registry.client_id).await.unwrap();
 }

@@ -114,11 +114,8 @@ async fn pushed(mut page: PageContext, form: &Form) -> Result<Response, PageErro
     let mut browser = OpenedRequests::new(page.cookies.get(OPENED));
     let opened = page
         .call
-        .pushed_request(&tenant_id, &client_id, request_uri, &browser);
-    let (pushed, again_until) = opened.await.map_err(|error| match error {
-        Error::NotFound(_) => UNKNOWN_REQUEST,
-        error => error.into(),
-    })?;
+        .find_pushed_request(&tenant_id, &client_id, request_uri, &browser);
+    let (pushed, again_until) = opened.await?.ok_or(UNKNOWN_REQUEST)?;
     let Parameters {
         redirect_uri,
         state_parameter,

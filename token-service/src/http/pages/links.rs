@@ -88,9 +88,8 @@ pub(super) async fn enrol_again(PageForm { page, .. }: PageForm) -> Result<Respo
 async fn enrolment_token(page: &PageContext) -> Result<OpaqueToken, PageError> {
     let token = link_token(TokenKind::Enrolment, &page.resource)?;
     let registry = &page.http.consents.registry;
-    registry
-        .user(&page.tenant.tenant_id, UserRef::Enrolment(&token))
-        .await?;
+    let user = registry.find_user(&page.tenant.tenant_id, UserRef::Enrolment(&token));
+    user.await?.ok_or(Error::NotFound("user"))?;
     Ok(token)
 }
 

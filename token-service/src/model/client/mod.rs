@@ -262,12 +262,17 @@ pub fn requested_scopes(scopes: &[ScopeName]) -> Result<Vec<ScopeName>> {
     Ok(scopes.cloned().collect())
 }
 
-/// Returns the error for scopes that are not there: `otherwise`, unless one looks like several names.
-pub fn unknown_scope<'a>(mut unknown: impl Iterator<Item = &'a ScopeName>, otherwise: Error) -> Error {
-    match unknown.any(|scope| scope.as_str().contains(',')) {
-        true => Error::MalformedScope,
-        false => otherwise,
+/// Rejects scopes of which one is not known: with `otherwise`, unless such a one looks like several names.
+pub fn require_known(
+    scopes: &[ScopeName],
+    is_known: impl Fn(&ScopeName) -> bool,
+    otherwise: Error,
+) -> Result<()> {
+    let unknown: Vec<_> = scopes.iter().filter(|scope| !is_known(scope)).collect();
+    if unknown.iter().any(|scope| scope.as_str().contains(',')) {
+        return Err(Error::MalformedScope);
     }
+    unknown.is_empty().then_some(()).ok_or(otherwise)
 }
 
 /// An integration request that took effect, and the operators behind it.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use accord::{
     clock::UnixMillis,
     text::{
-        id::{ClientId, GrantId, ScopeName, TenantId, UserId},
+        id::{ClientId, FamilyId, GrantId, ScopeName, TenantId, UserId},
         network::AllowedNetworks,
     },
     verify::AccessTokenClaims,
@@ -155,7 +155,7 @@ pub struct Grant {
     /// The stored state; [`Grant::state_at`] derives the state at a point in time.
     pub state: StoredState,
     /// The refresh family that began when its code was redeemed.
-    pub family_id: Option<String>,
+    pub family_id: Option<FamilyId>,
     /// The version of the client that the Tenant Admin saw: a position of the registry's feed.
     pub client_version: i64,
     /// When it was approved.
@@ -180,9 +180,10 @@ impl Grant {
             u64::from(claims.exp.saturating_sub(claims.iat)) <= Lifetimes::MAX_ACCESS_TOKEN.as_secs();
         let was_issued = i64::from(claims.iat) <= now.plus(CLOCK_TOLERANCE).as_secs();
         let is_granted = |scope| self.scopes.iter().any(|granted| granted.as_str() == scope);
+        let family_id = self.family_id.as_ref().map(FamilyId::as_str);
         claims.client_id == self.client_id.as_str()
             && claims.sub == self.designated_user_id.as_str()
-            && (claims.family_id.is_none() || claims.family_id == self.family_id)
+            && (claims.family_id.is_none() || claims.family_id.as_deref() == family_id)
             && is_short
             && was_issued
             && claims.scope.split(' ').all(is_granted)
@@ -384,9 +385,10 @@ mod tests {
     #[test]
     fn a_grant_allows_only_the_claims_of_its_own_tokens() {
         let scopes = ["a", "b"].map(|name| ScopeName::parse(name).unwrap());
+        let family_id = FamilyId::generate(&ManualClock::new(START), &SeededRandom::new(4));
         let grant = Grant {
             scopes: scopes.to_vec(),
-            family_id: Some("fam_1".into()),
+            family_id: Some(family_id.clone()),
             ..grant(StoredState::Active, None)
         };
         let iat = u32::try_from(START.as_secs()).unwrap();
@@ -397,7 +399,7 @@ mod tests {
             client_id: grant.client_id.to_string(),
             tenant_id: "acme".into(),
             grant_id: grant.grant_id.to_string(),
-            family_id: Some("fam_1".into()),
+            family_id: Some(family_id.into()),
             scope: "b a".into(),
             jti: "1".into(),
             iat,
@@ -418,7 +420,7 @@ mod tests {
         ));
         assert!(!with(|claims| claims.sub = "usr_other".into()));
         assert!(!with(|claims| claims.client_id = "cli_other".into()));
-        assert!(!with(|claims| claims.family_id = Some("fam_2".into())));
+        assert!(!with(|claims| claims.family_id = Some("other".into())));
         assert!(!with(|claims| claims.scope = "a c".into()));
         assert!(!with(|claims| claims.scope = String::new()));
         assert!(!with(|claims| claims.exp += 1));

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use self::request::{AuthorizationRequest, Parameters};
 use super::{
-    client::{Client, ClientScope, DisplayInfo, requested_scopes, unknown_scope},
+    client::{Client, ClientScope, DisplayInfo, requested_scopes, require_known},
     tenant::Tenant,
 };
 use crate::error::{Error, Result};
@@ -166,10 +166,8 @@ pub fn check(parameters: &Parameters, tenant: &Tenant, client: &Client) -> Resul
     require_active("client", client.active)?;
     let requested = requested_scopes(&parameters.scopes)?;
     let is_registered = |name: &ScopeName| client.scopes.iter().any(|scope| scope.name == *name);
-    let scopes = select_scopes(&client.scopes, &requested).map_err(|_| {
-        let unknown = requested.iter().filter(|name| !is_registered(name));
-        unknown_scope(unknown, Error::ScopeNotRegistered)
-    })?;
+    require_known(&requested, is_registered, Error::ScopeNotRegistered)?;
+    let scopes = select_scopes(&client.scopes, &requested)?;
     if scopes.is_empty() {
         return Err(Error::InvalidScope);
     }

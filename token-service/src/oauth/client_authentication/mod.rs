@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     cache::{Authenticated, Cached, EntryAsOf, FactAsOf, KnownClient},
-    error::{Error, Result, found},
+    error::{Error, Result},
     model::{
         client::{CredentialKind, SecretLocation},
         tenant::Tenant,
@@ -104,9 +104,10 @@ impl NamedClient {
             }
             None => {
                 let cache = &oauth.cache;
-                let (client, tenant) = tokio::join!(cache.client(client_id), cache.tenant(tenant_id));
-                let client = found(client)?.ok_or(Error::InvalidClient("there is no such client"))?;
-                let tenant = found(tenant)?.ok_or(Error::InvalidClient("there is no such tenant"))?;
+                let (client, tenant) =
+                    tokio::join!(cache.find_client(client_id), cache.find_tenant(tenant_id));
+                let client = client?.ok_or(Error::InvalidClient("there is no such client"))?;
+                let tenant = tenant?.ok_or(Error::InvalidClient("there is no such tenant"))?;
                 (client, tenant.value)
             }
         };

@@ -12,7 +12,7 @@ use super::Issuance;
 use crate::{
     error::{Error, Result},
     model::{
-        client::{requested_scopes, unknown_scope},
+        client::{requested_scopes, require_known},
         family::Family,
         grant::{Grant, GrantState},
     },
@@ -113,13 +113,11 @@ fn effective_scopes<'g>(
 ) -> Result<Vec<&'g ScopeName>> {
     let requested = requested_scopes(requested)?;
     let mut effective: Vec<_> = granted.iter().filter(|scope| enabled(scope)).collect();
-    let mut unknown = requested
-        .iter()
-        .filter(|scope| !effective.contains(scope))
-        .peekable();
-    if unknown.peek().is_some() {
-        return Err(unknown_scope(unknown, Error::InvalidScope));
-    }
+    require_known(
+        &requested,
+        |scope| effective.contains(&scope),
+        Error::InvalidScope,
+    )?;
     effective.retain(|scope| requested.is_empty() || requested.contains(scope));
     if effective.is_empty() {
         return Err(Error::InvalidScope);

@@ -20,7 +20,7 @@ use crate::{
         purpose,
     },
     oauth::note_rejected_client,
-    store::{PendingAnswer, Redemption, RedemptionOutcome},
+    store::{PendingAnswer, Redemption, RedemptionOutcome, StoredCode, StoredGrant},
 };
 
 pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) -> Result<Issued> {
@@ -39,25 +39,41 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
     if code.is_used(&grant) {
         return replayed(issuance, &token).await;
     }
-    let now = store.now();
     let is_registered = issuance.client.redirect_uris.contains(&code.redirect_uri);
-    if !is_registered || !code.accepts(&request.redirect_uri, &request.code_verifier, now) {
-        issuance.spend_single_use().await?;
-        let event = issuance.event(action::CODE_REFUSE, &code.grant_id);
-        let event = event.detail("why", "verifier, redirect URI or time").refused();
-        let (store, origin) = (store.clone(), issuance.origin());
-        let invalidated =
-            context::run_to_completion(async move { store.invalidate_code(&origin, &code, event).await });
-        if !invalidated.await? {
-            return replayed(issuance, &token).await;
-        }
-        return Err(Error::InvalidGrant);
+    if !is_registered || !code.accepts(&request.redirect_uri, &request.code_verifier, store.now()) {
+        return invalidate(issuance, &token, code).await;
     }
     // From here on the code stays as it is until the token is signed, so a rejected call can be repeated.
     issuance.check_target()?;
-    if let Some(family_id) = &code.family_id {
-        return redeem_again(issuance, &token, &code, family_id).await;
+    match &code.family_id {
+        Some(family_id) => redeem_again(issuance, &token, &code, family_id).await,
+        None => redeem(issuance, &token, code, grant).await,
     }
+}
+
+/// Rejects a call with a wrong verifier or redirect URI, or a late one, and uses the code up.
+async fn invalidate(issuance: &mut Issuance<'_>, token: &OpaqueToken, code: StoredCode) -> Result<Issued> {
+    issuance.spend_single_use().await?;
+    let event = issuance.event(action::CODE_REFUSE, &code.grant_id);
+    let event = event.detail("why", "verifier, redirect URI or time").refused();
+    let (store, origin) = (issuance.oauth.store.clone(), issuance.origin());
+    let invalidated =
+        context::run_to_completion(async move { store.invalidate_code(&origin, &code, event).await });
+    match invalidated.await? {
+        true => Err(Error::InvalidGrant),
+        false => replayed(issuance, token).await,
+    }
+}
+
+/// Redeems a code for the first time.
+async fn redeem(
+    issuance: &mut Issuance<'_>,
+    token: &OpaqueToken,
+    code: StoredCode,
+    grant: StoredGrant,
+) -> Result<Issued> {
+    let store = &issuance.oauth.store;
+    let now = store.now();
     if grant.state_with(now, Some(&**issuance.client), true) != GrantState::Pending {
         return Err(Error::InvalidGrant);
     }
@@ -96,7 +112,7 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
             let issued = issuance.recheck(signed, Some((&family, refresh_token))).await;
             settle(answer, issued).await
         }
-        RedemptionOutcome::AlreadyUsed => replayed(issuance, &token).await,
+        RedemptionOutcome::AlreadyUsed => replayed(issuance, token).await,
         RedemptionOutcome::GrantEnded => Err(Error::InvalidGrant),
     }
 }
@@ -171,9 +187,8 @@ async fn replayed(issuance: &mut Issuance<'_>, token: &OpaqueToken) -> Result<Is
         return Err(Error::Unavailable);
     }
     let event = issuance.event(action::CODE_REPLAY, &code.grant_id).refused();
-    let family_id = grant.family_id.as_deref();
-    let family = match family_id.and_then(|id| FamilyId::parse(id).ok()) {
-        Some(family_id) => store.find_family(&code.tenant_id, &family_id).await?,
+    let family = match &grant.family_id {
+        Some(family_id) => store.find_family(&code.tenant_id, family_id).await?,
         None => None,
     };
     match family {

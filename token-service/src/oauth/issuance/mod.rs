@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     cache::{Authenticated, Cached, Entry, KnownClient},
-    error::{Error, Result, found},
+    error::{Error, Result},
     model::{
         client::Client,
         family::Family,
@@ -259,8 +259,10 @@ impl<'a> Issuance<'a> {
 
     /// Reads the tenant's user, if there is one.
     async fn user(&mut self, user_id: &UserId) -> Result<Option<Arc<Cached<User>>>> {
-        let user = found(self.oauth.cache.user(&self.tenant.tenant_id, user_id).await)?;
-        user.map(|user| self.watermark.include_registry(user)).transpose()
+        let user = self.oauth.cache.find_user(&self.tenant.tenant_id, user_id);
+        user.await?
+            .map(|user| self.watermark.include_registry(user))
+            .transpose()
     }
 
     /// Rejects any other target than the tenant's API (RFC 8707 §2).
@@ -310,7 +312,7 @@ impl<'a> Issuance<'a> {
 
 /// Reads the tenant of a request.
 async fn find_tenant(oauth: &OAuth, request: &Request) -> Result<AsOf<Arc<Cached<Tenant>>>> {
-    let tenant = found(oauth.cache.tenant(&request.tenant_id).await)?;
+    let tenant = oauth.cache.find_tenant(&request.tenant_id).await?;
     tenant.ok_or_else(|| request.grant.no_grant_error())
 }
 

@@ -7,7 +7,7 @@ use accord::text::opaque::RefreshToken;
 use super::{Issuance, Issued, SignedToken, find_tenant};
 use crate::{
     cache::Authenticated,
-    error::{Error, Result, found},
+    error::{Error, Result},
     model::{client::CredentialKind, family::Family, watermark::ATTEMPTS},
     oauth::{
         client_authentication::{ClientCredential, verify},
@@ -95,7 +95,7 @@ impl Issuance<'_> {
             return verify(oauth, &request.tenant_id, &request.credentials).await;
         }
         // An assertion counts only once, so this compares what verified it instead.
-        let client = found(oauth.cache.client(&self.client.client_id).await)?;
+        let client = oauth.cache.find_client(&self.client.client_id).await?;
         let client = client.filter(|client| client.value.active && client.value.has_keys_of(&self.client));
         let client = client.ok_or(Error::InvalidClient("the client or its keys changed"))?;
         client

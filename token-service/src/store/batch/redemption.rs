@@ -21,7 +21,7 @@ use accord::{
         rows::{self, ProtectedRows, all_written},
     },
 };
-use sea_orm::{ConnectionTrait, DatabaseBackend, QueryResult};
+use sea_orm::{ConnectionTrait, DatabaseBackend};
 use serde_json::{Value, json};
 
 use super::{
@@ -136,7 +136,8 @@ impl Redemptions {
         let candidates = candidates.map(|redemption| redemption.candidate(&key, now));
         let candidates = candidates.collect::<Result<Vec<_>, StoreError>>()?;
         let used = USE.query(&tx, &rows_of(&candidates), [millis.into()]).await?;
-        let used = family_ids(&used)?;
+        let used = used.iter().map(|row| column::<String>(row, "family_id"));
+        let used = used.collect::<Result<HashSet<_>, _>>()?;
         let (redeemed, rejected): (Vec<Candidate<'_>>, Vec<_>) = candidates
             .into_iter()
             .partition(|candidate| used.contains(candidate.redemption.key()));
@@ -430,10 +431,6 @@ async fn outcomes_of_rejected<'a>(
         (redemption.key(), outcome)
     });
     Ok(outcomes.collect())
-}
-
-fn family_ids(rows: &[QueryResult]) -> Result<HashSet<String>, StoreError> {
-    rows.iter().map(|row| column(row, "family_id")).collect()
 }
 
 static ACTIVATE: LazyLock<JsonRows> = LazyLock::new(|| {

@@ -9,7 +9,7 @@ use accord::{
         rows::{self, Checked, Locked, Lookup, ProtectedRows},
     },
     text::{
-        id::{ClientId, GrantId, TenantId, UserId},
+        id::{ClientId, FamilyId, GrantId, TenantId, UserId},
         page::{Page, PageRequest},
     },
 };
@@ -229,6 +229,7 @@ async fn lock(tx: &Transaction, tenant_id: &TenantId, grant_id: &GrantId) -> Res
 /// Reads a row.
 pub(super) fn grant(row: &impl Checked<Entity>) -> Result<Grant, StoreError> {
     let unreadable = || StoreError::Corrupt("grants");
+    let family_id = row.family_id.as_deref().map(FamilyId::parse).transpose();
     Ok(Grant {
         grant_id: GrantId::parse(&row.grant_id).map_err(|_| unreadable())?,
         tenant_id: TenantId::parse(&row.tenant_id).map_err(|_| unreadable())?,
@@ -240,7 +241,7 @@ pub(super) fn grant(row: &impl Checked<Entity>) -> Result<Grant, StoreError> {
         state: row.state.parse().map_err(|_| unreadable())?,
         client_version: row.client_version,
         created_at: UnixMillis::from_millis(row.created_at),
-        family_id: row.family_id.clone(),
+        family_id: family_id.map_err(|_| unreadable())?,
         redeem_until: UnixMillis::from_millis(row.redeem_until),
         activated_at: row.activated_at.map(UnixMillis::from_millis),
         expires_at: row.expires_at.map(UnixMillis::from_millis),

@@ -63,7 +63,7 @@ impl Store {
 
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
-            CreationOutcome::Replay { resource_id, .. } => return find(&tx, &resource_id).await,
+            CreationOutcome::Repeated { resource_id, .. } => return find(&tx, &resource_id).await,
             CreationOutcome::New(reservation) => reservation,
         };
         let now = self.now();

@@ -209,7 +209,7 @@ async fn a_tenants_grants_are_listed_newest_first() {
         let (mut seen, mut token) = (Vec::new(), String::new());
         loop {
             let grants = store
-                .list_grants(&acme, &GrantFilter::default(), &page(2, &token))
+                .list_grants(&acme, &GrantFilter::default(), &PageRequest::test(2, &token))
                 .await
                 .unwrap();
             let found;
@@ -232,7 +232,10 @@ async fn a_tenants_grants_are_listed_newest_first() {
                 client_id: client_id.cloned(),
                 state,
             };
-            let grants = store.list_grants(&acme, &filter, &page(0, "")).await.unwrap();
+            let grants = store
+                .list_grants(&acme, &filter, &PageRequest::first(50))
+                .await
+                .unwrap();
             let expected: Vec<_> = expected
                 .into_iter()
                 .map(|index: usize| all[index].grant_id.clone())

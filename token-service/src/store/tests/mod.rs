@@ -249,16 +249,12 @@ async fn designate(
     store.change_grant(&origin, by, grant, &change).await
 }
 
-fn page(size: i32, token: &str) -> PageRequest {
-    PageRequest::parse(&mut Default::default(), "consents", &[], size, token).unwrap()
-}
-
 async fn events(store: &Store, action: &str) -> Vec<audit::EventRow> {
     let filter = audit::Filter {
         action: Some(action.into()),
         ..Default::default()
     };
-    let events = audit::list(store.db.read(), &filter, &page(500, "")).await;
+    let events = audit::list(store.db.read(), &filter, &PageRequest::first(500)).await;
     events.unwrap().into_parts().0
 }
 

@@ -7,7 +7,7 @@ async fn a_setup_is_stored_as_it_was_shown_and_a_repeated_start_returns_the_same
     for database in databases() {
         let (store, clock) = store(&database.url).await;
         let call = creation(Some(Uuid::new_v4()), b"content");
-        assert_eq!(store.replay_setup(&call).await.unwrap(), None);
+        assert_eq!(store.repeat_setup(&call).await.unwrap(), None);
         let started = store
             .create_setup(&call, new_setup("acme", &client()))
             .await
@@ -17,7 +17,7 @@ async fn a_setup_is_stored_as_it_was_shown_and_a_repeated_start_returns_the_same
         assert_eq!((started.client_version, started.scopes.len()), (7, 2));
 
         assert_eq!(
-            store.replay_setup(&call).await.unwrap().as_ref(),
+            store.repeat_setup(&call).await.unwrap().as_ref(),
             Some(&started),
             "{database:?}"
         );
@@ -31,12 +31,12 @@ async fn a_setup_is_stored_as_it_was_shown_and_a_repeated_start_returns_the_same
             ..call.clone()
         };
         assert!(matches!(
-            store.replay_setup(&other).await,
+            store.repeat_setup(&other).await,
             Err(Error::RequestIdReused)
         ));
         clock.advance(Duration::from_secs(601));
         assert!(matches!(
-            store.replay_setup(&call).await,
+            store.repeat_setup(&call).await,
             Err(Error::RequestIdReused)
         ));
         assert_eq!(events(&store, "setup.start").await.len(), 1, "{database:?}");

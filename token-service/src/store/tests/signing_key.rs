@@ -380,7 +380,7 @@ async fn events_of(store: &Store, action: &str) -> Vec<EventRow> {
         action: Some(action.into()),
         ..Default::default()
     };
-    let page = PageRequest::parse(&mut Default::default(), "audit_events", &[], 500, "").unwrap();
+    let page = PageRequest::first(500);
     let events = audit::list(store.db.read(), &filter, &page).await;
     events.unwrap().into_parts().0
 }

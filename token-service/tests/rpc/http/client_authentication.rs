@@ -4,6 +4,7 @@ use super::{
     Answer, Request, assert_error,
     client::{FORM, Fields, encoded},
     keys::{ALGORITHMS, ClientKey},
+    token::{CREDENTIALS, TOKEN},
     tokens_issued,
 };
 use crate::world::{TestClient, World};
@@ -12,8 +13,6 @@ mod assertion;
 mod assertion_rpc;
 mod jwks_uri;
 
-const TOKEN: &str = "/acme/oauth2/token";
-const CREDENTIALS: (&str, &str) = ("grant_type", "client_credentials");
 pub const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// Where a client authenticates, with what it asks there.

@@ -8,16 +8,13 @@ use tokio::task::JoinSet;
 
 use super::{Answer, Request, assert_error, client::Fields, keys::ClientKey, tokens_issued};
 use crate::{
-    http::token::by_code,
+    http::token::{CREDENTIALS, TOKEN, by_code},
     world::{World, confirmation},
 };
 
 mod nonces;
 mod proofs;
 mod rpc;
-
-const TOKEN: &str = "/acme/oauth2/token";
-const CREDENTIALS: (&str, &str) = ("grant_type", "client_credentials");
 
 /// The URL of the token endpoint, as the metadata has it.
 fn endpoint(world: &World) -> String {

@@ -10,7 +10,10 @@ use crate::world::{REDIRECT_URI, TestClient, VERIFIER, World};
 mod grants;
 mod largest;
 
-const TOKEN: &str = "/acme/oauth2/token";
+pub const TOKEN: &str = "/acme/oauth2/token";
+
+/// What asks for a token by client credentials.
+pub const CREDENTIALS: (&str, &str) = ("grant_type", "client_credentials");
 
 /// The fields that redeem a code, to be changed.
 pub fn by_code(code: &str) -> Vec<(&str, &str)> {

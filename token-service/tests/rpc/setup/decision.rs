@@ -239,25 +239,6 @@ async fn an_approval_fails_when_the_client_has_changed() {
 }
 
 #[tokio::test]
-async fn an_expired_setup_can_not_be_decided() {
-    let world = World::start().await;
-    let setup = world.setup().await;
-    world.clock().advance(59 * MINUTE);
-    let session = world.sign_in(&setup.setup_id).await;
-    world.clock().advance(MINUTE);
-    let approved = approve(&world, world.approval(&setup.setup_id, &session)).await;
-    assert_eq!(
-        assert_rejected(approved, Code::FailedPrecondition, "WRONG_STATE")["state"],
-        "EXPIRED"
-    );
-    let denied = deny(&world, &setup.setup_id, &session).await;
-    assert_eq!(
-        assert_rejected(denied, Code::FailedPrecondition, "WRONG_STATE")["state"],
-        "EXPIRED"
-    );
-}
-
-#[tokio::test]
 async fn a_denial_sends_the_browser_back_with_an_error() {
     let world = World::start().await;
     let start_request = pb::StartSetupRequest {

@@ -192,21 +192,6 @@ async fn a_sign_out_ends_the_session_of_the_same_workload() {
 }
 
 #[tokio::test]
-async fn a_session_ends_by_idleness_and_by_age() {
-    let world = World::start().await;
-    let session = world.sign_in("").await;
-    for _ in 0..4 {
-        world.clock().advance(15 * MINUTE - Duration::from_millis(1));
-        use_session(&world, &session).await.unwrap();
-    }
-    world.clock().advance(Duration::from_millis(4));
-    assert_session_invalid(use_session(&world, &session).await);
-    let session = world.sign_in("").await;
-    world.clock().advance(15 * MINUTE);
-    assert_session_invalid(use_session(&world, &session).await);
-}
-
-#[tokio::test]
 async fn a_session_is_of_use_to_its_own_workload_alone() {
     let world = World::start().await;
     let session = world.sign_in("").await;

@@ -164,7 +164,7 @@ async fn an_approved_amendment_changes_the_client_once() {
         let again = store.amend_client(&origin(), &id).await;
         assert!(matches!(&again, Err(Error::WrongState { state, .. }) if state == "REGISTERED"));
 
-        let page = PageRequest::parse(&mut Default::default(), "test", &[], 1, "").unwrap();
+        let page = PageRequest::first(1);
         let filter = audit::Filter {
             action: Some("client.amend".into()),
             ..audit::Filter::default()

@@ -13,12 +13,10 @@ use crate::{
         client::encoded,
         connection::thumbprint,
         pushed_request::target,
-        token::{with, without},
+        token::{CREDENTIALS, with, without},
     },
     world::confirmation,
 };
-
-const CREDENTIALS: (&str, &str) = ("grant_type", "client_credentials");
 
 /// Notes whether a token is bound to the key of its client, as each variant has it.
 #[track_caller]

@@ -4,12 +4,9 @@ use std::time::Duration;
 
 use super::{Deployment, Lines, Variant};
 use crate::http::{
-    Request,
-    token::{with, without},
+    token::{CREDENTIALS, with, without},
     tokens_issued,
 };
-
-const CREDENTIALS: (&str, &str) = ("grant_type", "client_credentials");
 
 #[tokio::test]
 async fn a_code_of_another_client_used_again_or_after_60_seconds_is_rejected() {
@@ -93,9 +90,8 @@ async fn whoever_holds_no_key_gets_no_token() {
                     let line = format!("no holder of key: {grant} without a proof");
                     lines.rejected(&line, &answer, 400, "invalid_dpop_proof");
                     // A proof alone does not authenticate.
-                    let id = [("client_id", &*first.client_id)];
-                    let alone = Request::post("/acme/oauth2/token").form(&[fields, &id].concat());
                     let proof = plan.proof(&first.prover, "token");
+                    let alone = plan.bare(first, "token", fields);
                     let answer = alone.header("DPoP", proof).send(&plan.world).await;
                     let line = format!("no holder of key: {grant} with a proof alone");
                     lines.rejected(&line, &answer, 401, "invalid_client");
@@ -108,8 +104,7 @@ async fn whoever_holds_no_key_gets_no_token() {
                     lines.rejected(&line, &answer, 401, "invalid_client");
                 }
                 Some(others) => {
-                    let id = [("client_id", &*first.client_id)];
-                    let request = Request::post("/acme/oauth2/token").form(&[fields, &id].concat());
+                    let request = plan.bare(first, "token", fields);
                     let bare = request.clone().host_of_partners().send(&plan.world).await;
                     let line = format!("no holder of key: {grant} without a certificate");
                     lines.rejected(&line, &bare, 401, "invalid_client");

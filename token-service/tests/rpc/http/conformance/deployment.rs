@@ -22,7 +22,7 @@ use crate::{
         keys::{ClientKey, key_set},
         pages::{approval, assert_leaves},
         pushed_request::{parameters, target},
-        token::{by_code, with},
+        token::{CREDENTIALS, by_code, with},
     },
     world::{REDIRECT_URI, VERIFIER, World, challenge, tls::Authorities},
 };
@@ -182,16 +182,17 @@ impl Deployment {
         Request::post(format!("/acme/oauth2/{endpoint}")).form(&[fields, &more].concat())
     }
 
+    /// A request that names a client and does not authenticate it.
+    pub fn bare(&self, party: &Party, endpoint: &str, fields: &Fields<'_>) -> Request {
+        let id = [("client_id", &*party.client_id)];
+        Request::post(format!("/acme/oauth2/{endpoint}")).form(&[fields, &id].concat())
+    }
+
     /// A request of a client that is authenticated, without a proof.
     pub fn authenticated(&self, party: &Party, endpoint: &str, fields: &Fields<'_>) -> Request {
         match &party.certificate {
             None => self.asserted(endpoint, fields, &self.assertion(party, |_, _| ())),
-            Some(pair) => {
-                let more = [("client_id", &*party.client_id)];
-                Request::post(format!("/acme/oauth2/{endpoint}"))
-                    .certificate(pair)
-                    .form(&[fields, &more].concat())
-            }
+            Some(pair) => self.bare(party, endpoint, fields).certificate(pair),
         }
     }
 
@@ -211,6 +212,11 @@ impl Deployment {
             parameters(&self.challenge),
             &[("redirect_uri", party.redirect_uri)],
         )
+    }
+
+    /// The endpoints that a client authenticates at, each with fields that are as they should be.
+    pub fn endpoints<'a>(&'a self, party: &'a Party) -> [(&'static str, Vec<(&'a str, &'a str)>); 2] {
+        [("par", self.parameters(party)), ("token", vec![CREDENTIALS])]
     }
 
     pub async fn push(&self, party: &Party, fields: &Fields<'_>) -> Answer {

@@ -13,12 +13,10 @@ use token_service::{config::Settings, model::dpop_nonce::NoncePolicy};
 
 use super::{Deployment, Lines, Variant};
 use crate::{
-    http::{Request, connection::thumbprint, keys::ClientKey},
+    http::{connection::thumbprint, keys::ClientKey, token::CREDENTIALS},
     mutual_tls::{GATEWAY, xfcc},
     world::confirmation,
 };
-
-const CREDENTIALS: (&str, &str) = ("grant_type", "client_credentials");
 
 #[tokio::test]
 async fn after_a_nonce_challenge_the_same_assertion_and_proof_count_at_par() {
@@ -53,9 +51,8 @@ async fn after_a_429_the_same_assertion_and_proof_count() {
     let limited = |settings: &mut Settings| settings.client_calls_per_second = 1;
     let plan = Deployment::start_with(Variant::PrivateKey, limited).await;
     let party = &plan.parties[0];
-    let endpoints = [("par", plan.parameters(party)), ("token", vec![CREDENTIALS])];
     plan.first_tokens(party).await;
-    for (endpoint, fields) in endpoints {
+    for (endpoint, fields) in plan.endpoints(party) {
         let (mut was_limited, started) = (false, Instant::now());
         while !was_limited {
             assert!(started.elapsed() < Duration::from_secs(60), "{endpoint}");
@@ -213,9 +210,7 @@ async fn a_certificate_header_that_is_malformed_doubled_encoded_twice_or_of_100_
             ..Subject::default()
         });
         let send = async |values: &[&str]| {
-            let id = ("client_id", &*party.client_id);
-            let fields = [plan.parameters(party), vec![id]].concat();
-            let mut request = Request::post("/acme/oauth2/par").form(&fields);
+            let mut request = plan.bare(party, "par", &plan.parameters(party));
             for value in values {
                 request = request.header(name, *value);
             }

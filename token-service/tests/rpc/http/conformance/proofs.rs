@@ -6,9 +6,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use super::{Deployment, Lines, Party, Variant};
-use crate::http::{Answer, tokens_issued};
-
-const CREDENTIALS: (&str, &str) = ("grant_type", "client_credentials");
+use crate::http::{Answer, token::CREDENTIALS, tokens_issued};
 
 /// How a proof is spoilt.
 type Change = fn(&mut Value, &mut Value);
@@ -221,11 +219,7 @@ async fn a_proof_for_the_other_endpoint_is_rejected() {
     let party = &plan.parties[0];
     plan.first_tokens(party).await;
     let mut lines = Lines::default();
-    for (endpoint, other) in [("par", "token"), ("token", "par")] {
-        let fields = match endpoint {
-            "par" => plan.parameters(party),
-            _ => vec![CREDENTIALS],
-        };
+    for ((endpoint, fields), other) in plan.endpoints(party).into_iter().zip(["token", "par"]) {
         let request = plan.authenticated(party, endpoint, &fields);
         let proof = plan.proof(&party.prover, other);
         let answer = request.header("DPoP", proof).send(&plan.world).await;

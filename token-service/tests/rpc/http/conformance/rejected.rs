@@ -11,11 +11,9 @@ use crate::http::{
     client::encoded,
     keys::{ClientKey, key_set},
     pushed_request::target,
-    token::{with, without},
+    token::{CREDENTIALS, with, without},
     tokens_issued,
 };
-
-const CREDENTIALS: (&str, &str) = ("grant_type", "client_credentials");
 
 /// How an assertion is spoilt.
 type Change = fn(&Deployment, &mut Value);
@@ -53,11 +51,7 @@ async fn a_wrong_assertion_is_rejected_at_par_and_at_the_token_endpoint() {
         .change_client(|client| client.json_web_key_set = key_set(&[&party.signer, &old]));
     let issued = tokens_issued(&plan.world).await;
     let mut lines = Lines::default();
-    for endpoint in ["par", "token"] {
-        let fields = match endpoint {
-            "par" => plan.parameters(party),
-            _ => vec![CREDENTIALS],
-        };
+    for (endpoint, fields) in plan.endpoints(party) {
         let send = async |request: Request| {
             let request = request.header("DPoP", plan.proof(&party.prover, endpoint));
             request.send(&plan.world).await
@@ -75,9 +69,7 @@ async fn a_wrong_assertion_is_rejected_at_par_and_at_the_token_endpoint() {
             401,
             "invalid_client",
         );
-        let id = [("client_id", &*party.client_id)];
-        let bare = Request::post(format!("/acme/oauth2/{endpoint}")).form(&[&fields[..], &id].concat());
-        let answer = send(bare).await;
+        let answer = send(plan.bare(party, endpoint, &fields)).await;
         lines.rejected(
             &format!("no client assertion at {endpoint}"),
             &answer,
@@ -186,8 +178,7 @@ async fn whoever_holds_no_key_pushes_no_request() {
         let [first, second] = &plan.parties;
         let mut lines = Lines::default();
         let fields = plan.parameters(first);
-        let with_id = [&fields[..], &[("client_id", &*first.client_id)]].concat();
-        let bare = Request::post("/acme/oauth2/par").form(&with_id);
+        let bare = plan.bare(first, "par", &fields);
         let mut requests = vec![("no client authentication", bare.clone())];
         match &second.certificate {
             None => {

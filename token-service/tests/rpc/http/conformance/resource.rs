@@ -38,9 +38,9 @@ use super::{Deployment, Lines, Variant, proofs};
 use crate::http::{
     Answer, Request,
     connection::{connect, tls},
+    token::CREDENTIALS,
 };
 
-const CREDENTIALS: (&str, &str) = ("grant_type", "client_credentials");
 /// Where the resource is, as its clients write it.
 const HOST: &str = "api.example";
 const PATH: &str = "/acme/contacts";

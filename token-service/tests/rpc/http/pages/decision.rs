@@ -78,7 +78,7 @@ async fn a_decision_is_taken_once() {
     assert_eq!(consents(&world).await.len(), 1);
     assert_eq!(world.audit_events("consent.approve").await.len(), 1);
     assert_eq!(world.audit_events("consent.deny").await.len(), 0);
-    // And the replay has ended nothing: the code is good. Once it is used, nobody is sent to the partner with it.
+    // And the repetition has ended nothing: the code is good. Once it is used, nobody is sent to the partner with it.
     world.issue(world.by_code(code)).await.unwrap();
     let late = approve(&mut again, &path, &approval(&world)).await;
     assert_page(&late, 409);

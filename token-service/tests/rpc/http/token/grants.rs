@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::{Answer, ask, assert_code_is_good, assert_error, by_code, tokens_issued, with, without};
+use super::{
+    Answer, CREDENTIALS, ask, assert_code_is_good, assert_error, by_code, tokens_issued, with, without,
+};
 use crate::{
     http::Request,
     world::{REDIRECT_URI, VERIFIER, World},
 };
-
-const CREDENTIALS: [(&str, &str); 1] = [("grant_type", "client_credentials")];
 
 fn by_refresh_token(token: &str) -> Vec<(&str, &str)> {
     vec![("grant_type", "refresh_token"), ("refresh_token", token)]
@@ -161,7 +161,7 @@ async fn scopes_beyond_the_grant_or_malformed_are_rejected() {
         "*",
         &many,
     ] {
-        for fields in [CREDENTIALS.to_vec(), by_refresh_token(&refresh)] {
+        for fields in [vec![CREDENTIALS], by_refresh_token(&refresh)] {
             let answer = ask(&world, &world.client, &with(fields, &[("scope", scope)])).await;
             assert_error(&answer, 400, "invalid_scope");
         }
@@ -201,13 +201,13 @@ async fn a_token_is_for_the_tenant_s_api_alone() {
         let answer = ask(
             &world,
             &world.client,
-            &with(CREDENTIALS.to_vec(), &[("resource", resource)]),
+            &with(vec![CREDENTIALS], &[("resource", resource)]),
         )
         .await;
         assert_error(&answer, 400, "invalid_target");
     }
     let twice = |first: &'static str, second: &'static str| {
-        let mut twice = CREDENTIALS.to_vec();
+        let mut twice = vec![CREDENTIALS];
         twice.extend([("resource", first), ("resource", second)]);
         twice
     };
@@ -218,7 +218,7 @@ async fn a_token_is_for_the_tenant_s_api_alone() {
     }
     assert_eq!(tokens_issued(&world).await, issued);
     for fields in [
-        with(CREDENTIALS.to_vec(), &[("resource", right)]),
+        with(vec![CREDENTIALS], &[("resource", right)]),
         twice(right, right),
     ] {
         assert_eq!(ask(&world, &world.client, &fields).await.status, 200);
@@ -231,7 +231,7 @@ async fn a_token_is_for_the_tenant_s_api_alone() {
         let registry = world.registry();
         registry.edit_tenant("acme", |tenant| tenant.cloud_api_url = registered.into());
         for fields in [
-            with(CREDENTIALS.to_vec(), &[("resource", resource)]),
+            with(vec![CREDENTIALS], &[("resource", resource)]),
             twice(resource, registered),
         ] {
             let answer = ask(&world, &world.client, &fields).await;
@@ -244,7 +244,7 @@ async fn a_token_is_for_the_tenant_s_api_alone() {
 async fn offline_access_is_ignored_and_openid_is_explained() {
     let world = World::start().await;
     let refresh = first_tokens(&world).await.text("refresh_token");
-    for fields in [CREDENTIALS.to_vec(), by_refresh_token(&refresh)] {
+    for fields in [vec![CREDENTIALS], by_refresh_token(&refresh)] {
         for (scope, granted) in [
             ("offline_access", "contacts.read contacts.write"),
             ("offline_access contacts.read", "contacts.read"),
@@ -270,24 +270,24 @@ async fn offline_access_is_ignored_and_openid_is_explained() {
 async fn without_consent_a_client_gets_nothing() {
     let world = World::start().await;
     assert_error(
-        &ask(&world, &world.client, &CREDENTIALS).await,
+        &ask(&world, &world.client, &[CREDENTIALS]).await,
         400,
         "unauthorized_client",
     );
     let code = world.code().await;
     assert_error(
-        &ask(&world, &world.client, &CREDENTIALS).await,
+        &ask(&world, &world.client, &[CREDENTIALS]).await,
         400,
         "unauthorized_client",
     );
     for tenant in ["globex", "nobody-known"] {
         let request = Request::post(format!("/{tenant}/oauth2/token")).basic(&world.client);
-        let answer = request.form(&CREDENTIALS).send(&world).await;
+        let answer = request.form(&[CREDENTIALS]).send(&world).await;
         assert_error(&answer, 400, "unauthorized_client");
     }
     assert_eq!(tokens_issued(&world).await, 0);
     assert_code_is_good(&world, &code).await;
-    assert_eq!(ask(&world, &world.client, &CREDENTIALS).await.status, 200);
+    assert_eq!(ask(&world, &world.client, &[CREDENTIALS]).await.status, 200);
 }
 
 #[tokio::test]
@@ -300,24 +300,24 @@ async fn a_suspended_or_revoked_party_gets_no_token() {
         ("tenant", 400, "unauthorized_client"),
     ] {
         world.suspend(resource, true);
-        for fields in [CREDENTIALS.to_vec(), by_refresh_token(&refresh)] {
+        for fields in [vec![CREDENTIALS], by_refresh_token(&refresh)] {
             assert_error(&ask(&world, &world.client, &fields).await, status, code);
         }
         world.suspend(resource, false);
-        assert_eq!(ask(&world, &world.client, &CREDENTIALS).await.status, 200);
+        assert_eq!(ask(&world, &world.client, &[CREDENTIALS]).await.status, 200);
     }
     world.deactivate_api_user(true);
     assert_error(
-        &ask(&world, &world.client, &CREDENTIALS).await,
+        &ask(&world, &world.client, &[CREDENTIALS]).await,
         400,
         "unauthorized_client",
     );
     world.deactivate_api_user(false);
-    assert_eq!(ask(&world, &world.client, &CREDENTIALS).await.status, 200);
+    assert_eq!(ask(&world, &world.client, &[CREDENTIALS]).await.status, 200);
 
     world.revoke_consent(&tokens.text("grant_id")).await;
     assert_error(
-        &ask(&world, &world.client, &CREDENTIALS).await,
+        &ask(&world, &world.client, &[CREDENTIALS]).await,
         400,
         "unauthorized_client",
     );
@@ -388,5 +388,5 @@ async fn an_old_refresh_token_ends_the_family() {
     );
     assert!(!world.is_active(&third.text("access_token")).await);
     // The consent is still active: the client can use its credentials.
-    assert_eq!(ask(&world, &world.client, &CREDENTIALS).await.status, 200);
+    assert_eq!(ask(&world, &world.client, &[CREDENTIALS]).await.status, 200);
 }
