@@ -318,9 +318,12 @@ fn event(
     new: &Log,
 ) -> Result<Event, StoreError> {
     let old = &situation.log;
-    let faults = sealed.unaccepted.iter().map(|fault| AcceptedFault {
-        log: fault.log.clone(),
-        extent: fault.extent.clone(),
+    let faults = sealed.unaccepted.iter().flat_map(|fault| {
+        let accepted = |extent: &String| AcceptedFault {
+            log: fault.log.clone(),
+            extent: extent.clone(),
+        };
+        fault.extents.iter().map(accepted)
     });
     let faults: Vec<_> = faults.collect();
     let rows: Vec<_> = situation.steps.steps.iter().map(|step| &step.rows).collect();

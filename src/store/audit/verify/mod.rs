@@ -7,7 +7,7 @@ use std::{collections::HashMap, fmt};
 
 use super::{
     decode_deleted,
-    resume::stepped::{Accepted, decode_resume},
+    resume::stepped::{Accepted, AcceptedFault, decode_resume},
 };
 use crate::{
     keys::Keyring,
@@ -106,15 +106,14 @@ pub(super) struct Unaccepted {
     pub(super) fault: String,
     /// The digest of the faults, which stays the same while the log grows.
     pub(super) pin: String,
-    /// The digest of the faults and of the log as it is.
-    pub(super) extent: String,
+    /// The digests of the faults and of the log as it is: of what shows without keys, and of all if that is more.
+    pub(super) extents: Vec<String>,
 }
 
 /// Verifies several logs of a record, the oldest first, each by its key from outside the database: every event that is sealed, in
 /// order, the signed head, and older checkpoints that somebody has kept. `progress` is called with the number of leaves checked so
-/// far and of all. Of the open log it checks with a keyring
-/// the events that are not sealed yet, too. Without a keyring, a log that is not given is reported
-/// as unverified. With one, it is a fault unless a holder of the keys has started it.
+/// far and of all. Of the open log it checks with a keyring the events that are not sealed yet, too. Without a keyring, a log that is
+/// not given is reported as unverified. With one, it is a fault unless a holder of the keys has started it.
 ///
 /// Deletions and resumes of an older log are recorded in later logs. Without these they look like faults.
 ///
@@ -211,13 +210,13 @@ fn summary(found: Vec<LogOutcome>, rest: &Findings, facts: RecordedFacts) -> Ver
     let (mut logs, mut unaccepted) = (Vec::new(), Vec::new());
     for log in found.into_iter().rev() {
         let origin = log.origin.as_str();
-        let is_accepted = facts.accepts(origin, &log.extent);
+        let is_accepted = log.extents.last().is_some_and(|all| facts.accepts(origin, all));
         if let Some(fault) = log.sealed.as_ref().filter(|_| !is_accepted) {
             unaccepted.push(Unaccepted {
                 log: origin.to_owned(),
                 fault: fault.to_string(),
                 pin: log.pin,
-                extent: log.extent,
+                extents: log.extents,
             });
         }
         let mut report = log.report;
@@ -242,7 +241,7 @@ fn summary(found: Vec<LogOutcome>, rest: &Findings, facts: RecordedFacts) -> Ver
         unaccepted.push(Unaccepted {
             log: String::new(),
             fault: fault.to_string(),
-            extent: pin.clone(),
+            extents: vec![pin.clone()],
             pin,
         });
         beside = Some(fault.clone());
@@ -265,7 +264,8 @@ struct LogOutcome {
     /// What nobody can accept in this way: what is not sealed yet, and a checkpoint that was kept.
     outside: Option<Fault>,
     pin: String,
-    extent: String,
+    /// Those of [`Unaccepted`].
+    extents: Vec<String>,
 }
 
 /// What events say about the record itself.
@@ -301,12 +301,11 @@ impl RecordedFacts {
 
     /// Returns whether the newest resume that has accepted something of a log has accepted just this.
     fn accepts(&self, origin: &str, extent: &str) -> bool {
-        let of_log = self.accepted.iter().filter_map(|accepted| {
-            let mut faults = accepted.faults.iter();
-            let fault = faults.find(|fault| fault.log == origin)?;
-            Some((accepted.number, &fault.extent))
-        });
-        of_log.max().is_some_and(|(_, accepted)| accepted == extent)
+        let is_of_log = |accepted: &&Accepted| accepted.faults.iter().any(|fault| fault.log == origin);
+        let is_this = |fault: &AcceptedFault| fault.log == origin && fault.extent == extent;
+        let of_log = self.accepted.iter().filter(is_of_log);
+        let newest = of_log.max_by_key(|accepted| accepted.number);
+        newest.is_some_and(|accepted| accepted.faults.iter().any(is_this))
     }
 }
 

@@ -34,6 +34,8 @@ pub(super) struct Verification<'a, C> {
     pub(super) is_open: bool,
     pub(super) report: Report,
     pub(super) findings: Findings,
+    /// What only the keys show. It has a digest of its own, so that without keys what was accepted is still the same.
+    mac_findings: Findings,
     /// Whether no holder of the keys has written the log's row.
     unauthentic: Option<Fault>,
     outside: Option<Fault>,
@@ -60,6 +62,7 @@ impl<'a, C: Keyed> Verification<'a, C> {
                 fault: None,
             },
             findings: Findings::none(),
+            mac_findings: Findings::none(),
             unauthentic: None,
             outside: None,
             first: HashMap::new(),
@@ -86,20 +89,27 @@ impl<'a, C: Keyed> Verification<'a, C> {
     }
 
     pub(super) fn finish(self) -> LogOutcome {
-        let pin = self.findings.pin();
+        let mut pin = self.findings.pin();
         let mut extent = Extent::new();
         extent.add(pin.as_bytes());
         extent.add(&self.log.content());
         if let Some(recomputed) = &self.recomputed {
             extent.add(&recomputed.head().root.0);
         }
+        let mut extents = vec![extent.clone().finish()];
+        if self.mac_findings.first().is_some() {
+            pin += &self.mac_findings.pin();
+            extent.add(pin.as_bytes());
+            extents.push(extent.finish());
+        }
+        let first = self.findings.first().or(self.mac_findings.first());
         LogOutcome {
             origin: self.log.origin,
             report: self.report,
-            sealed: self.findings.first().cloned().or(self.unauthentic),
+            sealed: first.cloned().or(self.unauthentic),
             outside: self.outside,
             pin,
-            extent: extent.finish(),
+            extents,
         }
     }
 
@@ -341,15 +351,19 @@ impl<'a, C: Keyed> Verification<'a, C> {
             hash,
             events,
             fault,
+            mac_fault,
             record_event,
         } = leaf;
         if let Some(recomputed) = &mut self.recomputed {
             recomputed.append(&[hash]);
         }
         self.report.events += events;
-        let is_right = fault.is_none();
+        let is_right = fault.is_none() && mac_fault.is_none();
         if let Some((fault, found)) = fault {
             self.findings.add(fault, &found);
+        }
+        if let Some((fault, found)) = mac_fault {
+            self.mac_findings.add(fault, &found);
         }
         let Some((source, number)) = place else {
             self.facts.has_wrong_places = true;

@@ -45,6 +45,8 @@ pub(super) struct Leaf {
     pub(super) events: u64,
     /// What is wrong, and the digest of what was found.
     pub(super) fault: Option<(Fault, String)>,
+    /// The same for the MAC of a row that is what was sealed, which only keys show.
+    pub(super) mac_fault: Option<(Fault, String)>,
     /// An event about the record itself.
     pub(super) record_event: Option<Vec<u8>>,
 }
@@ -122,13 +124,14 @@ impl Page {
                 hash: stored.unwrap_or_default(),
                 events: 0,
                 fault: None,
+                mac_fault: None,
                 record_event: None,
             };
             match checked(&leaf, row.as_ref(), stored) {
                 Ok((hash, events)) => {
                     (leaf.hash, leaf.events) = (hash, events);
                     let fault = row.as_ref().and_then(|row| mac_fault(keyring?, row));
-                    leaf.fault = fault.map(|fault| (fault, digest(&leaf, row.as_ref())));
+                    leaf.mac_fault = fault.map(|fault| (fault, digest(&leaf, row.as_ref())));
                     leaf.record_event = row.and_then(about_the_record);
                 }
                 Err(mut fault) => {

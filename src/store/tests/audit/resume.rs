@@ -418,6 +418,44 @@ async fn what_is_edited_after_a_resume_is_a_fault_of_its_own() {
     }
 }
 
+/// Returns whether a fault of the first log is accepted, with and without keys.
+async fn is_accepted(record: &Sealed) -> (bool, bool) {
+    let keyless = record.place.connect().await;
+    let logs = keys(record, log::all(keyless.read()).await.unwrap().logs);
+    let without = verify_all(keyless.read(), &logs, &[], None, |_, _| {}).await;
+    keyless.close().await;
+    (verified(record).await[0].1, without.unwrap().logs[0].is_accepted)
+}
+
+/// A log with an accepted fault is accepted without keys, too, which do not show the MACs of sealed rows.
+#[tokio::test]
+async fn what_only_keys_show_is_accepted_beside_the_rest() {
+    for mut record in Sealed::each().await {
+        let place = record.place.label;
+        for _ in 0..3 {
+            record.change("one").await;
+        }
+        record.seal().await;
+        record
+            .edit("UPDATE audit_events SET actor_id = 'nobody' WHERE number = 1")
+            .await;
+        record
+            .edit("UPDATE audit_events SET mac = record WHERE number = 2")
+            .await;
+        resumed(&mut record).await;
+        record.change("new").await;
+        record.seal().await;
+        assert_eq!(is_accepted(&record).await, (true, true), "{place}");
+        record
+            .edit("UPDATE audit_events SET mac = record WHERE number = 3")
+            .await;
+        assert_eq!(is_accepted(&record).await, (false, true), "{place}");
+        resumed(&mut record).await;
+        record.seal().await;
+        assert_eq!(is_accepted(&record).await, (true, true), "{place}");
+    }
+}
+
 #[tokio::test]
 async fn rows_that_were_stepped_over_stay_as_they_were() {
     for later in [
