@@ -71,10 +71,13 @@ pub async fn check_rows(
         let what = format!("{more} more rows are not as the events say");
         report.faults.push(whole(what));
     }
-    for compare in tables.iter().filter_map(|table| table.compare) {
+    for (table, compare) in tables
+        .iter()
+        .filter_map(|table| Some((table.name, table.compare?)))
+    {
         let found = match compare(conn, now).await {
             Err(error) if error.is_temporary() => return Err(error),
-            found => found.unwrap_or_else(|error| vec![error.to_string()]),
+            found => found.unwrap_or_else(|error| vec![format!("{table} can't be compared: {error}")]),
         };
         let found = found.into_iter().take(MOST_FAULTS);
         report.faults.extend(found.map(whole));
