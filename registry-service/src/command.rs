@@ -52,16 +52,11 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::CheckConfig { flags } => {
             let file = flags.service.config.as_deref();
             let loaded = Settings::load(&flags, Needs::Everything);
-            let loaded = run::with_schema::<Migrator, _>(
-                loaded,
-                ENVIRONMENT_PREFIX,
-                file,
-                &flags,
-                async |db, settings| require_client_ca(db, settings.tls().has_client_ca()).await,
-            );
+            let prefix = ENVIRONMENT_PREFIX;
+            let loaded = run::with_schema::<Migrator, _>(loaded, prefix, file, &flags, require_client_ca);
             let settings = Box::pin(loaded).await?;
             let db = run::check::<Migrator>(&settings.service).await?;
-            Box::pin(require_client_ca(&db, settings.service.tls().has_client_ca())).await?;
+            Box::pin(require_client_ca(&db, &settings.service)).await?;
             run::print_line("ok")
         }
         Command::RotateMasterKey { flags } => rotate(&flags, Key::Master).await,
@@ -129,7 +124,7 @@ async fn start(flags: &Flags) -> anyhow::Result<(RegistryServer, Listeners, Tele
     let registry = run::when_reachable(&settings.service.database_url, async || {
         let registry = open(&settings).await?;
         run::require_not_development(registry.database()).await?;
-        require_client_ca(registry.database(), settings.service.tls().has_client_ca()).await?;
+        require_client_ca(registry.database(), &settings.service).await?;
         Ok(registry)
     });
     let registry = registry.await?.with_readiness(telemetry.readiness());

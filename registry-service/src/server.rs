@@ -16,6 +16,7 @@ use accord::{
     rpc::{
         audit_service::AuditApi,
         auth::{Authorizer, Caller, CallerDirectory, Credential, Permissions},
+        config::settings::ServiceSettings,
         run::{self, AuditLog, Options, Service},
         telemetry::admin::Readiness,
     },
@@ -157,8 +158,8 @@ impl Service for RegistryServer {
 }
 
 /// Returns an error if callers with a certificate name exist but `--client-ca` is not set.
-pub async fn require_client_ca(db: &Database, has_client_ca: bool) -> anyhow::Result<()> {
-    if !has_client_ca {
+pub async fn require_client_ca(db: &Database, settings: &ServiceSettings) -> anyhow::Result<()> {
+    if !settings.tls().has_client_ca() {
         let named = caller::with_certificate_names(db, MOST_NAMED).await?;
         if !named.is_empty() {
             let named = named.join(", ");

@@ -30,18 +30,16 @@ pub(in crate::store) async fn differences(conn: &Pool) -> Result<Vec<String>, St
         let is_of = Expr::col((index::Entity, index::Column::ClientId)).equals((Entity, Column::ClientId));
         QuerySelect::query(&mut both).left_join(index::Entity, is_of);
         let both: Vec<(String, Json, Option<String>)> = both.into_tuple().all(conn).await?;
-        let Some((last, ..)) = both.last() else {
-            return Ok(found);
-        };
-        after.clone_from(last);
+        let last = both.last().map(|(id, ..)| id.clone());
+        let Some(last) = last else { return Ok(found) };
+        after = last;
         for client in both.chunk_by(|one, other| one.0 == other.0) {
             let mut indexed: Vec<_> = client.iter().filter_map(|row| row.2.as_deref()).collect();
             indexed.sort_unstable();
             let indexed = json!(indexed);
             if let Some((id, tenants, _)) = client.first().filter(|row| row.1 != indexed) {
-                found.push(format!(
-                    "client_tenants says {indexed} of the client {id}, and its row {tenants}"
-                ));
+                let what = format!("client_tenants says {indexed} of the client {id}, and its row {tenants}");
+                found.push(what);
             }
         }
     }
