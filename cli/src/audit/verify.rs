@@ -201,7 +201,7 @@ async fn compare(
     let verified = audit::verify_all(db.read(), logs, kept, None, step).await;
     bar.finish_and_clear();
     let verified = verified?;
-    let rows = audit::check_rows(db.read(), &tables, &verified.untrusted, SystemClock.now()).await?;
+    let rows = audit::check_rows(db.read(), &tables, &verified, SystemClock.now()).await?;
     Ok((verified, rows))
 }
 

@@ -12,7 +12,7 @@ use crate::{
     metrics::AUDIT_ROWS_FAULT,
     store::{
         Database, StoreError,
-        audit::{Fault, Untrusted, check_rows},
+        audit::{Fault, Verified, check_rows},
         keyring::SharedKeyring,
         rows::RowTable,
     },
@@ -80,8 +80,9 @@ async fn compare(
     keyring.refresh().await?;
     keyring.complete().await?;
     // Takes every event as it stands whose MAC is right. A verification compares the events with the log, too.
-    let checked = check_rows(db.read(), tables, &Untrusted::default(), now).await?;
-    Ok(checked.faults)
+    Ok(check_rows(db.read(), tables, &Verified::default(), now)
+        .await?
+        .faults)
 }
 
 #[cfg(test)]

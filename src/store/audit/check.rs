@@ -4,9 +4,10 @@
 use subtle::ConstantTimeEq;
 
 use super::{
+    Renewal,
     group::{self, events},
     protection::{KEYRING_PURPOSE, of_event, of_group},
-    record::{decode, event_ulid},
+    record::{decode, id_and_renewal},
     row,
 };
 use crate::{
@@ -65,7 +66,7 @@ pub(super) fn check_columns(row: &row::Model) -> Result<(), Altered> {
 /// Checks a group: its MAC, and that its root, size and times are those of its events. Returns the head of its tree.
 pub(super) fn check_group(keyring: &Keyring, row: &group::Model) -> Result<TreeHead, Altered> {
     check_group_mac(keyring, row)?;
-    check_contents(row)
+    Ok(check_contents(row)?.0)
 }
 
 /// Checks that a holder of the keys has written a group's head.
@@ -75,22 +76,28 @@ pub(super) fn check_group_mac(keyring: &Keyring, row: &group::Model) -> Result<(
     check_mac(&row.mac, expected)
 }
 
-/// Checks that the root, the size and the times of a group are those of its events. Returns the head of its tree.
-pub(super) fn check_contents(row: &group::Model) -> Result<TreeHead, Altered> {
+/// A renewal, and the event that records it.
+pub(super) type RenewalEvent = (EventId, Renewal);
+
+/// Checks that the root, the size and the times of a group are those of its events. Returns the head of its tree, and the renewals
+/// that the events record.
+pub(super) fn check_contents(row: &group::Model) -> Result<(TreeHead, Vec<RenewalEvent>), Altered> {
     const NO_EVENTS: Altered = Altered("it holds no events");
     let events = events(&row.events).map_err(|_| NO_EVENTS)?;
     let head = GroupTree::new(&events).head();
     if head.root.0 != row.root[..] || i32::try_from(head.size) != Ok(row.size) {
         return Err(Altered("the root is not that of the events"));
     }
-    let mut ids = Vec::with_capacity(events.len());
+    let (mut ids, mut renewals) = (Vec::with_capacity(events.len()), Vec::new());
     for event in events {
-        ids.push(event_ulid(event).map_err(|_| NO_EVENTS)?);
+        let (id, renewal) = id_and_renewal(event).map_err(|_| NO_EVENTS)?;
+        ids.push(id);
+        renewals.extend(renewal.map(|renewal| (EventId::of(id), renewal)));
     }
     let first = EventId::of(ids.iter().min().copied().ok_or(NO_EVENTS)?);
     let last = EventId::of(ids.iter().max().copied().ok_or(NO_EVENTS)?);
     match (first.as_str(), last.as_str()) == (row.first_event_id.as_str(), row.last_event_id.as_str()) {
-        true => Ok(head),
+        true => Ok((head, renewals)),
         false => Err(Altered("a column differs from the events")),
     }
 }

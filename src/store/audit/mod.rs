@@ -39,7 +39,8 @@ mod verify;
 
 pub use check::{UNREAD_VERSION, sealed_number};
 pub use event::{
-    Actor, ActorKind, CallerAddress, Event, GrantType, IssuedToken, Origin, Outcome, Record, RowVersion,
+    Actor, ActorKind, CallerAddress, Event, GrantType, IssuedToken, Origin, Outcome, Record, Renewal,
+    RowVersion,
     action::{self, Action},
     next_id,
 };
@@ -67,7 +68,7 @@ pub use rollup::Rollup;
 pub(crate) use seal::tests::Sealed;
 pub use seal::{SealError, check_unsealed, seal};
 pub use verify::{
-    Fault, LogReport, Report, Untrusted, Verified,
+    Fault, LogReport, Report, Verified,
     row_report::{RowReport, check_rows},
     verify_all,
 };

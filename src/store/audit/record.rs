@@ -7,7 +7,7 @@ use prost::Message;
 use ulid::Ulid;
 use uuid::Uuid;
 
-use super::{Actor, ActorKind, CallerAddress, GrantType, LogPosition, Outcome, Record, action};
+use super::{Actor, ActorKind, CallerAddress, GrantType, LogPosition, Outcome, Record, Renewal, action};
 use crate::{
     audit::v1::{
         self as pb,
@@ -15,7 +15,7 @@ use crate::{
     },
     clock::UnixMillis,
     store::StoreError,
-    text::id::{ClientId, EventId, GrantId, TenantId, UserId},
+    text::id::{ClientId, EventId, FamilyId, GrantId, TenantId, UserId},
 };
 
 crate::message_enum!(Outcome = pb::AuditOutcome { Success, Refused });
@@ -76,11 +76,14 @@ pub struct TokenUse {
     pub address: Option<CallerAddress>,
 }
 
-/// The part of [`pb::AuditRecord`] that says which event it is. The sealer reads each event: the rest is skipped.
+/// The part of [`pb::AuditRecord`] that says which event it is, and which renewal. Sealer and verification read each event: the
+/// rest is skipped.
 #[derive(Clone, PartialEq, prost::Message)]
 struct IdPart {
     #[prost(bytes = "vec", tag = "1")]
     event_id: Vec<u8>,
+    #[prost(message, optional, tag = "16")]
+    renewal: Option<pb::Renewal>,
 }
 
 /// The part of [`pb::AuditRecord`] that says which grant was used, and how.
@@ -158,6 +161,10 @@ pub(in crate::store) fn encode(record: &Record) -> Vec<u8> {
                 before: version.before.map_or(Vec::new(), Vec::from),
             })
             .collect(),
+        renewal: event.renewal.as_ref().map(|renewal| pb::Renewal {
+            family_id: renewal.family_id.to_bytes().to_vec(),
+            generation: renewal.generation,
+        }),
     };
     message.encode_to_vec()
 }
@@ -210,12 +217,19 @@ pub(in crate::store) fn decode(bytes: &[u8]) -> Result<EventRow, StoreError> {
     Ok(row)
 }
 
-/// Returns the id of an event. Cheaper than [`decode`].
+/// Returns the id of an event, and the renewal that it records. Cheaper than [`decode`].
 ///
 /// # Errors
 /// [`StoreError::Corrupt`] for bytes that are no event.
-pub(in crate::store) fn event_ulid(bytes: &[u8]) -> Result<Ulid, StoreError> {
-    ulid(&IdPart::decode(bytes).map_err(|_| UNREADABLE)?.event_id)
+pub(in crate::store) fn id_and_renewal(bytes: &[u8]) -> Result<(Ulid, Option<Renewal>), StoreError> {
+    let part = IdPart::decode(bytes).map_err(|_| UNREADABLE)?;
+    let renewal = part.renewal.and_then(|renewal| {
+        Some(Renewal {
+            family_id: FamilyId::from_bytes(&renewal.family_id)?,
+            generation: renewal.generation,
+        })
+    });
+    Ok((ulid(&part.event_id)?, renewal))
 }
 
 fn ulid(bytes: &[u8]) -> Result<Ulid, StoreError> {

@@ -229,7 +229,7 @@ async fn sealed(tx: &Transaction, first: &leaf::Model, count: usize) -> Result<V
 fn is_sealed(row: &Row, sealed: Option<Hash>) -> bool {
     let leaf = match row {
         Row::Own(row) => check_columns(row).map(|()| event_leaf(&row.record)),
-        Row::Group(row) => check_contents(row).map(|head| group_leaf(&head)),
+        Row::Group(row) => check_contents(row).map(|(head, _)| group_leaf(&head)),
     };
     leaf.ok() == sealed && sealed.is_some()
 }

@@ -20,7 +20,11 @@ use self::{
     named::is_event_subject,
     version::{compare, primary_key, with_versions},
 };
-use super::{Keyed, Pool, StoreError, Transaction, audit::RowVersion, removal::delete_forged};
+use super::{
+    Keyed, Pool, StoreError, Transaction,
+    audit::{Renewal, RowVersion},
+    removal::delete_forged,
+};
 use crate::clock::UnixMillis;
 
 mod batches;
@@ -48,6 +52,10 @@ pub trait Protected: EntityTrait<Model: IntoActiveModel<Self::ActiveModel>> {
     /// Which of its rows the event of a change names, so that an older row that was put back is rejected and found by a
     /// verification. It must name none that may change without an event of its own. Keys are texts and bytes.
     const RECORDED: Recorded<Self::Model>;
+
+    /// The newest refresh token of a row's family, for a table whose renewals have events and no versions; `None` for a family that
+    /// has ended.
+    const RENEWAL: Option<fn(&Self::Model) -> Option<Renewal>> = None;
 
     /// The nouns of actions on its rows, `noun.verb`, for a table that [`lock_to_end`] is for.
     const NOUNS: &'static [&'static str] = &[];
@@ -95,6 +103,8 @@ pub struct RowTable {
     pub(in crate::store) name: &'static str,
     /// Whether each row has a version, and goes by an event alone.
     pub(in crate::store) is_complete: bool,
+    /// Whether its rows are compared with the events of renewals.
+    pub(in crate::store) is_renewed: bool,
     /// Reads all rows, a page at a time.
     pub(in crate::store) rows: Rows,
     /// For a table whose rows no event names.
@@ -112,6 +122,8 @@ pub(in crate::store) struct StoredRow {
     pub(in crate::store) newest: Option<(i64, Vec<u8>)>,
     /// Whether the MAC of the row or of its version is wrong. Without keys nobody knows.
     pub(in crate::store) is_altered: bool,
+    /// As [`Protected::RENEWAL`].
+    pub(in crate::store) renewal: Option<Renewal>,
 }
 
 /// Reads the rows of a table, and hands each on.
@@ -124,6 +136,7 @@ impl RowTable {
         Self {
             name: E::default().table_name(),
             is_complete: matches!(E::RECORDED, Recorded::Always),
+            is_renewed: E::RENEWAL.is_some(),
             rows: |conn, each| Box::pin(stored_rows::<E>(conn, each)),
             compare: None,
         }
@@ -134,6 +147,7 @@ impl RowTable {
         Self {
             name: E::default().table_name(),
             is_complete: false,
+            is_renewed: false,
             rows: |_, _| Box::pin(async { Ok(()) }),
             compare: Some(compare),
         }
@@ -159,6 +173,7 @@ async fn stored_rows<E: Protected>(
                     .clone()
                     .map(|newest| (newest.event_number, newest.row_digest)),
                 is_altered: conn.keys().is_some() && !is_authentic::<E>(conn, row, newest.as_ref())?,
+                renewal: E::RENEWAL.and_then(|renewal| renewal(row)),
             });
         }
         last = rows.into_iter().next_back().map(|(row, _)| row);

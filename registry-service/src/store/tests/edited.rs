@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use accord::{
-    store::audit::{Untrusted, check_rows},
+    store::audit::{Verified, check_rows},
     testing::{
         databases,
         edited_rows::{put_back, remove, replace, unnoticed_edits, version_of},
@@ -91,10 +91,9 @@ async fn stored<E: Protected>(store: &Store, find: Select<E>) -> E::Model {
 
 /// Returns what a verification says of the rows.
 async fn said(store: &Store) -> String {
-    let (tables, untrusted) = (recorded_tables(), Untrusted::default());
-    let found = check_rows(store.db.read(), &tables, &untrusted, store.now());
-    let found = found.await.unwrap();
-    let faults = found.faults.into_iter().map(|fault| fault.what);
+    let (tables, nothing) = (recorded_tables(), Verified::default());
+    let found = check_rows(store.db.read(), &tables, &nothing, store.now()).await;
+    let faults = found.unwrap().faults.into_iter().map(|fault| fault.what);
     faults.collect::<Vec<_>>().join("; ")
 }
 

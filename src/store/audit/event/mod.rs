@@ -13,7 +13,7 @@ use crate::{
     clock::Clock,
     random::Random,
     text::{
-        id::{ClientId, EventId, GrantId, TenantId, UserId, ulid_at},
+        id::{ClientId, EventId, FamilyId, GrantId, TenantId, UserId, ulid_at},
         opaque::sha256,
     },
 };
@@ -147,6 +147,15 @@ pub struct IssuedToken {
     pub scope: String,
 }
 
+/// A refresh token that nobody had got before: its family, and its generation there, which is the greatest so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renewal {
+    /// The family.
+    pub family_id: FamilyId,
+    /// The generation.
+    pub generation: u32,
+}
+
 /// An event to record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -166,6 +175,8 @@ pub struct Event {
     pub detail: BTreeMap<&'static str, String>,
     /// The token that was issued, in place of subject and detail.
     pub issued_token: Option<IssuedToken>,
+    /// The refresh token that was handed out with it.
+    pub renewal: Option<Renewal>,
 }
 
 impl Event {
@@ -180,6 +191,7 @@ impl Event {
             subject: None,
             detail: BTreeMap::new(),
             issued_token: None,
+            renewal: None,
         }
     }
 

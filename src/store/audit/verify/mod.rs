@@ -22,13 +22,15 @@ mod ends;
 mod findings;
 mod one_log;
 mod page;
+mod renewals;
 pub(super) mod row_report;
 pub(super) mod row_versions;
 mod strays;
 
 use findings::Findings;
-pub use findings::Untrusted;
+pub(super) use findings::Untrusted;
 use one_log::Verification;
+use renewals::Renewals;
 
 /// How often a log is verified while retention removes leaves of it.
 const ATTEMPTS: usize = 5;
@@ -74,7 +76,7 @@ pub struct LogReport {
 }
 
 /// What a verification of several logs has found.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Verified {
     /// The logs, the oldest first.
     pub logs: Vec<LogReport>,
@@ -83,7 +85,9 @@ pub struct Verified {
     /// The logs of the database whose keys are not given.
     pub unverified: Vec<Origin>,
     /// The events that nothing is taken from.
-    pub untrusted: Untrusted,
+    pub(super) untrusted: Untrusted,
+    /// The refresh tokens that the events hand out.
+    renewals: Renewals,
     /// What a resume would have to accept.
     pub(super) unaccepted: Vec<Unaccepted>,
 }
@@ -138,6 +142,7 @@ pub async fn verify_all(
     let newest = newest.find(|log| keyring.is_none_or(|keyring| log.key(keyring).is_ok()));
     let open = newest.map(|log| log.log_id);
     let (mut facts, mut found) = (RecordedFacts::default(), Vec::new());
+    let mut renewals = Renewals::default();
     for (log, key) in logs.iter().rev() {
         let is_of = |checkpoint: &&Checkpoint| checkpoint.origin == log.origin;
         let kept: Vec<_> = kept.iter().filter(is_of).cloned().collect();
@@ -148,7 +153,7 @@ pub async fn verify_all(
             verification.run(key, &kept, keyring, &mut progress).await?;
             attempts += 1;
             if attempts == ATTEMPTS || !verification.was_overtaken().await? {
-                break verification.finish();
+                break verification.finish(&mut renewals);
             }
         });
     }
@@ -183,6 +188,7 @@ pub async fn verify_all(
     }
     Ok(Verified {
         unverified,
+        renewals,
         ..summary(found, &rest, facts)
     })
 }
@@ -251,6 +257,7 @@ fn summary(found: Vec<LogOutcome>, rest: &Findings, facts: RecordedFacts) -> Ver
         beside,
         unverified: Vec::new(),
         untrusted: facts.untrusted,
+        renewals: Renewals::default(),
         unaccepted,
     }
 }

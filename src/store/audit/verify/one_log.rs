@@ -7,11 +7,13 @@ use tokio::{task::spawn_blocking, time::sleep};
 
 use super::{
     super::{
+        Renewal,
         extent::Extent,
         seal::{OWN, SealError, leaf, unsealed},
     },
     Fault, Findings, LogOutcome, RecordedFacts, Report,
     page::{LEAVES, Leaf, Page},
+    renewals::Renewals,
     whole,
 };
 use crate::{
@@ -48,6 +50,8 @@ pub(super) struct Verification<'a, C> {
     pub(super) facts: &'a mut RecordedFacts,
     /// By the events of this log, until its head is known to be right.
     events: Vec<(i64, Vec<u8>)>,
+    /// By the events of this log.
+    renewals: Renewals,
 }
 
 impl<'a, C: Keyed> Verification<'a, C> {
@@ -70,6 +74,7 @@ impl<'a, C: Keyed> Verification<'a, C> {
             recomputed: None,
             facts,
             events: Vec::new(),
+            renewals: Renewals::default(),
         }
     }
 
@@ -88,7 +93,10 @@ impl<'a, C: Keyed> Verification<'a, C> {
         Ok(first > self.report.removed_leaves)
     }
 
-    pub(super) fn finish(self) -> LogOutcome {
+    pub(super) fn finish(self, renewals: &mut Renewals) -> LogOutcome {
+        // The logs come the newest first.
+        let later = std::mem::replace(renewals, self.renewals);
+        renewals.append(later);
         let mut pin = self.findings.pin();
         let mut extent = Extent::new();
         extent.add(pin.as_bytes());
@@ -229,6 +237,7 @@ impl<'a, C: Keyed> Verification<'a, C> {
         if found != Some(head) {
             self.findings
                 .add_whole("the signed head is not that of the events");
+            self.renewals = Renewals::default();
             if let (Some(first), Some(last)) = (self.first.get(OWN), self.last.get(OWN)) {
                 self.facts.untrusted.add(*first, *last);
             }
@@ -353,6 +362,7 @@ impl<'a, C: Keyed> Verification<'a, C> {
             fault,
             mac_fault,
             record_event,
+            renewals,
         } = leaf;
         if let Some(recomputed) = &mut self.recomputed {
             recomputed.append(&[hash]);
@@ -374,6 +384,16 @@ impl<'a, C: Keyed> Verification<'a, C> {
         }
         if let Some(event) = record_event {
             self.events.push((number, event));
+        }
+        for (
+            event_id,
+            Renewal {
+                family_id,
+                generation,
+            },
+        ) in renewals
+        {
+            self.renewals.add(family_id, (generation, generation), event_id);
         }
         match self.last.get_mut(&source) {
             None => {

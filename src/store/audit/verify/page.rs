@@ -6,10 +6,12 @@ use sea_orm::{QueryOrder, entity::prelude::*};
 
 use super::{
     super::{
-        Action, action, check,
+        Action, action,
+        check::{self, RenewalEvent},
         extent::Extent,
         leaf_rows::{Row, rows},
         protection::KEYRING_PURPOSE,
+        record::id_and_renewal,
         seal::leaf,
     },
     Fault,
@@ -17,6 +19,7 @@ use super::{
 use crate::{
     keys::Keyring,
     store::{StoreError, log},
+    text::id::EventId,
     tlog::{Hash, event_leaf, group_leaf},
 };
 
@@ -49,6 +52,8 @@ pub(super) struct Leaf {
     pub(super) mac_fault: Option<(Fault, String)>,
     /// An event about the record itself.
     pub(super) record_event: Option<Vec<u8>>,
+    /// What the events say of refresh families.
+    pub(super) renewals: Vec<RenewalEvent>,
 }
 
 impl Page {
@@ -126,10 +131,11 @@ impl Page {
                 fault: None,
                 mac_fault: None,
                 record_event: None,
+                renewals: Vec::new(),
             };
             match checked(&leaf, row.as_ref(), stored) {
-                Ok((hash, events)) => {
-                    (leaf.hash, leaf.events) = (hash, events);
+                Ok((hash, events, renewals)) => {
+                    (leaf.hash, leaf.events, leaf.renewals) = (hash, events, renewals);
                     let fault = row.as_ref().and_then(|row| mac_fault(keyring?, row));
                     leaf.mac_fault = fault.map(|fault| (fault, digest(&leaf, row.as_ref())));
                     leaf.record_event = row.and_then(about_the_record);
@@ -164,19 +170,29 @@ async fn named(
     Ok((places, rows))
 }
 
-/// Returns the hash of the row that a leaf names, and how many events it holds, if it is what was sealed.
-fn checked(leaf: &Leaf, row: Option<&Row>, stored: Option<Hash>) -> Result<(Hash, u64), Fault> {
+/// Returns the hash of the row that a leaf names, how many events it holds, and their renewals, if it is what was sealed.
+fn checked(
+    leaf: &Leaf,
+    row: Option<&Row>,
+    stored: Option<Hash>,
+) -> Result<(Hash, u64, Vec<RenewalEvent>), Fault> {
     let Some((source, number)) = &leaf.place else {
         return Err(fault("", format!("leaf {} names no row", leaf.index)));
     };
     let row = row.ok_or_else(|| fault("", format!("number {number} of `{source}` is missing")))?;
-    let (hash, events) = match row {
-        Row::Own(row) => check::check_columns(row).map(|()| (event_leaf(&row.record), 1)),
-        Row::Group(row) => check::check_contents(row).map(|head| (group_leaf(&head), head.size)),
+    let (hash, events, renewals) = match row {
+        Row::Own(row) => check::check_columns(row).map(|()| {
+            let renewal = id_and_renewal(&row.record).ok();
+            let renewal = renewal.and_then(|(id, renewal)| Some((EventId::of(id), renewal?)));
+            (event_leaf(&row.record), 1, renewal.into_iter().collect())
+        }),
+        Row::Group(row) => {
+            check::check_contents(row).map(|(head, renewals)| (group_leaf(&head), head.size, renewals))
+        }
     }
     .map_err(|altered| fault(row.event_id(), altered.0.to_owned()))?;
     match stored.is_none_or(|stored| stored == hash) {
-        true => Ok((hash, events)),
+        true => Ok((hash, events, renewals)),
         false => Err(fault(row.event_id(), "it differs from what was sealed".into())),
     }
 }

@@ -2,7 +2,7 @@
 
 use sea_orm::entity::prelude::*;
 
-use super::{super::row, Fault, Untrusted, row_versions::differences, whole};
+use super::{super::row, Fault, Verified, renewals::behind, row_versions::differences, whole};
 use crate::{
     clock::UnixMillis,
     store::{Keyed, Pool, StoreError, batch::schema::foreign_objects, rows::RowTable},
@@ -23,8 +23,9 @@ pub struct RowReport {
 }
 
 /// Compares the rows of some tables with the newest events that name them. Of a row whose events retention has removed it knows
-/// the version alone. Call it after [`verify_all`](super::verify_all), which checks the events themselves, with the events that
-/// nothing is taken from.
+/// the version alone. Call it after [`verify_all`](super::verify_all), which checks the events themselves, with what that has found:
+/// it says which events nothing is taken from, and which refresh tokens were handed out. Of more than a million families that have
+/// renewed, it compares those that began last with their renewals.
 ///
 /// Names objects of the schema that no migration creates, too: see [`foreign_objects`]. `now` says until when rows are there that
 /// go with their time.
@@ -36,10 +37,10 @@ pub struct RowReport {
 pub async fn check_rows(
     conn: &Pool,
     tables: &[RowTable],
-    untrusted: &Untrusted,
+    verified: &Verified,
     now: UnixMillis,
 ) -> Result<RowReport, StoreError> {
-    let found = match differences(conn, tables, untrusted).await {
+    let found = match differences(conn, tables, &verified.untrusted).await {
         Ok(found) => found,
         Err(error) if error.is_temporary() => return Err(error),
         Err(error) => {
@@ -66,7 +67,9 @@ pub async fn check_rows(
             what: difference.describe(),
         });
     }
-    let more = found.rows.len().saturating_sub(MOST_FAULTS);
+    let (families, more) = behind(conn, tables, &verified.renewals, MOST_FAULTS).await?;
+    report.faults.extend(families);
+    let more = found.rows.len().saturating_sub(MOST_FAULTS) + more;
     if more > 0 {
         let what = format!("{more} more rows are not as the events say");
         report.faults.push(whole(what));

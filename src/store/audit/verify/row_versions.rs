@@ -9,7 +9,10 @@ use aws_lc_rs::digest::{SHA256, digest};
 use prost::Message;
 use sea_orm::{QueryOrder, QuerySelect, entity::prelude::*};
 
-use super::super::{RowVersion, Untrusted, action, check::check_event_mac, row};
+use super::{
+    super::{RowVersion, action, check::check_event_mac, row},
+    Untrusted,
+};
 use crate::{
     audit::v1 as pb,
     store::{
@@ -387,6 +390,7 @@ impl<'a> Versions<'a> {
             version: RowVersion { row, digest, .. },
             newest: held,
             is_altered,
+            ..
         } = stored;
         let Some(key) = self.key(&row) else { return };
         let known = self.newest.get_mut(&key).map(|newest| {

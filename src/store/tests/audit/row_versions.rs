@@ -49,6 +49,7 @@ fn changed_when_read<'a>(
                 version: version(row, SECOND, None),
                 newest: Some((2, SECOND.to_vec())),
                 is_altered: false,
+                renewal: None,
             });
         }
         Ok(())
@@ -60,6 +61,7 @@ async fn a_row_that_changes_while_parts_of_the_names_are_compared_is_no_fault() 
     let table = RowTable {
         name: "holders",
         is_complete: true,
+        is_renewed: false,
         rows: changed_when_read,
         compare: None,
     };

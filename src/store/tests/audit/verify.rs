@@ -397,8 +397,9 @@ async fn an_object_that_no_migration_creates_is_named() {
     for (place, db) in migrated().await {
         let check = async || {
             let now = test_clock().now();
-            let checked = check_rows(db.read(), &[], &Untrusted::default(), now).await;
-            checked.unwrap()
+            check_rows(db.read(), &[], &Verified::default(), now)
+                .await
+                .unwrap()
         };
         assert_eq!(check().await.faults, [], "{place:?}");
         drop_inserts(&db, "changes").await;

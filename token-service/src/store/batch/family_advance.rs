@@ -8,7 +8,7 @@ use std::{
 
 use accord::store::{
     Database, StoreError,
-    audit::{Event, GroupWriter, Origin, Record},
+    audit::{Event, GroupWriter, Origin, Record, Renewal},
     batch::{group_commit::Work, json_rows::JsonRows},
     rows,
 };
@@ -30,13 +30,19 @@ impl Store {
         origin: Origin,
         from: &StoredFamily,
         to: Generations,
-        event: Event,
+        mut event: Event,
     ) -> Result<bool> {
         let stored = |generation: u32| i32::try_from(generation).map_err(|_| corrupt("families"));
         let mut row = from.row().clone();
         row.used_generation = stored(to.used)?;
         row.current_generation = stored(to.current)?;
         row.handed_out_at = to.handed_out_at.as_millis();
+        // Otherwise the client keeps its refresh token.
+        let is_new = to.current > from.generations.current;
+        event.renewal = is_new.then(|| Renewal {
+            family_id: from.family_id.clone(),
+            generation: to.current,
+        });
         rows::protect::<Entity>(&rows::current(self.db.read())?, &mut row)?;
         let advance = Advance {
             mac: hex::encode(&from.row().mac),

@@ -1,6 +1,12 @@
 //! Rows of `families`.
 
-use accord::store::rows::{Protected, Recorded};
+use accord::{
+    store::{
+        audit::Renewal,
+        rows::{Protected, Recorded},
+    },
+    text::id::FamilyId,
+};
 use sea_orm::entity::prelude::*;
 
 /// The refresh tokens of one redemption: their numbers, not the tokens.
@@ -47,4 +53,12 @@ impl ActiveModelBehavior for ActiveModel {}
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
     const RECORDED: Recorded<Model> = Recorded::AtEnd(|row| row.ended_at.is_some());
+    const RENEWAL: Option<fn(&Model) -> Option<Renewal>> = Some(|row| {
+        let family_id = FamilyId::parse(&row.family_id).ok()?;
+        let generation = row.current_generation.try_into().ok()?;
+        row.ended_at.is_none().then_some(Renewal {
+            family_id,
+            generation,
+        })
+    });
 }

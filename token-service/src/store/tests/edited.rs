@@ -15,6 +15,7 @@ use crate::{
 
 mod made;
 mod put_back;
+mod renewed;
 
 /// The active grant of a client, its family, and its code.
 async fn redeemed(store: &Store) -> (Grant, StoredFamily, OpaqueToken) {

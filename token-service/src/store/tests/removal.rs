@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use accord::{
-    store::audit::{Untrusted, check_rows},
+    store::audit::{Verified, check_rows},
     testing::databases,
 };
 use sea_orm::{ActiveValue::Set, PaginatorTrait};
@@ -48,8 +48,8 @@ async fn a_revocation_that_is_removed_or_edited_is_named_for_as_long_as_it_has_t
     for database in databases() {
         let (store, clock) = store(&database.url).await;
         let named = async || {
-            let (tables, untrusted) = (recorded_tables(), Untrusted::default());
-            let found = check_rows(store.db.read(), &tables, &untrusted, store.now()).await;
+            let (tables, nothing) = (recorded_tables(), Verified::default());
+            let found = check_rows(store.db.read(), &tables, &nothing, store.now()).await;
             let faults = found.unwrap().faults.into_iter().map(|fault| fault.what);
             faults.collect::<Vec<_>>()
         };

@@ -21,6 +21,7 @@ fn version(mac: u8, before: Option<u8>) -> RowVersion {
 const NEW: RowTable = RowTable {
     name: "things",
     is_complete: true,
+    is_renewed: false,
     rows: |conn, each| Box::pin(row(conn, 2, each)),
     compare: None,
 };
@@ -39,6 +40,7 @@ async fn row(conn: &Pool, mac: u8, each: &mut (dyn FnMut(StoredRow) + Send)) -> 
         version: version(mac, None),
         newest: newest.map(|newest| (newest.event_number, newest.row_digest)),
         is_altered: false,
+        renewal: None,
     });
     Ok(())
 }
@@ -62,9 +64,8 @@ async fn changed_row(record: &Sealed, version: RowVersion) {
 async fn row_fault(record: &Sealed, table: RowTable) -> Option<String> {
     let logs = keys(record, log::all(record.db.read()).await.unwrap().logs);
     let verified = verify_all(record.db.read(), &logs, &[], Some(&record.keyring), |_, _| {}).await;
-    let untrusted = verified.unwrap().untrusted;
     let now = record.clock.now();
-    let found = check_rows(record.db.read(), &[table], &untrusted, now)
+    let found = check_rows(record.db.read(), &[table], &verified.unwrap(), now)
         .await
         .unwrap();
     found.faults.into_iter().next().map(|fault| fault.what)

@@ -2,7 +2,7 @@
 
 use accord::{
     store::{
-        audit::{Untrusted, check_rows},
+        audit::{Verified, check_rows},
         rows::{Protected, version},
     },
     testing::edited_rows::{put_back, remove, replace, version_of},
@@ -17,10 +17,9 @@ use crate::{
 
 /// Returns what a verification says of the rows.
 async fn verified(store: &Store) -> String {
-    let (tables, untrusted) = (recorded_tables(), Untrusted::default());
-    let found = check_rows(store.db.read(), &tables, &untrusted, store.now());
-    let found = found.await.unwrap();
-    let faults = found.faults.into_iter().map(|fault| fault.what);
+    let (tables, nothing) = (recorded_tables(), Verified::default());
+    let found = check_rows(store.db.read(), &tables, &nothing, store.now()).await;
+    let faults = found.unwrap().faults.into_iter().map(|fault| fault.what);
     faults.collect::<Vec<_>>().join("; ")
 }
 
