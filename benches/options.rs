@@ -24,7 +24,8 @@ pub struct Options {
     /// Which databases
     #[arg(long, value_delimiter = ',', default_value = "sqlite,postgres", value_parser = DATABASES)]
     pub database: Vec<String>,
-    /// Another build to measure in the same rounds: a directory with its `issuance` and `accord`
+    /// Another build to measure in the same rounds: a directory with its `issuance` and `accord`, and the programs of
+    /// both services if these are to be measured alone
     #[arg(long, value_name = "DIR")]
     against: Option<PathBuf>,
     /// How many slices each member of a case gets [default: 40]

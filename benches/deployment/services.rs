@@ -84,7 +84,7 @@ impl Setup {
         }
         let mut setup = Self {
             plan: plan.clone(),
-            program: program()?,
+            program: program(),
             registry_port: HeldPort::reserve(),
             token_ports: reserve(),
             workload_token: String::new(),
@@ -235,15 +235,20 @@ impl Setup {
 
     /// The `accord` program, with nothing of the caller's environment.
     pub fn accord(&self) -> Command {
-        let mut command = Command::new(&self.program);
-        command.env_clear().kill_on_drop(true);
-        command
+        clean(&self.program)
     }
 
-    /// A command of a service.
+    /// A command of a service: by its own program if a release was kept beside this one, else by `accord`.
     fn command(&self, service: &str, arguments: &str) -> Command {
-        let mut command = self.accord();
-        command.arg(service).args(arguments.split(' '));
+        let mut command = match beside(&format!("{service}-service")) {
+            Some(alone) => clean(&alone),
+            None => {
+                let mut command = self.accord();
+                command.arg(service);
+                command
+            }
+        };
+        command.args(arguments.split(' '));
         let key = |name: &str| format!("ACCORD_{}_{name}", service.to_uppercase());
         command.env(key("MASTER_KEY_FILE"), self.master_key_file(service));
         // Metrics are recorded, as they are by default.
@@ -270,12 +275,21 @@ impl Setup {
 }
 
 /// The `accord` program: beside this one in a directory where a build was kept, else that of this build.
-fn program() -> Result<PathBuf> {
-    let beside = std::env::current_exe()?.with_file_name("accord");
-    if beside.is_file() {
-        return Ok(beside);
-    }
-    Ok(env!("CARGO_BIN_EXE_accord").into())
+fn program() -> PathBuf {
+    beside("accord").unwrap_or_else(|| env!("CARGO_BIN_EXE_accord").into())
+}
+
+/// A program in the directory of this one, if it is there.
+fn beside(name: &str) -> Option<PathBuf> {
+    let path = std::env::current_exe().ok()?.with_file_name(name);
+    path.is_file().then_some(path)
+}
+
+/// A program with nothing of the caller's environment.
+fn clean(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().kill_on_drop(true);
+    command
 }
 
 /// How to connect over gRPC, with the certificates of `accord certs` in a directory if it is over TLS.
