@@ -76,7 +76,7 @@ pub(super) fn check<E: Protected>(
 pub(super) fn row_digest<E: Protected>(row: &E::Model, columns: &[u8]) -> Result<[u8; 16], StoreError> {
     let mut content = Vec::with_capacity(512);
     append(&mut content, Some(b"row version"));
-    append(&mut content, Some(E::default().table_name().as_bytes()));
+    append(&mut content, Some(E::default().table_name()));
     append_value(&mut content, row.get(E::MAC))?;
     content.extend_from_slice(columns);
     let digest = digest(&SHA256, &content);
@@ -102,7 +102,7 @@ pub(super) fn columns<E: Protected>(row: &E::Model) -> Result<Vec<u8>, StoreErro
     let is_covered =
         |column: &E::Column| !is(column, &E::MAC) && !E::UNPROTECTED.iter().any(|other| is(column, other));
     for column in E::Column::iter().filter(is_covered) {
-        append(&mut content, Some(column.as_str().as_bytes()));
+        append(&mut content, Some(column.as_str()));
         append_value(&mut content, row.get(column))?;
     }
     Ok(content)
@@ -110,30 +110,18 @@ pub(super) fn columns<E: Protected>(row: &E::Model) -> Result<Vec<u8>, StoreErro
 
 fn append_value(content: &mut Vec<u8>, value: Value) -> Result<(), StoreError> {
     match value {
-        Value::Bool(value) => append(
-            content,
-            value
-                .map(|value| [u8::from(value)])
-                .as_ref()
-                .map(<[u8; 1]>::as_slice),
-        ),
-        Value::Int(value) => append(
-            content,
-            value.map(i32::to_be_bytes).as_ref().map(<[u8; 4]>::as_slice),
-        ),
-        Value::BigInt(value) => append(
-            content,
-            value.map(i64::to_be_bytes).as_ref().map(<[u8; 8]>::as_slice),
-        ),
-        Value::String(value) => append(content, value.as_deref().map(str::as_bytes)),
-        Value::Bytes(value) => append(content, value.as_deref()),
+        Value::Bool(value) => append(content, value.map(|value| [u8::from(value)])),
+        Value::Int(value) => append(content, value.map(i32::to_be_bytes)),
+        Value::BigInt(value) => append(content, value.map(i64::to_be_bytes)),
+        Value::String(value) => append(content, value),
+        Value::Bytes(value) => append(content, value),
         Value::Json(value) => {
             let text = value.map(|mut value| {
                 // The order depends on the database, and on a feature of the crate.
                 value.sort_all_objects();
                 value.to_string()
             });
-            append(content, text.as_deref().map(str::as_bytes));
+            append(content, text);
         }
         _ => return Err(StoreError::Corrupt("a column of a type that no MAC covers")),
     }
@@ -141,12 +129,12 @@ fn append_value(content: &mut Vec<u8>, value: Value) -> Result<(), StoreError> {
 }
 
 /// Appends a value so that no two lists of values have the same bytes.
-fn append(content: &mut Vec<u8>, value: Option<&[u8]>) {
+fn append(content: &mut Vec<u8>, value: Option<impl AsRef<[u8]>>) {
     let Some(value) = value else {
         return content.push(0);
     };
     content.push(1);
-    with_lengths([value], |part| content.extend_from_slice(part));
+    with_lengths([value.as_ref()], |part| content.extend_from_slice(part));
 }
 
 #[cfg(test)]
@@ -156,7 +144,7 @@ mod tests {
     #[test]
     fn a_value_has_its_length_and_an_absent_one_a_zero() {
         let mut content = Vec::new();
-        append(&mut content, None);
+        append(&mut content, None::<&str>);
         append(&mut content, Some(b"ab"));
         assert_eq!(content, b"\0\x01\0\0\0\0\0\0\0\x02ab");
     }
