@@ -42,12 +42,8 @@ pub fn read(v: &mut Violations, field: String, value: &Value) -> Option<Certifie
     }
     let key = Members { field, members };
     let x5c = first(v, &key)??;
-    let kid = match members.get("kid") {
-        None => Some(None),
-        Some(_) => kid(v, &key).map(Some),
-    };
     Some(CertifiedKey {
-        kid: kid?,
+        kid: kid(v, &key)?,
         numbers: public_key(&STANDARD.decode(&x5c[0]).ok()?)?,
         x5c,
     })

@@ -85,10 +85,7 @@ fn read_key(
     reject_members(v, &field, members);
     let key = Members { field, members };
     let alg = key.signature_algorithm()?;
-    let kid = match members.get("kid") {
-        None => Some(None),
-        Some(_) => kid(v, &key).map(Some),
-    };
+    let kid = kid(v, &key);
     let numbers = match key.text("kty") {
         "EC" => p256(v, &key),
         "OKP" => ed25519(v, &key),
@@ -188,12 +185,19 @@ impl Members<'_> {
     }
 }
 
-fn kid(v: &mut Violations, key: &Members<'_>) -> Option<String> {
+/// Returns the key's name, if it has one.
+fn kid(v: &mut Violations, key: &Members<'_>) -> Option<Option<String>> {
+    if !key.members.contains_key("kid") {
+        return Some(None);
+    }
     let kid = key.text("kid");
     let printable = kid.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
     let is_sound = printable && (1..=MAX_KID_BYTES).contains(&kid.len());
     let rule = format!("must have 1 to {MAX_KID_BYTES} characters, all printable ASCII");
-    v.check(&key.path("kid"), is_sound.then(|| kid.to_owned()).ok_or(rule))
+    v.check(
+        &key.path("kid"),
+        is_sound.then(|| Some(kid.to_owned())).ok_or(rule),
+    )
 }
 
 fn verifies_only(key_ops: &Value) -> bool {
