@@ -381,16 +381,7 @@ pub(super) async fn ensure(db: &Database, random: &dyn Random) -> Result<(), Sto
         return Ok(());
     }
     let tx = db.write().await?;
-    let row = counter::Model {
-        id: COUNTER,
-        epoch: Epoch::generate(random).into(),
-        seq: 0,
-        event_number: 0,
-        log_id: 0,
-        awaits_log: true,
-        mac: Vec::new(),
-    };
-    match rows::insert::<counter::Entity>(&tx, row).await {
+    match rows::insert::<counter::Entity>(&tx, new_counter(random, 0)).await {
         Ok(_) => tx.commit().await,
         Err(StoreError::Conflict) => tx.rollback().await,
         Err(error) => Err(error),
@@ -415,7 +406,13 @@ pub(super) async fn replace_counter(
     reached: i64,
 ) -> Result<Position, StoreError> {
     counter::Entity::delete_many().exec(tx).await?;
-    let row = counter::Model {
+    let inserted = rows::insert::<counter::Entity>(tx, new_counter(random, reached)).await?;
+    position_of(&inserted)
+}
+
+/// Returns a counter in a new epoch, both of whose numbers go on behind `reached`.
+fn new_counter(random: &dyn Random, reached: i64) -> counter::Model {
+    counter::Model {
         id: COUNTER,
         epoch: Epoch::generate(random).into(),
         seq: reached,
@@ -423,9 +420,7 @@ pub(super) async fn replace_counter(
         log_id: 0,
         awaits_log: true,
         mac: Vec::new(),
-    };
-    let inserted = rows::insert::<counter::Entity>(tx, row).await?;
-    position_of(&inserted)
+    }
 }
 
 #[cfg(test)]
