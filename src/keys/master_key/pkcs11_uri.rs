@@ -1,9 +1,6 @@
 //! PKCS#11 URIs (RFC 7512): which key, in which token, by which module, with the PIN in which file.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use percent_encoding::percent_decode_str;
 
@@ -12,15 +9,10 @@ const ATTRIBUTES: [&str; 4] = ["token", "object", "module-path", "pin-source"];
 
 /// A URI such as `pkcs11:token=accord;object=registry?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=file:/run/pin`.
 /// `token` and `object` are labels. It never holds the PIN itself, because a command line is no secret.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, derive_more::Debug)]
+#[debug("Pkcs11Uri {{ .. }}")]
 pub struct Pkcs11Uri {
     values: [String; 4],
-}
-
-impl fmt::Debug for Pkcs11Uri {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Pkcs11Uri {{ .. }}")
-    }
 }
 
 impl Pkcs11Uri {

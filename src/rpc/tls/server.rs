@@ -1,6 +1,6 @@
 //! The TLS of a service's listeners: what the files of its settings say.
 
-use std::{collections::HashSet, fmt, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use tokio_rustls::rustls::{
@@ -30,7 +30,8 @@ use crate::{
 };
 
 /// The TLS of a service's listeners. Cheap to clone. All clones use the newest files that could be used.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("ServerTls {{ .. }}")]
 pub struct ServerTls {
     pub(super) settings: Arc<TlsSettings>,
     pub(super) clock: SharedClock,
@@ -100,12 +101,6 @@ impl ServerTls {
         let current = self.current();
         record_expiry("listeners", Some(current.not_after));
         record_expiry("client-ca", current.client_ca_not_after);
-    }
-}
-
-impl fmt::Debug for ServerTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerTls").finish_non_exhaustive()
     }
 }
 

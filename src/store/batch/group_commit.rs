@@ -2,7 +2,6 @@
 //! the cost of one transaction.
 
 use std::{
-    fmt,
     future::Future,
     panic::AssertUnwindSafe,
     sync::{
@@ -63,6 +62,8 @@ pub trait Work: Send + Sync + 'static {
 type Caller<W> = oneshot::Sender<Result<<W as Work>::Outcome, StoreError>>;
 
 /// A queue of items, and the task that commits them. Clones share the queue. The task ends with the last clone.
+#[derive(derive_more::Debug)]
+#[debug("GroupCommit {{ .. }}")]
 pub struct GroupCommit<W: Work> {
     queue: mpsc::Sender<(W::Item, Caller<W>)>,
     /// How many items the groups under way have.
@@ -75,12 +76,6 @@ impl<W: Work> Clone for GroupCommit<W> {
             queue: self.queue.clone(),
             under_way: self.under_way.clone(),
         }
-    }
-}
-
-impl<W: Work> fmt::Debug for GroupCommit<W> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GroupCommit").finish_non_exhaustive()
     }
 }
 
