@@ -116,9 +116,9 @@ impl Database {
         let options = Options::Postgres(options, Arc::new(Zeroizing::new(url.to_owned())));
         let (suspicion, keys) = (Arc::default(), Keys::default());
         let writer = open(POSTGRES_WRITERS, options.clone(), Arc::clone(&suspicion), &keys).await?;
-        let reader = new_pool(POSTGRES_READERS, options.clone(), Arc::clone(&suspicion), &keys)?;
+        let reader = Pool::new(POSTGRES_READERS, options.clone(), Arc::clone(&suspicion), &keys)?;
         // A pool of its own, so that readiness does not wait for calls.
-        let heartbeat = new_pool(HEARTBEAT_CONNECTIONS, options, suspicion, &keys)?;
+        let heartbeat = Pool::new(HEARTBEAT_CONNECTIONS, options, suspicion, &keys)?;
         Ok(Self {
             reader,
             writer,
@@ -246,15 +246,6 @@ impl Database {
 /// How long SQLite waits for the lock of another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(4);
 
-fn new_pool(
-    size: usize,
-    options: Options,
-    suspicion: Arc<Suspicion>,
-    keys: &Keys,
-) -> Result<Pool, StoreError> {
-    Ok(Pool::new(size, options, suspicion, Arc::clone(keys))?)
-}
-
 /// Creates a pool and checks that its database can be reached.
 async fn open(
     size: usize,
@@ -262,7 +253,7 @@ async fn open(
     suspicion: Arc<Suspicion>,
     keys: &Keys,
 ) -> Result<Pool, StoreError> {
-    let pool = new_pool(size, options, suspicion, keys)?;
+    let pool = Pool::new(size, options, suspicion, keys)?;
     pool.take_out().await?;
     Ok(pool)
 }

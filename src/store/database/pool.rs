@@ -30,7 +30,7 @@ use sea_orm::{
 use zeroize::Zeroizing;
 
 use super::{
-    passfile,
+    StoreError, passfile,
     sqlite_files::{FileId, SqliteFiles, file_id},
 };
 use crate::{keys::Keyring, lock::Lock};
@@ -123,8 +123,8 @@ impl Pool {
         size: usize,
         options: Options,
         suspicion: Arc<Suspicion>,
-        keys: Keys,
-    ) -> Result<Self, SqlxError> {
+        keys: &Keys,
+    ) -> Result<Self, StoreError> {
         let config = PoolConfig {
             max_size: size,
             timeouts: Timeouts {
@@ -138,7 +138,7 @@ impl Pool {
         let opener = Opener {
             options,
             suspicion,
-            keys,
+            keys: Arc::clone(keys),
             commits: AtomicU64::default(),
         };
         let pool = managed::Pool::builder(opener)

@@ -58,7 +58,7 @@ async fn a_connection_that_is_being_opened_when_others_are_found_dead_is_not_kep
     let Some((_place, db)) = migrated_postgres().await else {
         return;
     };
-    let pool = Pool::new(1, db.writer().options().clone(), Arc::default(), Keys::default()).unwrap();
+    let pool = Pool::new(1, db.writer().options().clone(), Arc::default(), &Keys::default()).unwrap();
     let mut opening = Box::pin(pool.acquire());
     assert!(futures_util::poll!(&mut opening).is_pending());
     pool.suspicion().raise();
