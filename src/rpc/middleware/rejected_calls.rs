@@ -256,7 +256,8 @@ impl Minute {
         let is_full = self.counts.len() >= MAX_COUNTS && !self.counts.contains_key(&key);
         let key = if is_full { CountKey::others() } else { key };
         if key == CountKey::others() {
-            more.newest = nobody();
+            // They are of different callers.
+            more.newest = Origin::outside_of_calls(ActorKind::Anonymous, "");
         }
         match self.counts.get_mut(&key) {
             Some(count) => {
@@ -298,20 +299,6 @@ impl CountKey {
             method: String::new(),
             reason: "",
         }
-    }
-}
-
-/// The origin of calls of different callers.
-fn nobody() -> Origin {
-    Origin {
-        actor: Actor {
-            kind: ActorKind::Anonymous,
-            id: String::new(),
-        },
-        certificate: None,
-        session: None,
-        address: None,
-        request_id: String::new(),
     }
 }
 

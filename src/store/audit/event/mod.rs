@@ -105,11 +105,14 @@ pub struct Origin {
 impl Origin {
     /// Returns the origin of what Accord does itself, outside of any request. `id` names the part of Accord.
     pub fn system(id: &str) -> Self {
+        Self::outside_of_calls(ActorKind::System, id)
+    }
+
+    /// Returns the origin of what belongs to no call.
+    pub(crate) fn outside_of_calls(kind: ActorKind, id: &str) -> Self {
+        let id = id.to_owned();
         Self {
-            actor: Actor {
-                kind: ActorKind::System,
-                id: id.to_owned(),
-            },
+            actor: Actor { kind, id },
             certificate: None,
             session: None,
             address: None,

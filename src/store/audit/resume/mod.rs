@@ -12,7 +12,7 @@ use sea_orm::{IntoActiveModel, entity::prelude::*, sea_query::Expr};
 use tokio::time::sleep;
 
 use super::{
-    Actor, ActorKind, Event, Origin, action, group::writer, protection, record, seal::OWN,
+    ActorKind, Event, Origin, action, group::writer, protection, record, seal::OWN,
     verify::row_versions::drop_changed,
 };
 use crate::{
@@ -346,16 +346,7 @@ fn event(
 }
 
 fn origin(by: &Decider) -> Origin {
-    Origin {
-        actor: Actor {
-            kind: ActorKind::Operator,
-            id: by.operator_id.to_string(),
-        },
-        certificate: None,
-        session: None,
-        address: None,
-        request_id: String::new(),
-    }
+    Origin::outside_of_calls(ActorKind::Operator, by.operator_id.as_str())
 }
 
 #[cfg(test)]
