@@ -120,10 +120,7 @@ impl AuditApi {
         let log = log::current(self.db.read())
             .await?
             .ok_or_else(Problem::not_sealed)?;
-        let head = match size {
-            None => log::latest(self.db.read(), log.log_id).await?,
-            Some(size) => log::at_size(self.db.read(), log.log_id, size).await?,
-        };
+        let head = log::signed_head(self.db.read(), log.log_id, size).await?;
         match (head, size) {
             (Some(head), _) => Ok((log, head)),
             (None, None) => Err(Problem::not_sealed()),

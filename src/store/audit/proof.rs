@@ -59,11 +59,7 @@ pub async fn prove(
     let Some(leaf) = leaf else {
         return Ok(EventProof::NotYetSealed);
     };
-    let head = match size {
-        Some(size) => log::at_size(conn, leaf.log_id, size).await?,
-        None => log::latest(conn, leaf.log_id).await?,
-    };
-    let Some(head) = head else {
+    let Some(head) = log::signed_head(conn, leaf.log_id, size).await? else {
         return Ok(match size {
             Some(_) => EventProof::NoSuchHead,
             None => EventProof::NotYetSealed,

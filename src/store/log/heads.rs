@@ -108,23 +108,16 @@ async fn check_continues(
 
 /// Returns the newest signed head of a log.
 pub async fn latest(conn: &impl ConnectionTrait, log_id: i64) -> Result<Option<SignedHead>, StoreError> {
-    signed(conn, log_id, None).await
+    signed_head(conn, log_id, None).await
 }
 
-/// Returns the signed head of a log with this size.
-pub async fn at_size(
+/// Returns the signed head of a log with this size, or else the newest one.
+pub async fn signed_head(
     conn: &impl ConnectionTrait,
     log_id: i64,
-    size: u64,
+    size: Option<u64>,
 ) -> Result<Option<SignedHead>, StoreError> {
-    signed(conn, log_id, Some(number(size)?)).await
-}
-
-async fn signed(
-    conn: &impl ConnectionTrait,
-    log_id: i64,
-    size: Option<i64>,
-) -> Result<Option<SignedHead>, StoreError> {
+    let size = size.map(number).transpose()?;
     let found = head::Entity::find()
         .filter(head::Column::LogId.eq(log_id))
         .filter(head::Column::Checkpoint.is_not_null())

@@ -26,7 +26,7 @@ mod lease;
 mod tiles;
 
 use heads::head;
-pub use heads::{SignedHead, at_size, delete_heads_before, latest, sign_heads};
+pub use heads::{SignedHead, delete_heads_before, latest, sign_heads, signed_head};
 pub(super) use lease::take as take_lease;
 pub use lease::{Election, LEASE, Lease, RENEW_EVERY};
 pub use tiles::{InclusionProof, Recomputed, consistency_proof, inclusion_proof, leaves, root};

@@ -380,9 +380,13 @@ async fn what_was_committed_and_not_signed_is_signed_by_the_next_sealer() {
         assert_eq!(signed.checkpoint, signer().sign(log.head), "{place:?}");
         let opened = Checkpoint::open(&signed.checkpoint, signer().verifier_key()).unwrap();
         assert_eq!((opened.origin, opened.head), (origin(1), head(310)), "{place:?}");
-        let older = at_size(db.read(), 1, 10).await.unwrap().unwrap();
+        let older = signed_head(db.read(), 1, Some(10)).await.unwrap().unwrap();
         assert_eq!((older.head, older.sealed_at), (head(10), TEST_START), "{place:?}");
-        assert_eq!(at_size(db.read(), 1, 11).await.unwrap(), None, "{place:?}");
+        assert_eq!(
+            signed_head(db.read(), 1, Some(11)).await.unwrap(),
+            None,
+            "{place:?}"
+        );
     }
 }
 
@@ -402,7 +406,7 @@ async fn racing_signers_store_the_same_checkpoints() {
         let mut size = 0;
         for count in 1..=10 {
             size += count;
-            let signed = at_size(db.read(), 1, size).await.unwrap().unwrap();
+            let signed = signed_head(db.read(), 1, Some(size)).await.unwrap().unwrap();
             assert_eq!(signed.checkpoint, signer().sign(head(size)), "{place:?}");
         }
     }
