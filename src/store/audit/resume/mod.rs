@@ -41,7 +41,6 @@ mod stepping;
 
 use situation::{Sealed, Situation};
 use stepped::AcceptedFault;
-use stepping::SteppingError;
 
 /// Why a log was not resumed.
 #[derive(Debug, thiserror::Error)]
@@ -69,15 +68,6 @@ pub enum ResumeError {
     /// Rows have numbers that nobody can have reached, so that stepping over them would leave out events to come.
     #[error("{0}")]
     CannotStepOver(String),
-}
-
-impl From<SteppingError> for ResumeError {
-    fn from(error: SteppingError) -> Self {
-        match error {
-            SteppingError::Store(error) => Self::Store(error),
-            SteppingError::OutOfReach(what) => Self::CannotStepOver(what),
-        }
-    }
 }
 
 impl From<sea_orm::DbErr> for ResumeError {

@@ -2,13 +2,16 @@
 
 use sea_orm::{QueryOrder, QuerySelect, entity::prelude::*};
 
-use super::super::{
-    check::{self, Altered},
-    extent::of_rows,
-    group, row,
-    seal::{OWN, SealError, unsealed_writers},
+use super::{
+    super::{
+        check::{self, Altered},
+        extent::of_rows,
+        group, row,
+        seal::{OWN, SealError, unsealed_writers},
+    },
+    ResumeError,
+    stepped::Stepped,
 };
-use super::stepped::Stepped;
 use crate::{
     keys::Keyring,
     store::{Keyed, StoreError, change},
@@ -34,20 +37,6 @@ pub(super) struct Steps {
     pub(super) has_no_counter: bool,
 }
 
-/// Why there is no step.
-#[derive(Debug)]
-pub(super) enum SteppingError {
-    Store(StoreError),
-    /// A row has a number that its source may still reach. Stepping over it would leave out what is written until then.
-    OutOfReach(String),
-}
-
-impl<E: Into<StoreError>> From<E> for SteppingError {
-    fn from(error: E) -> Self {
-        Self::Store(error.into())
-    }
-}
-
 /// Returns the first faulty run of each source: rows that are missing, or that no holder of the keys has written. A later run
 /// of the same source needs a resume of its own, because what lies between is sealed first. So is what comes before a run: a
 /// source with rows that the sealer has not reached is left out.
@@ -58,7 +47,7 @@ pub(super) async fn steps(
     keyring: &Keyring,
     own_sealed: i64,
     jump: i64,
-) -> Result<Steps, SteppingError> {
+) -> Result<Steps, ResumeError> {
     // Before the counter, which is committed with them: it reaches them, or somebody has put back an older one.
     let first = checked(conn, keyring, OWN, own_sealed).await?;
     let written = first.iter().rev().find(|(_, checked)| checked.is_ok());
@@ -89,7 +78,7 @@ pub(super) async fn steps(
     if steps.is_empty()
         && let Some(fault) = waits.first()
     {
-        return Err(SteppingError::OutOfReach(format!(
+        return Err(ResumeError::CannotStepOver(format!(
             "{fault}; what comes before it is not sealed yet: let the service run until it is"
         )));
     }
@@ -103,14 +92,14 @@ pub(super) async fn steps(
 }
 
 /// Returns the run of numbers that events leave out, because nobody knows which ones were given.
-fn without_counter(first: Option<&CheckedRow>, own_sealed: i64, jump: i64) -> Result<Step, SteppingError> {
+fn without_counter(first: Option<&CheckedRow>, own_sealed: i64, jump: i64) -> Result<Step, ResumeError> {
     let fault = "the change counter was edited, removed or put back".to_owned();
     let from = match first {
         Some((number, Ok(()))) if *number == own_sealed + 1 => number + 1,
         _ => own_sealed + 1,
     };
     if jump <= own_sealed {
-        return Err(SteppingError::OutOfReach(fault));
+        return Err(ResumeError::CannotStepOver(fault));
     }
     Ok(over(OWN, from..=jump, &fault))
 }
@@ -122,7 +111,7 @@ async fn step(
     keyring: &Keyring,
     (source, sealed): (&str, i64),
     reached: Option<i64>,
-) -> Result<Option<Step>, SteppingError> {
+) -> Result<Option<Step>, ResumeError> {
     let source_id = source.to_owned();
     let mut run: Option<(i64, String)> = None;
     let (mut expected, mut has_gap) = (sealed + 1, false);
@@ -156,7 +145,7 @@ async fn step(
         }
         if expected - sealed > MOST_ROWS && run.is_some() {
             let what = format!("more than {MOST_ROWS} rows are altered");
-            return Err(SteppingError::OutOfReach(what));
+            return Err(ResumeError::CannotStepOver(what));
         }
     }
     let last = expected - 1;
@@ -173,7 +162,7 @@ async fn step(
             Ok(Some(over(source, from..=reached, &fault)))
         }
         (Some((from, fault)), None) if !has_gap => Ok(Some(over(source, from..=last, &fault))),
-        (Some((_, fault)), _) => Err(SteppingError::OutOfReach(format!(
+        (Some((_, fault)), _) => Err(ResumeError::CannotStepOver(format!(
             "{fault}; number {last} lies beyond what was written, and no key has its MAC: keep a copy of the row and delete it"
         ))),
     }
