@@ -6,6 +6,7 @@ use subtle::ConstantTimeEq;
 use super::{
     Renewal,
     group::{self, events},
+    leaf_rows::Row,
     protection::{KEYRING_PURPOSE, of_event, of_group},
     record::{decode, id_and_renewal},
     row,
@@ -14,7 +15,7 @@ use crate::{
     keys::{DataKey, Keyring},
     store::{Keyed, StoreError, Transaction, log, removal::delete_forged},
     text::id::{ClientId, EventId, TenantId},
-    tlog::{GroupTree, TreeHead},
+    tlog::{GroupTree, Hash, event_leaf, group_leaf},
 };
 
 /// What is wrong with a row of a key version that this replica has not read, but others may have.
@@ -23,6 +24,53 @@ pub const UNREAD_VERSION: &str = "no key has its version yet";
 /// What is wrong with a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Altered(pub(super) &'static str);
+
+/// A renewal, and the event that records it.
+pub(super) type RenewalEvent = (EventId, Renewal);
+
+/// What the events of a row say: its leaf, how many they are, and the renewals that they record.
+pub(super) struct Contents {
+    pub(super) leaf: Hash,
+    pub(super) events: u64,
+    pub(super) renewals: Vec<RenewalEvent>,
+}
+
+/// Checks a row: its MAC, and that its columns say what its events say.
+pub(super) fn check(keyring: &Keyring, row: &Row) -> Result<Contents, Altered> {
+    check_mac(keyring, row)?;
+    check_contents(row)
+}
+
+/// Checks that a holder of the keys has written a row.
+pub(super) fn check_mac(keyring: &Keyring, row: &Row) -> Result<(), Altered> {
+    match row {
+        Row::Own(row) => check_event_mac(keyring, row),
+        Row::Group(row) => {
+            let key = key(keyring, row.key_version)?;
+            compare_mac(
+                &row.mac,
+                of_group(key, &row.writer, row.number, row.size, &row.root),
+            )
+        }
+    }
+}
+
+/// Checks that the columns of a row say what its events say.
+pub(super) fn check_contents(row: &Row) -> Result<Contents, Altered> {
+    match row {
+        Row::Own(row) => {
+            check_columns(row)?;
+            let renewal = id_and_renewal(&row.record).ok();
+            let renewal = renewal.and_then(|(id, renewal)| Some((EventId::of(id), renewal?)));
+            Ok(Contents {
+                leaf: event_leaf(&row.record),
+                events: 1,
+                renewals: renewal.into_iter().collect(),
+            })
+        }
+        Row::Group(row) => check_group(row),
+    }
+}
 
 /// Checks a row with an event of its own: its MAC, and that the columns for searches say what the event says.
 pub(super) fn check_event(keyring: &Keyring, row: &row::Model) -> Result<(), Altered> {
@@ -33,11 +81,11 @@ pub(super) fn check_event(keyring: &Keyring, row: &row::Model) -> Result<(), Alt
 /// Checks that a holder of the keys has written an event.
 pub(super) fn check_event_mac(keyring: &Keyring, row: &row::Model) -> Result<(), Altered> {
     let key = key(keyring, row.key_version)?;
-    check_mac(&row.mac, of_event(key, row.number, &row.record))
+    compare_mac(&row.mac, of_event(key, row.number, &row.record))
 }
 
 /// Checks that the columns for searches say what the event says.
-pub(super) fn check_columns(row: &row::Model) -> Result<(), Altered> {
+fn check_columns(row: &row::Model) -> Result<(), Altered> {
     let event = decode(&row.record).map_err(|_| Altered("it holds no event"))?;
     let columns = (
         row.event_id.as_str(),
@@ -63,25 +111,8 @@ pub(super) fn check_columns(row: &row::Model) -> Result<(), Altered> {
     }
 }
 
-/// Checks a group: its MAC, and that its root, size and times are those of its events. Returns the head of its tree.
-pub(super) fn check_group(keyring: &Keyring, row: &group::Model) -> Result<TreeHead, Altered> {
-    check_group_mac(keyring, row)?;
-    Ok(check_contents(row)?.0)
-}
-
-/// Checks that a holder of the keys has written a group's head.
-pub(super) fn check_group_mac(keyring: &Keyring, row: &group::Model) -> Result<(), Altered> {
-    let key = key(keyring, row.key_version)?;
-    let expected = of_group(key, &row.writer, row.number, row.size, &row.root);
-    check_mac(&row.mac, expected)
-}
-
-/// A renewal, and the event that records it.
-pub(super) type RenewalEvent = (EventId, Renewal);
-
-/// Checks that the root, the size and the times of a group are those of its events. Returns the head of its tree, and the renewals
-/// that the events record.
-pub(super) fn check_contents(row: &group::Model) -> Result<(TreeHead, Vec<RenewalEvent>), Altered> {
+/// Checks that the root, the size and the times of a group are those of its events.
+fn check_group(row: &group::Model) -> Result<Contents, Altered> {
     const NO_EVENTS: Altered = Altered("it holds no events");
     let events = events(&row.events).map_err(|_| NO_EVENTS)?;
     let head = GroupTree::new(&events).head();
@@ -97,7 +128,11 @@ pub(super) fn check_contents(row: &group::Model) -> Result<(TreeHead, Vec<Renewa
     let first = EventId::of(ids.iter().min().copied().ok_or(NO_EVENTS)?);
     let last = EventId::of(ids.iter().max().copied().ok_or(NO_EVENTS)?);
     match (first.as_str(), last.as_str()) == (row.first_event_id.as_str(), row.last_event_id.as_str()) {
-        true => Ok((head, renewals)),
+        true => Ok(Contents {
+            leaf: group_leaf(&head),
+            events: head.size,
+            renewals,
+        }),
         false => Err(Altered("a column differs from the events")),
     }
 }
@@ -108,7 +143,7 @@ fn key(keyring: &Keyring, version: i32) -> Result<&DataKey, Altered> {
         .ok_or(Altered("no key has its version"))
 }
 
-fn check_mac(mac: &[u8], expected: [u8; 32]) -> Result<(), Altered> {
+fn compare_mac(mac: &[u8], expected: [u8; 32]) -> Result<(), Altered> {
     match bool::from(mac.ct_eq(&expected)) {
         true => Ok(()),
         false => Err(Altered("its MAC is wrong")),

@@ -1,9 +1,13 @@
 //! Digests of what the tables of the record hold, so that what two persons have accepted can't change later without a word.
 
 use aws_lc_rs::digest::{Context, SHA256};
-use sea_orm::{QueryOrder, QuerySelect, entity::prelude::*};
+use sea_orm::ConnectionTrait;
 
-use super::{group, leaf_rows::Row, row, seal::OWN};
+use super::{
+    group,
+    leaf_rows::{Row, rows_between},
+    row,
+};
 use crate::{store::StoreError, text::parts::with_lengths};
 
 /// How many rows are read at a time.
@@ -79,26 +83,10 @@ pub(super) async fn of_rows(
     let mut extent = Extent::new();
     let mut next = Some(from);
     while let Some(from) = next {
-        next = if source == OWN {
-            let rows = row::Entity::find()
-                .filter(row::Column::Number.between(from, through))
-                .order_by_asc(row::Column::Number)
-                .limit(ROWS);
-            let rows = rows.all(conn).await?;
-            rows.iter().for_each(|row| extent.add_event(row));
-            rows.last().map(|row| row.number)
-        } else {
-            let rows = group::Entity::find()
-                .filter(group::Column::Writer.eq(source))
-                .filter(group::Column::Number.between(from, through))
-                .order_by_asc(group::Column::Number)
-                .limit(ROWS);
-            let rows = rows.all(conn).await?;
-            rows.iter().for_each(|row| extent.add_group(row));
-            rows.last().map(|row| row.number)
-        }
-        .filter(|last| *last < through)
-        .map(|last| last + 1);
+        let rows = rows_between(conn, source, (from, through), ROWS).await?;
+        rows.iter().for_each(|row| extent.add_row(row));
+        let last = rows.last().map(Row::number);
+        next = last.filter(|last| *last < through).map(|last| last + 1);
     }
     Ok(extent.finish())
 }

@@ -2,13 +2,50 @@
 
 use std::collections::HashMap;
 
-use sea_orm::{ConnectionTrait, entity::prelude::*, sea_query::Expr};
+use sea_orm::{ConnectionTrait, QueryOrder, QuerySelect, entity::prelude::*, sea_query::Expr};
 
-use super::{
-    group, row,
-    seal::{OWN, leaf},
-};
-use crate::store::StoreError;
+use super::{LogPosition, group, row};
+use crate::store::{StoreError, Transaction};
+
+/// The source of the events that have rows of their own.
+pub(super) const OWN: &str = "";
+
+/// The leaves, and what each of them stands for.
+pub(super) mod leaf {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "audit_leaves")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub log_id: i64,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub leaf_index: i64,
+        pub source: String,
+        pub number: i64,
+    }
+
+    crate::no_relations!();
+}
+
+impl leaf::Model {
+    /// Returns the position of an event of the leaf, by its place in the group.
+    pub(super) fn position(&self, index: u32) -> LogPosition {
+        LogPosition {
+            log_id: self.log_id,
+            leaf_index: self.leaf_index,
+            index,
+        }
+    }
+}
+
+/// Returns a query for the leaf of a source with the highest number.
+pub(super) fn last_leaf(source: &str) -> Select<leaf::Entity> {
+    leaf::Entity::find()
+        .filter(leaf::Column::Source.eq(source))
+        .order_by_desc(leaf::Column::Number)
+        .limit(1)
+}
 
 /// Returns the place of a leaf in all logs, to compare it with [`at`]. Both databases look it up in the primary key.
 pub(super) fn place() -> Expr {
@@ -34,6 +71,33 @@ impl Row {
         match self {
             Self::Group(group) => Some(group),
             Self::Own(_) => None,
+        }
+    }
+
+    /// Returns the source: the writer of a group.
+    pub(super) fn source(&self) -> &str {
+        match self {
+            Self::Own(_) => OWN,
+            Self::Group(row) => &row.writer,
+        }
+    }
+
+    /// Returns the number in the source.
+    pub(super) fn number(&self) -> i64 {
+        match self {
+            Self::Own(row) => row.number,
+            Self::Group(row) => row.number,
+        }
+    }
+
+    /// Returns the encoded event, or those of the group in the order of its tree.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] for bytes that are no list of events.
+    pub(super) fn events(&self) -> Result<Vec<&[u8]>, StoreError> {
+        match self {
+            Self::Own(row) => Ok(vec![&row.record]),
+            Self::Group(row) => group::events(&row.events),
         }
     }
 
@@ -74,18 +138,56 @@ pub(super) async fn rows(
     Ok(rows)
 }
 
-/// Returns the row of a source with a number.
-pub(super) async fn find(
+/// Returns the rows of a source with these numbers, the first `limit` of them, in the order of the numbers.
+pub(super) async fn rows_between(
     conn: &impl ConnectionTrait,
     source: &str,
-    number: i64,
-) -> Result<Option<Row>, StoreError> {
+    (from, through): (i64, i64),
+    limit: u64,
+) -> Result<Vec<Row>, StoreError> {
     if source == OWN {
-        let found = row::Entity::find_by_id(number).one(conn).await?;
-        return Ok(found.map(Row::Own));
+        let rows = row::Entity::find()
+            .filter(row::Column::Number.between(from, through))
+            .order_by_asc(row::Column::Number)
+            .limit(limit);
+        return Ok(rows.all(conn).await?.into_iter().map(Row::Own).collect());
     }
-    let key = (source.to_owned(), number);
-    Ok(group::Entity::find_by_id(key).one(conn).await?.map(Row::Group))
+    let rows = group::Entity::find()
+        .filter(group::Column::Writer.eq(source))
+        .filter(group::Column::Number.between(from, through))
+        .order_by_asc(group::Column::Number)
+        .limit(limit);
+    Ok(rows.all(conn).await?.into_iter().map(Row::Group).collect())
+}
+
+/// Returns the rows of a source after a number, the first `limit` of them, in the order of the numbers.
+pub(super) async fn rows_after(
+    conn: &impl ConnectionTrait,
+    source: &str,
+    after: i64,
+    limit: u64,
+) -> Result<Vec<Row>, StoreError> {
+    rows_between(conn, source, (after.saturating_add(1), i64::MAX), limit).await
+}
+
+/// Deletes the rows of a source with these numbers.
+pub(super) async fn delete(
+    tx: &Transaction,
+    source: &str,
+    (from, through): (i64, i64),
+) -> Result<(), StoreError> {
+    match source {
+        OWN => {
+            let numbers = row::Column::Number.between(from, through);
+            row::Entity::delete_many().filter(numbers).exec(tx).await?
+        }
+        writer => {
+            let numbers = group::Column::Number.between(from, through);
+            let groups = group::Entity::delete_many().filter(group::Column::Writer.eq(writer));
+            groups.filter(numbers).exec(tx).await?
+        }
+    };
+    Ok(())
 }
 
 /// The condition for some numbers. One range, as they are next to each other, unless somebody has edited them: a range would

@@ -3,10 +3,10 @@
 use sea_orm::{ConnectionTrait, QueryOrder, entity::prelude::*};
 
 use super::{
-    group::{self, MAX_SPAN_MILLIS, events},
+    group::{self, MAX_SPAN_MILLIS},
+    leaf_rows::{Row, leaf},
     record::decode,
     row,
-    seal::{OWN, leaf},
 };
 use crate::{
     store::{
@@ -52,8 +52,8 @@ pub async fn prove(
         return Ok(EventProof::Unknown);
     };
     let leaf = leaf::Entity::find()
-        .filter(leaf::Column::Source.eq(&*found.source))
-        .filter(leaf::Column::Number.eq(found.number))
+        .filter(leaf::Column::Source.eq(found.row.source()))
+        .filter(leaf::Column::Number.eq(found.row.number()))
         .one(conn)
         .await?;
     let Some(leaf) = leaf else {
@@ -69,64 +69,68 @@ pub async fn prove(
     let Some(proof) = log::inclusion_proof(conn, leaf.log_id, index, head.head).await? else {
         return Ok(EventProof::NotYetSealed);
     };
+    let group = found.group()?;
     let mut file = ProofFile::new(found.event, index, proof.hashes, head.checkpoint.clone());
-    file.group = found.group;
+    file.group = group;
     Ok(EventProof::Sealed(Box::new(Proven { file, head })))
 }
 
-/// An event, with the row that its leaf stands for.
-struct EventLeaf {
-    source: String,
-    number: i64,
-    event: Vec<u8>,
-    group: Option<Group>,
+/// An event, and the row that holds it.
+pub(super) struct Found {
+    pub(super) event: Vec<u8>,
+    /// The place among the events of the row.
+    index: u64,
+    row: Row,
 }
 
-async fn find(conn: &impl ConnectionTrait, event_id: &EventId) -> Result<Option<EventLeaf>, StoreError> {
+impl Found {
+    /// Proves that the event is in its group; `None` for an event with a row of its own.
+    fn group(&self) -> Result<Option<Group>, StoreError> {
+        if let Row::Own(_) = self.row {
+            return Ok(None);
+        }
+        let tree = GroupTree::new(self.row.events()?);
+        let hashes = tree.inclusion_proof(self.index);
+        Ok(Some(Group {
+            count: tree.head().size,
+            root: tree.head().root,
+            index: self.index,
+            hashes: hashes.ok_or(StoreError::Corrupt("group of audit events"))?,
+        }))
+    }
+}
+
+/// Finds an event by its id, which holds its time, so that few groups are read.
+pub(super) async fn find(
+    conn: &impl ConnectionTrait,
+    event_id: &EventId,
+) -> Result<Option<Found>, StoreError> {
     let own = row::Entity::find()
         .filter(row::Column::EventId.eq(event_id.as_str()))
         .one(conn)
         .await?;
     if let Some(own) = own {
-        return Ok(Some(EventLeaf {
-            source: OWN.to_owned(),
-            number: own.number,
-            event: own.record,
-            group: None,
+        return Ok(Some(Found {
+            event: own.record.clone(),
+            index: 0,
+            row: Row::Own(own),
         }));
     }
-    for group in groups_at(conn, event_id).await? {
-        let events = events(&group.events)?;
-        for (index, event) in (0..).zip(&events) {
-            if decode(event)?.event_id == *event_id {
-                let tree = GroupTree::new(&events);
-                let hashes = tree.inclusion_proof(index);
-                return Ok(Some(EventLeaf {
-                    event: event.to_vec(),
-                    group: Some(Group {
-                        count: tree.head().size,
-                        root: tree.head().root,
-                        index,
-                        hashes: hashes.ok_or(StoreError::Corrupt("group of audit events"))?,
-                    }),
-                    source: group.writer,
-                    number: group.number,
-                }));
-            }
-        }
-    }
-    Ok(None)
-}
-
-/// Returns the groups that may hold an event. Its id holds its time, so that there are few.
-pub(super) async fn groups_at(
-    conn: &impl ConnectionTrait,
-    event_id: &EventId,
-) -> Result<Vec<group::Model>, StoreError> {
     let groups = group::Entity::find()
         .filter(group::Column::LastEventId.gte(event_id.as_str()))
         .filter(group::Column::LastEventId.lt(event_id.later(MAX_SPAN_MILLIS).as_str()))
         .filter(group::Column::FirstEventId.lte(event_id.as_str()))
         .order_by_asc(group::Column::LastEventId);
-    Ok(groups.all(conn).await?)
+    for group in groups.all(conn).await? {
+        for (index, event) in (0..).zip(group::events(&group.events)?) {
+            if decode(event)?.event_id == *event_id {
+                return Ok(Some(Found {
+                    event: event.to_vec(),
+                    index,
+                    row: Row::Group(group),
+                }));
+            }
+        }
+    }
+    Ok(None)
 }

@@ -5,25 +5,20 @@ use sea_orm::{QueryOrder, QuerySelect, entity::prelude::*};
 
 use super::{
     Event, Origin, action,
-    check::{check_columns, check_contents, check_event},
-    group,
-    leaf_rows::{Row, rows},
+    check::{check_contents, check_event},
+    leaf_rows::{Row, delete, leaf, rows},
     list::actions,
     record,
     record::decode,
-    resume::{
-        self,
-        stepped::{Stepped, decode_resume},
-    },
+    resume::{self, stepped::decode_resume},
     row,
-    seal::{OWN, leaf},
 };
 use crate::{
     clock::{Clock, UnixMillis},
     random::Random,
     store::{Database, Keyed, StoreError, Transaction, log},
     text::id::{EventId, ulid_at},
-    tlog::{Hash, event_leaf, group_leaf},
+    tlog::Hash,
 };
 
 /// How many leaves one transaction deletes.
@@ -149,7 +144,9 @@ async fn delete_some(
         let sealed = sealed.next();
         if whole.is_none() {
             // A row that is missing, or is not what was sealed, is a fault: it stays, for a verification to name.
-            let is_right = leaf.leaf_index == index && row.as_ref().is_some_and(|row| is_sealed(row, sealed));
+            let contents = row.as_ref().and_then(|row| check_contents(row).ok());
+            let is_sealed = contents.is_some_and(|contents| Some(contents.leaf) == sealed);
+            let is_right = leaf.leaf_index == index && is_sealed;
             if !is_right {
                 deleted.stopped_at = Some((leaf.log_id, index));
                 break;
@@ -164,15 +161,12 @@ async fn delete_some(
         if let Some(Row::Own(row)) = &row
             && let Some(resume) = decode_resume(row.number, &row.record)
         {
-            delete_stepped(&tx, &resume.rows).await?;
-        }
-        match leaf.source.as_str() {
-            OWN => row::Entity::delete_by_id(leaf.number).exec(&tx).await?,
-            writer => {
-                let key = (writer.to_owned(), leaf.number);
-                group::Entity::delete_by_id(key).exec(&tx).await?
+            // The rows that it has stepped over are as old, and nothing else says why no log has them.
+            for stepped in &resume.rows {
+                delete(&tx, &stepped.writer, (stepped.from, stepped.through)).await?;
             }
-        };
+        }
+        delete(&tx, &leaf.source, (leaf.number, leaf.number)).await?;
         last = Some(leaf);
         deleted.leaves += 1;
     }
@@ -194,44 +188,12 @@ async fn delete_some(
     Ok(deleted)
 }
 
-/// Deletes the rows that a resume has stepped over, whose event goes: they are as old, and nothing else says why no log has
-/// them.
-async fn delete_stepped(tx: &Transaction, rows: &[Stepped]) -> Result<(), StoreError> {
-    for stepped in rows {
-        let (from, through) = (stepped.from, stepped.through);
-        match stepped.writer.as_str() {
-            OWN => {
-                let numbers = row::Column::Number.between(from, through);
-                row::Entity::delete_many().filter(numbers).exec(tx).await?
-            }
-            writer => {
-                let numbers = group::Column::Number.between(from, through);
-                group::Entity::delete_many()
-                    .filter(group::Column::Writer.eq(writer))
-                    .filter(numbers)
-                    .exec(tx)
-                    .await?
-            }
-        };
-    }
-    Ok(())
-}
-
 /// Returns the hashes that were sealed from a leaf on, of so many leaves; none if the log does not have them.
 async fn sealed(tx: &Transaction, first: &leaf::Model, count: usize) -> Result<Vec<Hash>, StoreError> {
     let Ok(from) = u64::try_from(first.leaf_index) else {
         return Ok(Vec::new());
     };
     log::leaves(tx, first.log_id, from..from + count as u64).await
-}
-
-/// Returns whether a row is what was sealed.
-fn is_sealed(row: &Row, sealed: Option<Hash>) -> bool {
-    let leaf = match row {
-        Row::Own(row) => check_columns(row).map(|()| event_leaf(&row.record)),
-        Row::Group(row) => check_contents(row).map(|(head, _)| group_leaf(&head)),
-    };
-    leaf.ok() == sealed && sealed.is_some()
 }
 
 /// Returns the log, and the last deleted leaf of it, that an event names, if it is one about deleted leaves.

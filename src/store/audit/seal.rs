@@ -14,8 +14,8 @@ use super::{
     Rollup, TokenUse,
     check::{self, Altered},
     group::{self, writer},
+    leaf_rows::{OWN, Row, leaf, rows_after},
     record::token_use,
-    row,
 };
 use crate::{
     clock::UnixMillis,
@@ -25,7 +25,7 @@ use crate::{
         log::{Lease, Log, Seal},
         rows::all_written,
     },
-    tlog::{Hash, event_leaf, group_leaf},
+    tlog::Hash,
 };
 
 /// The most rows that one seal takes from each source.
@@ -34,26 +34,6 @@ const ROWS: u64 = 500;
 const MOST_LEAVES: usize = 4_000;
 /// The most rows in one insert. Each has four parameters.
 const ROWS_PER_INSERT: usize = 1_000;
-/// The source of the events that have rows of their own.
-pub(super) const OWN: &str = "";
-
-/// The leaves, and what each of them stands for.
-pub(super) mod leaf {
-    use sea_orm::entity::prelude::*;
-
-    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
-    #[sea_orm(table_name = "audit_leaves")]
-    pub struct Model {
-        #[sea_orm(primary_key, auto_increment = false)]
-        pub log_id: i64,
-        #[sea_orm(primary_key, auto_increment = false)]
-        pub leaf_index: i64,
-        pub source: String,
-        pub number: i64,
-    }
-
-    crate::no_relations!();
-}
 
 /// Why the record was not sealed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -98,13 +78,10 @@ impl From<sea_orm::DbErr> for SealError {
 
 /// A row to seal.
 struct Entry {
-    source: String,
-    number: i64,
+    row: Row,
     leaf: Hash,
     /// The id of its last event, which says when it was written.
     last_event_id: String,
-    /// What the row holds: its event, or the events of its group.
-    content: Vec<u8>,
 }
 
 /// Seals what is committed, and returns the log with its new head; `None` if there is nothing to seal, or another sealer has
@@ -190,7 +167,7 @@ impl SealBatch<'_> {
         let (log, entries) = (self.log, &self.entries);
         let mut sealed = BTreeMap::new();
         for entry in entries {
-            sealed.insert(entry.source.as_str(), entry.number);
+            sealed.insert(entry.row.source(), entry.row.number());
         }
         let position = match sealed.get(OWN) {
             Some(number) => number.to_string(),
@@ -213,8 +190,8 @@ impl SealBatch<'_> {
         let mut rows = indexes.zip(entries).map(|(leaf_index, entry)| leaf::ActiveModel {
             log_id: Set(log.log_id),
             leaf_index: Set(leaf_index),
-            source: Set(entry.source.clone()),
-            number: Set(entry.number),
+            source: Set(entry.row.source().to_owned()),
+            number: Set(entry.row.number()),
         });
         for _ in entries.chunks(ROWS_PER_INSERT) {
             let rows: Vec<_> = rows.by_ref().take(ROWS_PER_INSERT).collect();
@@ -233,7 +210,7 @@ impl SealBatch<'_> {
 }
 
 /// Returns the number of the last event with a row of its own that is sealed.
-fn last_own(log: &Log) -> Result<i64, StoreError> {
+pub(super) fn last_own(log: &Log) -> Result<i64, StoreError> {
     let number = log.position.parse();
     number.map_err(|_| StoreError::Corrupt("audit_logs"))
 }
@@ -242,19 +219,12 @@ fn last_own(log: &Log) -> Result<i64, StoreError> {
 fn token_uses(entries: &[Entry]) -> Result<Vec<TokenUse>, StoreError> {
     let mut uses = Vec::new();
     for entry in entries {
-        if entry.source == OWN {
-            uses.extend(token_use(&entry.content)?);
-        } else {
-            for event in group::events(&entry.content)? {
-                uses.extend(token_use(event)?);
-            }
+        for event in entry.row.events()? {
+            uses.extend(token_use(event)?);
         }
     }
     Ok(uses)
 }
-
-/// The number of a row, the id of its last event, what it holds, and its leaf with the number of its events.
-type CheckedRow = (i64, String, Vec<u8>, Result<(Hash, u64), Altered>);
 
 /// Rows that can be sealed, and the fault that comes after them.
 #[derive(Default)]
@@ -286,20 +256,10 @@ impl Unsealed {
             Err(error @ (StoreError::Altered(_) | StoreError::Corrupt(_))) => (after, Some(error)),
             Err(error) => return Err(error.into()),
         };
-        let rows = row::Entity::find()
-            .filter(row::Column::Number.gt(after))
-            .order_by_asc(row::Column::Number)
-            .limit(ROWS)
-            .all(conn)
-            .await?;
-        let last = rows.last().map_or(after, |row| row.number);
+        let rows = rows_after(conn, OWN, after, ROWS).await?;
+        let last = rows.last().map_or(after, Row::number);
         let is_cut = last < counted && (rows.len() as u64) < ROWS;
-        let rows = rows.into_iter().map(|row| {
-            let checked = check::check_event(keyring, &row);
-            let checked = checked.map(|()| (event_leaf(&row.record), 1));
-            (row.number, row.event_id, row.record, checked)
-        });
-        self.add(OWN, after, rows);
+        self.add(keyring, OWN, after, rows);
         if is_cut {
             self.fault.get_or_insert(SealError::Missing {
                 source_id: OWN.to_owned(),
@@ -319,19 +279,8 @@ impl Unsealed {
         keyring: &Keyring,
         writer: &writer::Model,
     ) -> Result<(), SealError> {
-        let rows = group::Entity::find()
-            .filter(group::Column::Writer.eq(&*writer.writer))
-            .filter(group::Column::Number.gt(writer.sealed))
-            .order_by_asc(group::Column::Number)
-            .limit(ROWS)
-            .all(conn)
-            .await?;
-        let rows = rows.into_iter().map(|row| {
-            let checked = check::check_group(keyring, &row);
-            let checked = checked.map(|head| (group_leaf(&head), head.size));
-            (row.number, row.last_event_id, row.events, checked)
-        });
-        self.add(&writer.writer, writer.sealed, rows);
+        let rows = rows_after(conn, &writer.writer, writer.sealed, ROWS).await?;
+        self.add(keyring, &writer.writer, writer.sealed, rows);
         Ok(())
     }
 
@@ -342,15 +291,20 @@ impl Unsealed {
         }
         *events += self.events;
         let is_full = self.entries.len() as u64 == ROWS;
-        Ok(self.entries.last().filter(|_| is_full).map(|last| last.number))
+        Ok(self
+            .entries
+            .last()
+            .filter(|_| is_full)
+            .map(|last| last.row.number()))
     }
 
-    fn add(&mut self, source: &str, after: i64, rows: impl Iterator<Item = CheckedRow>) {
+    /// Adds rows of a source, up to the first that is not the next one, or that no holder of the keys has written.
+    fn add(&mut self, keyring: &Keyring, source: &str, after: i64, rows: Vec<Row>) {
         // A source whose clock was set back keeps its order.
         let mut last = String::new();
-        for (expected, (number, event_id, content, checked)) in (after + 1..).zip(rows) {
-            let source_id = source.to_owned();
-            let fault = match checked {
+        for (expected, row) in (after + 1..).zip(rows) {
+            let (source_id, number) = (source.to_owned(), row.number());
+            let fault = match check::check(keyring, &row) {
                 _ if number != expected => SealError::Missing {
                     source_id,
                     number: expected,
@@ -358,18 +312,16 @@ impl Unsealed {
                 Err(Altered(what)) => SealError::Altered {
                     source_id,
                     number,
-                    event_id,
+                    event_id: row.event_id().to_owned(),
                     what,
                 },
-                Ok((leaf, events)) => {
-                    last = Ord::max(last, event_id);
-                    self.events += events;
+                Ok(contents) => {
+                    last = Ord::max(last, row.event_id().to_owned());
+                    self.events += contents.events;
                     self.entries.push(Entry {
-                        source: source_id,
-                        number,
-                        leaf,
+                        row,
+                        leaf: contents.leaf,
                         last_event_id: last.clone(),
-                        content,
                     });
                     continue;
                 }

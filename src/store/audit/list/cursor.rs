@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use sea_orm::ConnectionTrait;
 
-use super::super::LogPosition;
+use super::super::{LogPosition, seal::last_own};
 use crate::{
     store::{StoreError, log},
     text::id::EventId,
@@ -50,13 +50,12 @@ impl Head {
     /// # Errors
     /// [`StoreError::Corrupt`] if the log's row holds no number of an event.
     pub(super) async fn now(conn: &impl ConnectionTrait) -> Result<Self, StoreError> {
-        const UNREADABLE: StoreError = StoreError::Corrupt("audit_logs");
         let log = log::current(conn).await?;
         let head = match log {
             Some(log) => Self {
                 log_id: log.log_id,
-                size: i64::try_from(log.head.size).map_err(|_| UNREADABLE)?,
-                own: log.position.parse().map_err(|_| UNREADABLE)?,
+                size: i64::try_from(log.head.size).map_err(|_| StoreError::Corrupt("audit_logs"))?,
+                own: last_own(&log)?,
                 before: None,
             },
             None => Self {

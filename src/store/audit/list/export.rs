@@ -5,10 +5,8 @@ use sea_orm::{ConnectionTrait, ExprTrait, QueryOrder, QuerySelect, QueryTrait, e
 
 use super::super::{
     EventRow, LogPosition,
-    group::events,
-    leaf_rows::{Row, at, place, rows},
+    leaf_rows::{Row, at, leaf, place, rows},
     record::decode,
-    seal::leaf,
 };
 use crate::store::{StoreError, log};
 
@@ -80,11 +78,7 @@ async fn exported(
     let (mut exported, mut is_overtaken) = (Vec::new(), false);
     let mut last = after.map(|after| (after.log_id, after.leaf_index));
     for leaf in leaves {
-        let position = LogPosition {
-            log_id: leaf.log_id,
-            leaf_index: leaf.leaf_index,
-            index: 0,
-        };
+        let position = leaf.position(0);
         let row = rows.remove(&(leaf.source.clone(), leaf.number));
         let events = row.as_ref().and_then(|row| decoded(row).ok());
         let events = events.filter(|events| !events.is_empty());
@@ -123,10 +117,7 @@ async fn exported(
 }
 
 fn decoded(row: &Row) -> Result<Vec<EventRow>, StoreError> {
-    match row {
-        Row::Own(row) => Ok(vec![decode(&row.record)?]),
-        Row::Group(row) => events(&row.events)?.into_iter().map(decode).collect(),
-    }
+    row.events()?.into_iter().map(decode).collect()
 }
 
 async fn is_there(conn: &impl ConnectionTrait, leaf: &leaf::Model) -> Result<bool, StoreError> {

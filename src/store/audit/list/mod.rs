@@ -10,10 +10,10 @@ use sea_orm::{
 
 use super::{
     EventRow, LogPosition, Outcome, action, group,
-    proof::groups_at,
+    leaf_rows::{OWN, leaf},
+    proof::find,
     record::decode,
     row,
-    seal::{OWN, leaf},
 };
 use crate::{
     clock::UnixMillis,
@@ -241,11 +241,7 @@ async fn sealed_group(
         .filter(Expr::tuple(source).in_subquery(newest_or_oldest))
         .one(conn)
         .await?;
-    Ok(leaf.map(|leaf| LogPosition {
-        log_id: leaf.log_id,
-        leaf_index: leaf.leaf_index,
-        index: u32::MAX,
-    }))
+    Ok(leaf.map(|leaf| leaf.position(u32::MAX)))
 }
 
 /// Returns which of these events have rows of their own.
@@ -265,23 +261,9 @@ pub async fn known(conn: &impl ConnectionTrait, ids: &[String]) -> Result<HashSe
 /// # Errors
 /// [`StoreError::Corrupt`] for a row that isn't an event.
 pub async fn find_issued(conn: &impl ConnectionTrait, jti: &EventId) -> Result<Option<EventRow>, StoreError> {
-    let own = row::Entity::find()
-        .filter(row::Column::EventId.eq(jti.as_str()))
-        .one(conn)
-        .await?;
-    if let Some(own) = own {
-        return decode(&own.record)
-            .map(|event| Some(event).filter(|event| event.action == action::TOKEN_ISSUE.as_str()));
-    }
-    for group in groups_at(conn, jti).await? {
-        for event in group::events(&group.events)? {
-            let event = decode(event)?;
-            if event.event_id == *jti {
-                return Ok(Some(event));
-            }
-        }
-    }
-    Ok(None)
+    let found = find(conn, jti).await?;
+    let event = found.map(|found| decode(&found.event)).transpose()?;
+    Ok(event.filter(|event| event.action == action::TOKEN_ISSUE.as_str()))
 }
 
 #[cfg(test)]

@@ -11,10 +11,9 @@ use crate::store::{
     audit::{
         EventRow, LogPosition,
         group::events as encoded,
-        leaf_rows::{Row, at, place, rows},
+        leaf_rows::{OWN, Row, at, leaf, place, rows},
         record::decode,
         row,
-        seal::{OWN, leaf},
     },
 };
 
@@ -86,11 +85,7 @@ async fn own_rows(
         .map(|row| {
             let mut event = decode(&row.record)?;
             if let Some(leaf) = leaves.iter().find(|leaf| leaf.number == row.number) {
-                last = LogPosition {
-                    log_id: leaf.log_id,
-                    leaf_index: leaf.leaf_index,
-                    index: 0,
-                };
+                last = leaf.position(0);
                 event.position = Some(last);
             }
             Ok((last, Some(row.number), event))
@@ -129,11 +124,7 @@ async fn issued_tokens(
         is_first = false;
         let mut groups = rows(conn, &leaves).await?;
         for leaf in &leaves {
-            last = LogPosition {
-                log_id: leaf.log_id,
-                leaf_index: leaf.leaf_index,
-                index: 0,
-            };
+            last = leaf.position(0);
             let group = groups.remove(&(leaf.source.clone(), leaf.number));
             // One that is missing is a fault, which a verification names.
             let Some(group) = group.and_then(Row::into_group) else {

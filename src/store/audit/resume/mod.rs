@@ -12,7 +12,7 @@ use sea_orm::{IntoActiveModel, entity::prelude::*, sea_query::Expr};
 use tokio::time::sleep;
 
 use super::{
-    ActorKind, Event, Origin, action, group::writer, protection, record, seal::OWN,
+    ActorKind, Event, Origin, action, group::writer, leaf_rows::OWN, protection, record,
     verify::row_versions::drop_changed,
 };
 use crate::{

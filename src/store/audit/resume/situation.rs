@@ -1,14 +1,14 @@
 //! What is wrong with a record, and from where on a new log would go on.
 
-use sea_orm::{QueryOrder, QuerySelect, entity::prelude::*};
+use sea_orm::entity::prelude::*;
 
 use super::{
     super::{
         check::check_event_mac,
         extent::Extent,
+        leaf_rows::{OWN, last_leaf, leaf},
         open_log::sign_last,
         row,
-        seal::{OWN, leaf},
         verify::{
             Unaccepted,
             row_versions::{Differences, differences},
@@ -175,14 +175,8 @@ impl Resuming<'_> {
 
 /// Returns the number of the last event that has a row of its own and a leaf, for a log whose own position was edited.
 async fn last_sealed(conn: &impl Keyed, keyring: &Keyring, log: &Log) -> Result<i64, StoreError> {
-    let last = leaf::Entity::find()
-        .filter(leaf::Column::Source.eq(OWN))
-        .filter(leaf::Column::LogId.eq(log.log_id))
-        .order_by_desc(leaf::Column::Number)
-        .limit(1)
-        .one(conn)
-        .await?;
-    let last = last.map_or(0, |leaf| leaf.number);
+    let of_log = last_leaf(OWN).filter(leaf::Column::LogId.eq(log.log_id));
+    let last = of_log.one(conn).await?.map_or(0, |leaf| leaf.number);
     let row = row::Entity::find_by_id(last).one(conn).await?;
     if row.is_some_and(|row| check_event_mac(keyring, &row).is_ok()) {
         // A leaf of a right number. The counter may be an older one that was put back.

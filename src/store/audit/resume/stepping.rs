@@ -1,13 +1,11 @@
 //! The rows at which the sealer stops, and how far a new log must step to get past them.
 
-use sea_orm::{QueryOrder, QuerySelect, entity::prelude::*};
-
 use super::{
     super::{
         check::{self, Altered},
         extent::of_rows,
-        group, row,
-        seal::{OWN, SealError, unsealed_writers},
+        leaf_rows::{OWN, rows_after},
+        seal::{SealError, unsealed_writers},
     },
     ResumeError,
     stepped::Stepped,
@@ -190,25 +188,9 @@ async fn checked(
     source: &str,
     after: i64,
 ) -> Result<Vec<CheckedRow>, StoreError> {
-    if source == OWN {
-        let rows = row::Entity::find()
-            .filter(row::Column::Number.gt(after))
-            .order_by_asc(row::Column::Number)
-            .limit(ROWS);
-        let rows = rows.all(conn).await?;
-        return Ok(rows
-            .iter()
-            .map(|row| (row.number, check::check_event(keyring, row)))
-            .collect());
-    }
-    let rows = group::Entity::find()
-        .filter(group::Column::Writer.eq(source))
-        .filter(group::Column::Number.gt(after))
-        .order_by_asc(group::Column::Number)
-        .limit(ROWS);
-    let rows = rows.all(conn).await?;
-    Ok(rows
+    let rows = rows_after(conn, source, after, ROWS).await?;
+    let checked = rows
         .iter()
-        .map(|row| (row.number, check::check_group(keyring, row).map(drop)))
-        .collect())
+        .map(|row| (row.number(), check::check(keyring, row).map(drop)));
+    Ok(checked.collect())
 }

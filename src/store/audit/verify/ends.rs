@@ -9,39 +9,27 @@ use crate::{
         Keyed, StoreError,
         audit::{
             action, check, group,
+            leaf_rows::{OWN, last_leaf, leaf},
             resume::stepped::Stepped,
             row,
-            seal::{OWN, leaf},
+            seal::last_own,
         },
-        log::{self, Log},
+        log,
     },
 };
 
 /// What is wrong, and the digest of what was found.
 pub(super) type Wrong = Vec<(Fault, String)>;
 
-/// Returns the number of the last event with a row of its own that a log counts as sealed.
-fn position_of(log: &Log) -> Result<i64, StoreError> {
-    let position = log.position.parse();
-    position.map_err(|_| StoreError::Corrupt("audit_logs"))
-}
-
 fn wrong(what: String) -> (Fault, String) {
     (whole(what), String::new())
 }
 
 impl<C: Keyed> Verification<'_, C> {
-    /// Returns the rows that resumes have stepped over, as far as the logs that were read say.
-    fn stepped(&self) -> impl Iterator<Item = &Stepped> {
-        self.facts.accepted.iter().flat_map(|accepted| &accepted.rows)
-    }
-
     /// Looks for the event of a retention that is not sealed yet, with the MAC of a holder of the keys.
     pub(super) async fn read_retention(&mut self, keyring: Option<&Keyring>) -> Result<(), StoreError> {
-        let Some(keyring) = keyring.filter(|_| self.is_open) else {
-            return Ok(());
-        };
-        let Ok(sealed) = position_of(&self.log) else {
+        let keyring = keyring.filter(|_| self.is_open);
+        let (Some(keyring), Ok(sealed)) = (keyring, last_own(&self.log)) else {
             return Ok(());
         };
         let waiting = row::Entity::find()
@@ -69,7 +57,7 @@ impl<C: Keyed> Verification<'_, C> {
             .order_by_desc(leaf::Column::LeafIndex)
             .limit(1);
         let last = last.one(self.conn).await?;
-        last.map_or_else(|| position_of(&older), |leaf| Ok(leaf.number))
+        last.map_or_else(|| last_own(&older), |leaf| Ok(leaf.number))
             .map(Some)
     }
 
@@ -79,19 +67,14 @@ impl<C: Keyed> Verification<'_, C> {
         let mut found = Vec::new();
         let older = if first > 0 { None } else { self.older_end().await? };
         let Some(older) = older else { return Ok(found) };
-        let end = position_of(&self.log)?;
+        let end = last_own(&self.log)?;
         let begin = self.first.get(OWN).map_or(end, |first| first - 1);
         found.extend(self.check_gap(OWN, older, begin));
         let mut sources: Vec<_> = self.first.iter().filter(|(source, _)| *source != OWN).collect();
         sources.sort_unstable();
         for (writer, first) in sources {
-            let last = leaf::Entity::find()
-                .filter(leaf::Column::Source.eq(writer))
-                .filter(leaf::Column::Number.lt(*first))
-                .order_by_desc(leaf::Column::Number)
-                .limit(1)
-                .one(self.conn)
-                .await?;
+            let before = last_leaf(writer).filter(leaf::Column::Number.lt(*first));
+            let last = before.one(self.conn).await?;
             // Without one, retention has removed it, or the writer is new.
             if let Some(last) = last {
                 found.extend(self.check_gap(writer, last.number, first - 1));
@@ -105,7 +88,7 @@ impl<C: Keyed> Verification<'_, C> {
         let is_stepped = |stepped: &Stepped| {
             (stepped.writer.as_str(), stepped.from, stepped.through) == (source, end + 1, begin)
         };
-        match begin <= end || self.stepped().any(is_stepped) {
+        match begin <= end || self.facts.stepped().any(is_stepped) {
             true => None,
             false => Some(wrong(format!(
                 "numbers {} to {begin} of `{source}` are in no log, and no resume says why",
@@ -118,16 +101,20 @@ impl<C: Keyed> Verification<'_, C> {
     pub(super) async fn check_ends(&self, first: u64) -> Result<Wrong, StoreError> {
         let mut found = Vec::new();
         let own = self.last.get(OWN);
-        let position = position_of(&self.log)?;
+        let position = last_own(&self.log)?;
         let is_first_log = self.log.log_id == 1 && first == 0;
-        let is_where_the_older_ends = match self.older_end().await? {
-            Some(end) if first == 0 => {
-                let mut stepped = self.stepped().filter(|stepped| stepped.writer == OWN);
-                end == position || stepped.any(|stepped| stepped.through == position)
-            }
-            _ => !is_first_log || position == 0,
+        let is_right = match own {
+            Some(last) => *last == position,
+            None if first > 0 => true,
+            None => match self.older_end().await? {
+                Some(end) => {
+                    let mut stepped = self.facts.stepped().filter(|stepped| stepped.writer == OWN);
+                    end == position || stepped.any(|stepped| stepped.through == position)
+                }
+                None => !is_first_log || position == 0,
+            },
         };
-        if own.map_or(!is_where_the_older_ends, |last| *last != position) {
+        if !is_right {
             found.push(wrong(
                 "the log's position is not that of its last event".to_owned(),
             ));
@@ -184,35 +171,16 @@ impl<C: Keyed> Verification<'_, C> {
 
     async fn stray_rows(&mut self) -> Result<Wrong, StoreError> {
         // Somebody may have moved the position over events to come: these are no strays.
-        let sealed = leaf::Entity::find()
-            .filter(leaf::Column::Source.eq(OWN))
-            .order_by_desc(leaf::Column::Number)
-            .limit(1)
-            .one(self.conn)
-            .await?;
-        let position = position_of(&self.log)?.min(sealed.map_or(i64::MIN, |leaf| leaf.number));
+        let sealed = last_leaf(OWN).one(self.conn).await?;
+        let position = last_own(&self.log)?.min(sealed.map_or(i64::MIN, |leaf| leaf.number));
         let older = self.older_end().await?;
         let from = older.map_or(i64::MIN, |older| older.saturating_add(1));
-        let named = (self.first.get(OWN), self.last.get(OWN));
-        let ranges = match named {
-            (Some(first), Some(last)) if !self.facts.has_wrong_places => {
-                vec![
-                    (from, first.saturating_sub(1)),
-                    (last.saturating_add(1), position),
-                ]
-            }
-            _ => vec![(from, position)],
-        };
+        let named = self.first.get(OWN).copied().zip(self.last.get(OWN).copied());
         let mut found = Vec::new();
-        for range in ranges {
-            for stray in unnamed(self.conn, OWN, range, self.stepped()).await? {
-                self.facts.untrusted.add(stray.number, stray.number);
-                let fault = Fault {
-                    event_id: stray.event_id,
-                    what: "it was never sealed where it stands".to_owned(),
-                };
-                found.push((fault, stray.content));
-            }
+        for stray in unnamed(self.conn, self.facts, OWN, (from, position), named).await? {
+            self.facts.untrusted.add(stray.number, stray.number);
+            let fault = Fault::new(stray.event_id, "it was never sealed where it stands");
+            found.push((fault, stray.content));
         }
         Ok(found)
     }

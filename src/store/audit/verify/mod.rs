@@ -7,7 +7,7 @@ use std::{collections::HashMap, fmt};
 
 use super::{
     decode_deleted,
-    resume::stepped::{Accepted, AcceptedFault, decode_resume},
+    resume::stepped::{Accepted, AcceptedFault, Stepped, decode_resume},
 };
 use crate::{
     keys::Keyring,
@@ -36,7 +36,7 @@ use renewals::Renewals;
 const ATTEMPTS: usize = 5;
 
 /// What a verification has found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// How many events were checked.
     pub events: u64,
@@ -53,6 +53,15 @@ pub struct Fault {
     pub event_id: String,
     /// What is wrong, for people.
     pub what: String,
+}
+
+impl Fault {
+    fn new(event_id: impl Into<String>, what: impl Into<String>) -> Self {
+        Self {
+            event_id: event_id.into(),
+            what: what.into(),
+        }
+    }
 }
 
 impl fmt::Display for Fault {
@@ -255,10 +264,9 @@ fn summary(found: Vec<LogOutcome>, rest: &Findings, facts: RecordedFacts) -> Ver
     Verified {
         logs,
         beside,
-        unverified: Vec::new(),
         untrusted: facts.untrusted,
-        renewals: Renewals::default(),
         unaccepted,
+        ..Verified::default()
     }
 }
 
@@ -306,6 +314,11 @@ impl RecordedFacts {
         }
     }
 
+    /// Returns the rows that resumes have stepped over.
+    fn stepped(&self) -> impl Iterator<Item = &Stepped> {
+        self.accepted.iter().flat_map(|accepted| &accepted.rows)
+    }
+
     /// Returns whether the newest resume that has accepted something of a log has accepted just this.
     fn accepts(&self, origin: &str, extent: &str) -> bool {
         let is_of_log = |accepted: &&Accepted| accepted.faults.iter().any(|fault| fault.log == origin);
@@ -317,10 +330,7 @@ impl RecordedFacts {
 }
 
 fn whole(what: impl Into<String>) -> Fault {
-    Fault {
-        event_id: String::new(),
-        what: what.into(),
-    }
+    Fault::new("", what)
 }
 
 #[cfg(test)]

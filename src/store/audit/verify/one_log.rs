@@ -7,9 +7,9 @@ use tokio::{task::spawn_blocking, time::sleep};
 
 use super::{
     super::{
-        Renewal,
         extent::Extent,
-        seal::{OWN, SealError, leaf, unsealed},
+        leaf_rows::{OWN, leaf},
+        seal::{SealError, unsealed},
     },
     Fault, Findings, LogOutcome, RecordedFacts, Report,
     page::{LEAVES, Leaf, Page},
@@ -60,11 +60,7 @@ impl<'a, C: Keyed> Verification<'a, C> {
             conn,
             log,
             is_open,
-            report: Report {
-                events: 0,
-                removed_leaves: 0,
-                fault: None,
-            },
+            report: Report::default(),
             findings: Findings::none(),
             mac_findings: Findings::none(),
             unauthentic: None,
@@ -83,14 +79,18 @@ impl<'a, C: Keyed> Verification<'a, C> {
         if self.findings.first().is_none() {
             return Ok(false);
         }
-        let first = leaf::Entity::find()
+        let first = self.first_index().await?.unwrap_or(self.log.head.size);
+        Ok(first > self.report.removed_leaves)
+    }
+
+    /// Returns the index of the first leaf that is there.
+    async fn first_index(&self) -> Result<Option<u64>, StoreError> {
+        let leaves = leaf::Entity::find()
             .filter(leaf::Column::LogId.eq(self.log.log_id))
             .filter(leaf::Column::LeafIndex.gte(0_i64))
-            .order_by_asc(leaf::Column::LeafIndex)
-            .one(self.conn)
-            .await?;
-        let first = first.map_or(self.log.head.size, |leaf| leaf.leaf_index.unsigned_abs());
-        Ok(first > self.report.removed_leaves)
+            .order_by_asc(leaf::Column::LeafIndex);
+        let first = leaves.one(self.conn).await?;
+        Ok(first.map(|leaf| leaf.leaf_index.unsigned_abs()))
     }
 
     pub(super) fn finish(self, renewals: &mut Renewals) -> LogOutcome {
@@ -303,13 +303,7 @@ impl<'a, C: Keyed> Verification<'a, C> {
     /// Returns the first leaf that counts: retention removes leaves from the first one on. Those that its event names and that
     /// are still there are about to go.
     async fn first_leaf(&mut self) -> Result<u64, StoreError> {
-        let first = leaf::Entity::find()
-            .filter(leaf::Column::LogId.eq(self.log.log_id))
-            .filter(leaf::Column::LeafIndex.gte(0_i64))
-            .order_by_asc(leaf::Column::LeafIndex)
-            .one(self.conn)
-            .await?;
-        let first = first.map(|leaf| leaf.leaf_index.unsigned_abs());
+        let first = self.first_index().await?;
         let retained_from = self.facts.retained_from.get(&self.log.log_id).copied();
         Ok(first.unwrap_or(0).max(retained_from.unwrap_or(0)))
     }
@@ -332,8 +326,8 @@ impl<'a, C: Keyed> Verification<'a, C> {
         let mut next = read(indexes.start).await?;
         let mut lacks_hashes = false;
         while let Some(page) = next {
-            let to = page.end();
-            lacks_hashes |= !page.has_hashes();
+            let to = page.indexes.end;
+            lacks_hashes |= page.stored.is_none();
             let keyring = conn.keys();
             let checked = spawn_blocking(move || page.check(keyring.as_deref()));
             let (leaves, read) = tokio::join!(checked, read(to));
@@ -354,46 +348,30 @@ impl<'a, C: Keyed> Verification<'a, C> {
     }
 
     fn take(&mut self, leaf: Leaf) {
-        let Leaf {
-            index,
-            place,
-            hash,
-            events,
-            fault,
-            mac_fault,
-            record_event,
-            renewals,
-        } = leaf;
         if let Some(recomputed) = &mut self.recomputed {
-            recomputed.append(&[hash]);
+            recomputed.append(&[leaf.hash]);
         }
-        self.report.events += events;
-        let is_right = fault.is_none() && mac_fault.is_none();
-        if let Some((fault, found)) = fault {
+        self.report.events += leaf.events;
+        let is_right = leaf.fault.is_none() && leaf.mac_fault.is_none();
+        if let Some((fault, found)) = leaf.fault {
             self.findings.add(fault, &found);
         }
-        if let Some((fault, found)) = mac_fault {
+        if let Some((fault, found)) = leaf.mac_fault {
             self.mac_findings.add(fault, &found);
         }
-        let Some((source, number)) = place else {
+        let Some((source, number)) = leaf.place else {
             self.facts.has_wrong_places = true;
             return;
         };
         if source == OWN && !is_right {
             self.facts.untrusted.add(number, number);
         }
-        if let Some(event) = record_event {
+        if let Some(event) = leaf.record_event {
             self.events.push((number, event));
         }
-        for (
-            event_id,
-            Renewal {
-                family_id,
-                generation,
-            },
-        ) in renewals
-        {
-            self.renewals.add(family_id, (generation, generation), event_id);
+        for (event_id, renewal) in leaf.renewals {
+            let generations = (renewal.generation, renewal.generation);
+            self.renewals.add(renewal.family_id, generations, event_id);
         }
         match self.last.get_mut(&source) {
             None => {
@@ -403,7 +381,7 @@ impl<'a, C: Keyed> Verification<'a, C> {
             Some(last) => {
                 if number != last.wrapping_add(1) {
                     self.facts.has_wrong_places = true;
-                    let what = format!("leaf {index} does not continue `{source}`");
+                    let what = format!("leaf {} does not continue `{source}`", leaf.index);
                     self.findings.add(whole(what), &format!("{last} {number}"));
                 }
                 *last = number;

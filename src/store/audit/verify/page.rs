@@ -7,20 +7,17 @@ use sea_orm::{QueryOrder, entity::prelude::*};
 use super::{
     super::{
         Action, action,
-        check::{self, RenewalEvent},
+        check::{Contents, RenewalEvent, check_contents, check_mac},
         extent::Extent,
-        leaf_rows::{Row, rows},
+        leaf_rows::{Row, leaf, rows},
         protection::KEYRING_PURPOSE,
-        record::id_and_renewal,
-        seal::leaf,
     },
-    Fault,
+    Fault, whole,
 };
 use crate::{
     keys::Keyring,
     store::{StoreError, log},
-    text::id::EventId,
-    tlog::{Hash, event_leaf, group_leaf},
+    tlog::Hash,
 };
 
 /// How many leaves are read at a time.
@@ -28,9 +25,9 @@ pub(super) const LEAVES: u64 = 1_000;
 
 /// Some leaves of a log, and the rows that they name.
 pub(super) struct Page {
-    indexes: Range<u64>,
+    pub(super) indexes: Range<u64>,
     /// The hashes that the log has; `None` if its tiles do not have them.
-    stored: Option<Vec<Hash>>,
+    pub(super) stored: Option<Vec<Hash>>,
     places: Vec<leaf::Model>,
     rows: HashMap<(String, i64), Row>,
     /// Leaves whose rows have values of another type.
@@ -38,6 +35,7 @@ pub(super) struct Page {
 }
 
 /// What was found of a leaf.
+#[derive(Default)]
 pub(super) struct Leaf {
     pub(super) index: u64,
     /// What it names.
@@ -57,15 +55,6 @@ pub(super) struct Leaf {
 }
 
 impl Page {
-    pub(super) fn end(&self) -> u64 {
-        self.indexes.end
-    }
-
-    /// Returns whether the log has the hashes of these leaves.
-    pub(super) fn has_hashes(&self) -> bool {
-        self.stored.is_some()
-    }
-
     /// Reads some leaves. If somebody has put values of another type there, reads them one by one.
     pub(super) async fn read(
         conn: &impl ConnectionTrait,
@@ -127,15 +116,13 @@ impl Page {
                 index,
                 place: place.map(|place| (place.source, place.number)),
                 hash: stored.unwrap_or_default(),
-                events: 0,
-                fault: None,
-                mac_fault: None,
-                record_event: None,
-                renewals: Vec::new(),
+                ..Leaf::default()
             };
             match checked(&leaf, row.as_ref(), stored) {
-                Ok((hash, events, renewals)) => {
-                    (leaf.hash, leaf.events, leaf.renewals) = (hash, events, renewals);
+                Ok(contents) => {
+                    leaf.hash = contents.leaf;
+                    leaf.events = contents.events;
+                    leaf.renewals = contents.renewals;
                     let fault = row.as_ref().and_then(|row| mac_fault(keyring?, row));
                     leaf.mac_fault = fault.map(|fault| (fault, digest(&leaf, row.as_ref())));
                     leaf.record_event = row.and_then(about_the_record);
@@ -170,46 +157,28 @@ async fn named(
     Ok((places, rows))
 }
 
-/// Returns the hash of the row that a leaf names, how many events it holds, and their renewals, if it is what was sealed.
-fn checked(
-    leaf: &Leaf,
-    row: Option<&Row>,
-    stored: Option<Hash>,
-) -> Result<(Hash, u64, Vec<RenewalEvent>), Fault> {
+/// Returns what the events say of the row that a leaf names, if it is what was sealed.
+fn checked(leaf: &Leaf, row: Option<&Row>, stored: Option<Hash>) -> Result<Contents, Fault> {
     let Some((source, number)) = &leaf.place else {
-        return Err(fault("", format!("leaf {} names no row", leaf.index)));
+        return Err(whole(format!("leaf {} names no row", leaf.index)));
     };
-    let row = row.ok_or_else(|| fault("", format!("number {number} of `{source}` is missing")))?;
-    let (hash, events, renewals) = match row {
-        Row::Own(row) => check::check_columns(row).map(|()| {
-            let renewal = id_and_renewal(&row.record).ok();
-            let renewal = renewal.and_then(|(id, renewal)| Some((EventId::of(id), renewal?)));
-            (event_leaf(&row.record), 1, renewal.into_iter().collect())
-        }),
-        Row::Group(row) => {
-            check::check_contents(row).map(|(head, renewals)| (group_leaf(&head), head.size, renewals))
-        }
-    }
-    .map_err(|altered| fault(row.event_id(), altered.0.to_owned()))?;
-    match stored.is_none_or(|stored| stored == hash) {
-        true => Ok((hash, events, renewals)),
-        false => Err(fault(row.event_id(), "it differs from what was sealed".into())),
+    let row = row.ok_or_else(|| whole(format!("number {number} of `{source}` is missing")))?;
+    let contents = check_contents(row).map_err(|altered| Fault::new(row.event_id(), altered.0))?;
+    match stored.is_none_or(|stored| stored == contents.leaf) {
+        true => Ok(contents),
+        false => Err(Fault::new(row.event_id(), "it differs from what was sealed")),
     }
 }
 
 /// Returns what is wrong with the MAC of a row that is as it was sealed. Without the key of its version nobody knows.
 fn mac_fault(keyring: &Keyring, row: &Row) -> Option<Fault> {
-    let (version, checked) = match row {
-        Row::Own(row) => (row.key_version, check::check_event_mac(keyring, row)),
-        Row::Group(row) => (row.key_version, check::check_group_mac(keyring, row)),
+    let version = match row {
+        Row::Own(row) => row.key_version,
+        Row::Group(row) => row.key_version,
     };
     keyring.version(KEYRING_PURPOSE, version)?;
-    Some(fault(row.event_id(), checked.err()?.0.to_owned()))
-}
-
-fn fault(event_id: &str, what: String) -> Fault {
-    let event_id = event_id.to_owned();
-    Fault { event_id, what }
+    let altered = check_mac(keyring, row).err()?;
+    Some(Fault::new(row.event_id(), altered.0))
 }
 
 /// Returns the digest of a leaf that is not as it should be.

@@ -79,10 +79,8 @@ impl Renewals {
             None if row.generation < newest.last => (&newest.event_id, "is older than the event"),
             None => return None,
         };
-        Some(Fault {
-            event_id: event_id.to_string(),
-            what: format!("the row {} {what}", version.row),
-        })
+        let what = format!("the row {} {what}", version.row);
+        Some(Fault::new(event_id.as_str(), what))
     }
 }
 

@@ -62,10 +62,8 @@ pub async fn check_rows(
     }
     for difference in found.rows.iter().take(MOST_FAULTS) {
         let event = row::Entity::find_by_id(difference.number).one(conn).await?;
-        report.faults.push(Fault {
-            event_id: event.map(|event| event.event_id).unwrap_or_default(),
-            what: difference.describe(),
-        });
+        let event_id = event.map(|event| event.event_id).unwrap_or_default();
+        report.faults.push(Fault::new(event_id, difference.describe()));
     }
     let (families, more) = behind(conn, tables, &verified.renewals, MOST_FAULTS).await?;
     report.faults.extend(families);

@@ -264,10 +264,7 @@ impl<'a> Versions<'a> {
     fn key(&self, name: &str) -> Option<u128> {
         self.table_of(name)?;
         let digest = digest(&SHA256, name.as_bytes());
-        let key = digest
-            .as_ref()
-            .first_chunk()
-            .map(|bytes| u128::from_be_bytes(*bytes))?;
+        let key = u128::from_be_bytes(*digest.as_ref().first_chunk()?);
         (key % self.part.1 == self.part.0).then_some(key)
     }
 

@@ -9,10 +9,8 @@ use super::{
     super::{
         extent::{Extent, of_rows},
         group,
-        leaf_rows::find as find_row,
-        resume::stepped::Stepped,
+        leaf_rows::{OWN, last_leaf, leaf, rows_between},
         row,
-        seal::{OWN, leaf},
     },
     Fault, Findings, RecordedFacts, whole,
 };
@@ -103,47 +101,54 @@ async fn groups(
         // The writer before its leaves: what counts as sealed by then has one.
         let row = group::writer::Entity::find_by_id(&*writer).one(conn).await?;
         let sealed = row.map_or(i64::MAX, |row| row.sealed);
-        let end = |is_last: bool| {
-            let leaves = leaf::Entity::find()
-                .select_only()
-                .column(leaf::Column::Number)
-                .filter(leaf::Column::Source.eq(&*writer));
-            let leaves = match is_last {
-                true => leaves.order_by_desc(leaf::Column::Number),
-                false => leaves.order_by_asc(leaf::Column::Number),
-            };
-            leaves.limit(1).into_tuple::<i64>().one(conn)
-        };
-        let ranges = match (end(false).await?, end(true).await?) {
-            (Some(first), Some(last)) if !facts.has_wrong_places => {
-                vec![(from, first.saturating_sub(1)), (last.saturating_add(1), sealed)]
-            }
-            _ => vec![(from, sealed)],
-        };
-        let stepped = || facts.accepted.iter().flat_map(|accepted| &accepted.rows);
-        for range in ranges {
-            for stray in unnamed(conn, &writer, range, stepped()).await? {
-                let fault = Fault {
-                    event_id: stray.event_id,
-                    what: "its group was never sealed where it stands".to_owned(),
-                };
-                findings.add(fault, &stray.content);
-            }
+        let first = leaf::Entity::find()
+            .filter(leaf::Column::Source.eq(&*writer))
+            .order_by_asc(leaf::Column::Number)
+            .limit(1)
+            .one(conn)
+            .await?;
+        let ends = first.zip(last_leaf(&writer).one(conn).await?);
+        let named = ends.map(|(first, last)| (first.number, last.number));
+        for stray in unnamed(conn, facts, &writer, (from, sealed), named).await? {
+            let fault = Fault::new(stray.event_id, "its group was never sealed where it stands");
+            findings.add(fault, &stray.content);
         }
         after = writer;
     }
     Ok(())
 }
 
-/// Returns the rows of a source in a range of numbers that no leaf names, but for those that a resume has stepped over. Compares
-/// a bounded number at a time, each in the order of a key.
-pub(super) async fn unnamed<'a>(
+/// Returns the rows of a source in a range of numbers that no leaf names, but for those that a resume has stepped over. `named` are the
+/// first and the last number that leaves name: unless a leaf names another row than its own, they name all between.
+pub(super) async fn unnamed(
     conn: &impl ConnectionTrait,
+    facts: &RecordedFacts,
     source: &str,
     (from, through): (i64, i64),
-    stepped: impl Iterator<Item = &'a Stepped>,
+    named: Option<(i64, i64)>,
 ) -> Result<Vec<Stray>, StoreError> {
-    let stepped: Vec<_> = stepped
+    let ranges = match named {
+        Some((first, last)) if !facts.has_wrong_places => {
+            vec![(from, first.saturating_sub(1)), (last.saturating_add(1), through)]
+        }
+        _ => vec![(from, through)],
+    };
+    let mut strays = Vec::new();
+    for range in ranges {
+        strays.extend(unnamed_in(conn, facts, source, range).await?);
+    }
+    Ok(strays)
+}
+
+/// Compares a bounded number of rows and leaves at a time, each in the order of a key.
+async fn unnamed_in(
+    conn: &impl ConnectionTrait,
+    facts: &RecordedFacts,
+    source: &str,
+    (from, through): (i64, i64),
+) -> Result<Vec<Stray>, StoreError> {
+    let stepped: Vec<_> = facts
+        .stepped()
         .filter(|stepped| stepped.writer == source)
         .map(|stepped| (stepped.from, stepped.through))
         .collect();
@@ -171,7 +176,7 @@ pub(super) async fn unnamed<'a>(
                 continue;
             }
             // Retention may have removed it meanwhile, with its leaf.
-            if let Some(row) = find_row(conn, source, number).await? {
+            if let Some(row) = rows_between(conn, source, (number, number), 1).await?.pop() {
                 let mut content = Extent::new();
                 content.add_row(&row);
                 strays.push(Stray {
