@@ -87,6 +87,14 @@ impl StoreError {
     }
 }
 
+/// Fails for a temporary error alone: any other one says something about what is stored, which the caller judges.
+pub(super) fn lasting<T>(result: Result<T, StoreError>) -> Result<Result<T, StoreError>, StoreError> {
+    match result {
+        Err(error) if error.is_temporary() => Err(error),
+        result => Ok(result),
+    }
+}
+
 impl From<DbErr> for StoreError {
     fn from(error: DbErr) -> Self {
         if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) {

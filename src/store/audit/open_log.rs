@@ -5,6 +5,7 @@ use crate::{
     keys::Keyring,
     store::{
         Database, StoreError, change,
+        error::lasting,
         log::{self, Log},
     },
     tlog::Origin,
@@ -73,10 +74,8 @@ pub(super) async fn sign_last(db: &Database, keyring: &Keyring, log: &Log) -> Re
     let (Ok(key), Ok(signer)) = (log.key(keyring), log.signer(keyring)) else {
         return Ok(());
     };
-    match log::sign_heads(db, log, key, &signer).await {
-        Err(error) if error.is_temporary() => Err(error),
-        _ => Ok(()),
-    }
+    let _ = lasting(log::sign_heads(db, log, key, &signer).await)?;
+    Ok(())
 }
 
 /// Returns whether a log is the first of an epoch, with this origin, or one that a resume has started in it.

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     clock::{Clock, UnixMillis},
     random::Random,
-    store::{Database, Keyed, StoreError, Transaction, log},
+    store::{Database, Keyed, StoreError, Transaction, error::lasting, log},
     text::id::{EventId, ulid_at},
     tlog::Hash,
 };
@@ -129,12 +129,8 @@ async fn delete_some(
         Accepted::Old(size) => Some(size),
         Accepted::Nothing => None,
     };
-    let sealed = match sealed(&tx, first, leaves.len()).await {
-        Ok(sealed) => sealed,
-        Err(error) if error.is_temporary() => return Err(error),
-        // The hashes are damaged. Without them nothing shows what was sealed.
-        Err(_) => Vec::new(),
-    };
+    // Without hashes, if they are damaged, nothing shows what was sealed.
+    let sealed = lasting(sealed(&tx, first, leaves.len()).await)?.unwrap_or_default();
     let mut rows = rows(&tx, leaves.iter().copied()).await?;
     let mut last: Option<&leaf::Model> = None;
     let mut deleted = Deleted::default();

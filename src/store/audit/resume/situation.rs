@@ -22,6 +22,7 @@ use crate::{
     keys::Keyring,
     store::{
         Keyed, StoreError, change,
+        error::lasting,
         log::{self, Log},
     },
 };
@@ -144,10 +145,7 @@ impl Resuming<'_> {
     async fn newest_log(&self, conn: &impl Keyed) -> Result<Log, ResumeError> {
         // An edited counter says nothing, and is stepped over itself. So is an older one that was put back: a holder of the keys has
         // sealed more than it counts.
-        let counted = match change::counted_logs(conn).await {
-            Err(error) if error.is_temporary() => return Err(error.into()),
-            counted => counted.ok(),
-        };
+        let counted = lasting(change::counted_logs(conn).await)?.ok();
         let all = log::all(conn).await?;
         let open = all.logs.last().filter(|log| log.is_authentic(self.keyring));
         let sealed = open.and_then(|log| log.position.parse::<i64>().ok());

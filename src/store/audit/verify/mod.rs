@@ -13,6 +13,7 @@ use crate::{
     keys::Keyring,
     store::{
         Keyed, StoreError, change,
+        error::lasting,
         log::{self, Log, Logs},
     },
     tlog::{Checkpoint, Origin, VerifierKey},
@@ -139,12 +140,8 @@ pub async fn verify_all(
     keyring: Option<&Keyring>,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Verified, StoreError> {
-    // Before the logs: one may be started meanwhile.
-    let counted = match change::counted_logs(conn).await {
-        Err(error) if error.is_temporary() => return Err(error),
-        // An edited counter is a fault of what is not sealed.
-        counted => counted.ok(),
-    };
+    // Before the logs: one may be started meanwhile. An edited counter is a fault of what is not sealed.
+    let counted = lasting(change::counted_logs(conn).await)?.ok();
     let all = log::all(conn).await?;
     // Whoever has no key may add a log: that makes no other one end.
     let mut newest = all.logs.iter().rev();

@@ -20,6 +20,7 @@ use crate::{
     keys::Keyring,
     store::{
         Keyed, StoreError,
+        error::lasting,
         log::{self, Log, Recomputed, SignedHead},
     },
     tlog::{Checkpoint, TreeHead, VerifierKey},
@@ -124,14 +125,11 @@ impl<'a, C: Keyed> Verification<'a, C> {
     /// Notes an error of a read as a fault, unless the database is unavailable: hashes that do not fit together, and values of
     /// another type, are a fault of the record, not of this check.
     fn or_fault<T>(&mut self, result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
-        match result {
-            Ok(value) => Ok(Some(value)),
-            Err(error) if error.is_temporary() => Err(error),
-            Err(error) => {
-                self.findings.add_whole(format!("it can't be read: {error}"));
-                Ok(None)
-            }
+        let result = lasting(result)?;
+        if let Err(error) = &result {
+            self.findings.add_whole(format!("it can't be read: {error}"));
         }
+        Ok(result.ok())
     }
 
     fn outside(&mut self, what: impl Into<String>) {
@@ -401,11 +399,8 @@ impl<'a, C: Keyed> Verification<'a, C> {
             let size = kept.head.size;
             let begins = match &self.recomputed {
                 Some(recomputed) if recomputed.head().size == size => recomputed.head() == kept.head,
-                _ if size <= first => match log::root(self.conn, self.log.log_id, size).await {
-                    Ok(root) => root == kept.head.root,
-                    Err(error) if error.is_temporary() => return Err(error),
-                    Err(_) => false,
-                },
+                _ if size <= first => lasting(log::root(self.conn, self.log.log_id, size).await)?
+                    .is_ok_and(|root| root == kept.head.root),
                 _ => false,
             };
             if !begins {

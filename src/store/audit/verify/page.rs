@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     keys::Keyring,
-    store::{StoreError, log},
+    store::{StoreError, error::lasting, log},
     tlog::Hash,
 };
 
@@ -61,33 +61,25 @@ impl Page {
         log_id: i64,
         indexes: Range<u64>,
     ) -> Result<Self, StoreError> {
-        let stored = match log::leaves(conn, log_id, indexes.clone()).await {
-            Ok(stored) => Some(stored),
-            Err(error) if error.is_temporary() => return Err(error),
-            Err(_) => None,
-        };
         let mut page = Self {
             indexes: indexes.clone(),
-            stored,
+            stored: lasting(log::leaves(conn, log_id, indexes.clone()).await)?.ok(),
             places: Vec::new(),
             rows: HashMap::new(),
             unreadable: HashMap::new(),
         };
-        match named(conn, log_id, indexes.clone()).await {
-            Ok((places, rows)) => (page.places, page.rows) = (places, rows),
-            Err(error) if error.is_temporary() => return Err(error),
-            Err(_) => {
-                for index in indexes {
-                    match named(conn, log_id, index..index + 1).await {
-                        Ok((places, rows)) => {
-                            page.places.extend(places);
-                            page.rows.extend(rows);
-                        }
-                        Err(error) if error.is_temporary() => return Err(error),
-                        Err(error) => {
-                            page.unreadable.insert(index, error.to_string());
-                        }
-                    }
+        if let Ok(all) = lasting(named(conn, log_id, indexes.clone()).await)? {
+            (page.places, page.rows) = all;
+            return Ok(page);
+        }
+        for index in indexes {
+            match lasting(named(conn, log_id, index..index + 1).await)? {
+                Ok((places, rows)) => {
+                    page.places.extend(places);
+                    page.rows.extend(rows);
+                }
+                Err(error) => {
+                    page.unreadable.insert(index, error.to_string());
                 }
             }
         }

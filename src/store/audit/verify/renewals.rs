@@ -10,6 +10,7 @@ use super::Fault;
 use crate::{
     store::{
         Pool, StoreError,
+        error::lasting,
         rows::{RowTable, StoredRow},
     },
     text::id::{EventId, FamilyId},
@@ -102,11 +103,8 @@ pub(super) async fn behind(
     };
     let renewed = tables.iter().filter(|table| table.is_renewed);
     for table in renewed.filter(|_| !renewals.ranges.is_empty()) {
-        match (table.rows)(conn, &mut each).await {
-            Err(error) if error.is_temporary() => return Err(error),
-            // The comparison of rows names a table that can't be read.
-            _ => {}
-        }
+        // The comparison of rows names a table that can't be read.
+        let _ = lasting((table.rows)(conn, &mut each).await)?;
     }
     Ok((faults, more))
 }

@@ -5,7 +5,7 @@ use sea_orm::entity::prelude::*;
 use super::{super::row, Fault, Verified, renewals::behind, row_versions::differences, whole};
 use crate::{
     clock::UnixMillis,
-    store::{Keyed, Pool, StoreError, batch::schema::foreign_objects, rows::RowTable},
+    store::{Keyed, Pool, StoreError, batch::schema::foreign_objects, error::lasting, rows::RowTable},
 };
 
 /// The most faults that are named one by one.
@@ -40,9 +40,8 @@ pub async fn check_rows(
     verified: &Verified,
     now: UnixMillis,
 ) -> Result<RowReport, StoreError> {
-    let found = match differences(conn, tables, &verified.untrusted).await {
+    let found = match lasting(differences(conn, tables, &verified.untrusted).await)? {
         Ok(found) => found,
-        Err(error) if error.is_temporary() => return Err(error),
         Err(error) => {
             return Ok(RowReport {
                 faults: vec![whole(error.to_string())],
@@ -76,10 +75,8 @@ pub async fn check_rows(
         .iter()
         .filter_map(|table| Some((table.name, table.compare?)))
     {
-        let found = match compare(conn, now).await {
-            Err(error) if error.is_temporary() => return Err(error),
-            found => found.unwrap_or_else(|error| vec![format!("{table} can't be compared: {error}")]),
-        };
+        let found = lasting(compare(conn, now).await)?
+            .unwrap_or_else(|error| vec![format!("the table {table} can't be compared: {error}")]);
         let found = found.into_iter().take(MOST_FAULTS);
         report.faults.extend(found.map(whole));
     }

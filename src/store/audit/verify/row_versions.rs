@@ -17,6 +17,7 @@ use crate::{
     audit::v1 as pb,
     store::{
         Keyed, Pool, StoreError,
+        error::lasting,
         rows::{RowTable, StoredRow},
     },
 };
@@ -367,16 +368,12 @@ impl<'a> Versions<'a> {
     async fn compare(&mut self, conn: &Pool) -> Result<(), StoreError> {
         for table in self.tables {
             let mut each = |stored: StoredRow| self.row(table, stored);
-            match (table.rows)(conn, &mut each).await {
-                Ok(()) => {}
-                Err(error) if error.is_temporary() => return Err(error),
+            if lasting((table.rows)(conn, &mut each).await)?.is_err() {
                 // A value of another type. It must not keep the other tables from being compared.
-                Err(_) => {
-                    self.unreadable.push(table.name);
-                    let row = table.name.to_owned();
-                    let unreadable = Difference::new(row, NO_EVENT, UNREADABLE, GONE, GONE);
-                    self.differences.push(unreadable);
-                }
+                self.unreadable.push(table.name);
+                let row = table.name.to_owned();
+                let unreadable = Difference::new(row, NO_EVENT, UNREADABLE, GONE, GONE);
+                self.differences.push(unreadable);
             }
         }
         Ok(())
