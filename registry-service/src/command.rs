@@ -44,12 +44,12 @@ const NAME: &str = "registry-service";
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         // Boxed, here and below, or the compiler gives up on the depth of the future.
-        Command::Serve { flags } => Box::pin(run::serve(NAME, start(&flags))).await,
-        Command::Health { flags } => {
+        Command::Serve(flags) => Box::pin(run::serve(NAME, start(&flags))).await,
+        Command::Health(flags) => {
             let file = flags.service.config.as_deref();
             probe::run(ENVIRONMENT_PREFIX, file, &flags, ADMIN_LISTEN).await
         }
-        Command::CheckConfig { flags } => {
+        Command::CheckConfig(flags) => {
             let file = flags.service.config.as_deref();
             let loaded = Settings::load(&flags, Needs::Everything);
             let prefix = ENVIRONMENT_PREFIX;
@@ -59,22 +59,19 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             Box::pin(require_client_ca(&db, &settings.service)).await?;
             run::print_line("ok")
         }
-        Command::RotateMasterKey { flags } => rotate(&flags, Key::Master).await,
+        Command::RotateMasterKey(flags) => rotate(&flags, Key::Master).await,
         Command::RotateDataKey { purpose, flags } => {
             let purposes = store::PURPOSES;
             rotate(&flags, Key::Data { purpose, purposes }).await
         }
         Command::Migrate { flags, new_epoch } => Box::pin(migrate(&flags, new_epoch)).await,
-        Command::Operator {
-            command:
-                OperatorCommand::Create {
-                    name,
-                    roles,
-                    certificate_name,
-                    person,
-                    flags,
-                },
-        } => {
+        Command::Operator(OperatorCommand::Create {
+            name,
+            roles,
+            certificate_name,
+            person,
+            flags,
+        }) => {
             let request = pb::CreateOperatorRequest {
                 person: person.unwrap_or_else(|| name.clone()),
                 name,
@@ -92,15 +89,12 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             ))
             .await
         }
-        Command::Workload {
-            command:
-                WorkloadCommand::Create {
-                    name,
-                    kind,
-                    certificate_name,
-                    flags,
-                },
-        } => {
+        Command::Workload(WorkloadCommand::Create {
+            name,
+            kind,
+            certificate_name,
+            flags,
+        }) => {
             let request = pb::CreateWorkloadRequest {
                 name,
                 kind: pb::WorkloadKind::from(kind).into(),

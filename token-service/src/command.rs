@@ -31,12 +31,12 @@ const NAME: &str = "token-service";
 /// Runs a command.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
-        Command::Serve { flags } => Box::pin(run::serve(NAME, start(&flags))).await,
-        Command::Health { flags } => {
+        Command::Serve(flags) => Box::pin(run::serve(NAME, start(&flags))).await,
+        Command::Health(flags) => {
             let file = flags.service.config.as_deref();
             probe::run(ENVIRONMENT_PREFIX, file, &flags, ADMIN_LISTEN).await
         }
-        Command::CheckConfig { flags } => {
+        Command::CheckConfig(flags) => {
             let file = flags.service.config.as_deref();
             let loaded = Settings::load(&flags, Needs::Everything);
             let prefix = ENVIRONMENT_PREFIX;
@@ -45,7 +45,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             run::check::<Migrator>(&settings.service).await?;
             run::print_line("ok")
         }
-        Command::RotateMasterKey { flags } => rotate(&flags, Key::Master).await,
+        Command::RotateMasterKey(flags) => rotate(&flags, Key::Master).await,
         Command::RotateDataKey { purpose, flags } => {
             let purposes = store::PURPOSES;
             rotate(&flags, Key::Data { purpose, purposes }).await

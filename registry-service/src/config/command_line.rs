@@ -24,11 +24,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve gRPC until SIGTERM or SIGINT
-    Serve {
-        /// Settings.
-        #[command(flatten)]
-        flags: Flags,
-    },
+    Serve(Flags),
     /// Create or update the database's tables
     Migrate {
         /// Settings.
@@ -39,23 +35,11 @@ pub enum Command {
         new_epoch: bool,
     },
     /// Ask the running service at --admin-listen whether it is ready, for the health check of a container
-    Health {
-        /// Settings.
-        #[command(flatten)]
-        flags: Flags,
-    },
+    Health(Flags),
     /// Report every problem of the settings, their files and the database, without serving
-    CheckConfig {
-        /// Settings.
-        #[command(flatten)]
-        flags: Flags,
-    },
+    CheckConfig(Flags),
     /// Wrap the database's keys with the new master key, beside replicas that serve
-    RotateMasterKey {
-        /// Settings.
-        #[command(flatten)]
-        flags: Flags,
-    },
+    RotateMasterKey(Flags),
     /// Add a version to a data key, beside replicas that serve
     RotateDataKey {
         /// What the key is for: account-name, pepper, delivery, secret-tag, idempotency, row, audit-event or audit-log
@@ -65,17 +49,11 @@ pub enum Command {
         flags: Flags,
     },
     /// Manage operators
-    Operator {
-        /// The command for operators.
-        #[command(subcommand)]
-        command: OperatorCommand,
-    },
+    #[command(subcommand)]
+    Operator(OperatorCommand),
     /// Manage workloads
-    Workload {
-        /// The command for workloads.
-        #[command(subcommand)]
-        command: WorkloadCommand,
-    },
+    #[command(subcommand)]
+    Workload(WorkloadCommand),
 }
 
 /// The commands for operators.
@@ -152,11 +130,9 @@ mod tests {
         let line =
             "registry-service operator create Ada --role admin --role auditor --database-url sqlite://x.db";
         let cli = Cli::try_parse_from(line.split(' ')).unwrap();
-        let Command::Operator {
-            command: OperatorCommand::Create {
-                name, roles, flags, ..
-            },
-        } = cli.command
+        let Command::Operator(OperatorCommand::Create {
+            name, roles, flags, ..
+        }) = cli.command
         else {
             panic!("another command");
         };

@@ -21,11 +21,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve gRPC and HTTP until SIGTERM or SIGINT
-    Serve {
-        /// Settings.
-        #[command(flatten)]
-        flags: Flags,
-    },
+    Serve(Flags),
     /// Create or update the database's tables
     Migrate {
         /// Settings.
@@ -36,23 +32,11 @@ pub enum Command {
         new_epoch: bool,
     },
     /// Ask the running service at --admin-listen whether it is ready, for the health check of a container
-    Health {
-        /// Settings.
-        #[command(flatten)]
-        flags: Flags,
-    },
+    Health(Flags),
     /// Report every problem of the settings, their files and the database, without serving
-    CheckConfig {
-        /// Settings.
-        #[command(flatten)]
-        flags: Flags,
-    },
+    CheckConfig(Flags),
     /// Wrap the database's keys with the new master key, beside replicas that serve
-    RotateMasterKey {
-        /// Settings.
-        #[command(flatten)]
-        flags: Flags,
-    },
+    RotateMasterKey(Flags),
     /// Add a version to a data key, beside replicas that serve
     RotateDataKey {
         /// What the key is for: authorization-request, dpop-nonce, refresh, signing-key, verified-secret, idempotency, row,
