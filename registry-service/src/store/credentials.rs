@@ -19,7 +19,7 @@ use accord::{
     text::{
         id::{ClientId, DeliveryId, SecretId},
         opaque::{self, OpaqueToken, TokenKind},
-        validation::Violations,
+        validation::only_field,
     },
 };
 use sea_orm::{Condition, QueryOrder, entity::prelude::*};
@@ -301,16 +301,15 @@ pub(super) async fn bundle(
 
 /// Checks that a client authenticates by secrets, so that nobody gets a secret that is useless, or soon will be.
 fn require_secrets(client: &Client) -> Result<()> {
-    let mut v = Violations::default();
     let authentication = &client.security.authentication;
-    if let Some(method) = authentication.method.filter(|_| !authentication.takes_secrets()) {
-        let method = method.as_ref();
-        v.add(
-            "client_id",
-            format!("must be a client with secrets: this one authenticates by {method}"),
-        );
-    }
-    Ok(v.finish(|| Some(()))?)
+    let has_secrets = match authentication.method.filter(|_| !authentication.takes_secrets()) {
+        None => Ok(()),
+        Some(method) => Err(format!(
+            "must be a client with secrets: this one authenticates by {}",
+            method.as_ref()
+        )),
+    };
+    Ok(only_field("client_id", has_secrets)?)
 }
 
 /// Marks the secret of a link that ended as revoked.

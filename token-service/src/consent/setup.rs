@@ -7,7 +7,7 @@ use accord::{
         id::{ClientId, ScopeName, SetupId, TenantId},
         network::AllowedNetworks,
         opaque::{OpaqueToken, sha256_of_parts},
-        validation::Violations,
+        validation::only_field,
     },
 };
 use uuid::Builder;
@@ -30,6 +30,10 @@ use crate::{
         watermark::ATTEMPTS,
     },
 };
+
+/// The rule that an unusable `request_uri` of `StartSetup` breaks.
+const UNUSABLE_REQUEST_URI: &str =
+    "must be one that this client received from this tenant's authority within the last 90 seconds";
 
 /// What a Tenant Admin chooses when approving a setup. No `Debug`: it holds an account name.
 pub struct ConsentChoices {
@@ -109,7 +113,7 @@ impl ConsentCall {
             } => {
                 let browser = OpenedRequests::default();
                 let opened = self.find_pushed_request(&tenant_id, &client_id, &request_uri, &browser);
-                let (pushed, _) = opened.await?.ok_or_else(unusable_request_uri)?;
+                let (pushed, _) = only_field("request_uri", opened.await?.ok_or(UNUSABLE_REQUEST_URI))?;
                 (pushed.setup_id, pushed.request)
             }
         };
@@ -348,14 +352,4 @@ pub fn check_request(
         client_version: client.version,
         scopes,
     })
-}
-
-/// Returns the error for a `request_uri` of `StartSetup`.
-fn unusable_request_uri() -> Error {
-    let mut v = Violations::default();
-    v.add(
-        "request_uri",
-        "must be one that this client received from this tenant's authority within the last 90 seconds",
-    );
-    v.into()
 }

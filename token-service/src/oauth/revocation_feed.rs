@@ -4,7 +4,7 @@
 
 use std::{fmt, time::Duration};
 
-use accord::text::validation::Violations;
+use accord::text::validation::{Violations, only_field};
 use tokio::time::Instant;
 
 use crate::{error::Result, model::revocation::Revocation, oauth::OAuth};
@@ -27,12 +27,8 @@ impl Cursor {
         if text.is_empty() {
             return Ok(None);
         }
-        let mut v = Violations::default();
-        let cursor = Self::read(text);
-        if cursor.is_none() {
-            v.add("cursor", "must be the next_cursor of an answer, or empty");
-        }
-        v.finish(|| Some(cursor))
+        let cursor = Self::read(text).ok_or("must be the next_cursor of an answer, or empty");
+        only_field("cursor", cursor).map(Some)
     }
 
     fn read(text: &str) -> Option<Self> {

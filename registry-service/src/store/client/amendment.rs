@@ -2,7 +2,7 @@
 
 use accord::{
     store::audit::{Origin, action},
-    text::{id::IntegrationRequestId, validation::Violations},
+    text::{id::IntegrationRequestId, validation::only_field},
 };
 
 use super::{
@@ -25,14 +25,9 @@ impl Store {
         let tx = self.db.write().await?;
         let request = integration_request::find(&tx, request_id).await?;
         let request = request.ok_or(Error::NotFound("integration_request"))?;
-        let Some(amends) = &request.content.amends else {
-            let mut v = Violations::default();
-            v.add(
-                "integration_request_id",
-                "must name a client: RegisterClient registers a new one",
-            );
-            return Err(Error::Invalid(v));
-        };
+        let amends = request.content.amends.as_ref();
+        let amends = amends.ok_or("must name a client: RegisterClient registers a new one");
+        let amends = only_field("integration_request_id", amends)?;
         let client_id = &amends.client_id;
         let row = lock_client(&tx, client_id).await?;
         self.mark_registered(&tx, request_id, client_id, action::CLIENT_AMEND)

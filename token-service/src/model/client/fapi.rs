@@ -1,7 +1,7 @@
 //! Which credentials authenticate a client at a point in time, and what the FAPI 2.0 Security Profile (Final) adds for those that
 //! follow it. The registry holds what it can know: https redirect URIs, sizes of keys, methods.
 
-use accord::{clock::UnixMillis, text::validation::Violations, verify::Confirmation};
+use accord::{clock::UnixMillis, text::validation::only_field, verify::Confirmation};
 
 use super::{AuthMethod, Client, CredentialKind, SecretLocation};
 use crate::{
@@ -50,14 +50,9 @@ impl Client {
     /// # Errors
     /// [`Error::Invalid`].
     pub fn require_pushed(&self, pushed: bool, now: UnixMillis) -> Result<()> {
-        let mut v = Violations::default();
-        if self.follows_fapi(now) && !pushed {
-            v.add(
-                "request_uri",
-                "must be given: the client follows the FAPI 2.0 Security Profile, and pushes its requests",
-            );
-        }
-        Ok(v.finish(|| Some(()))?)
+        let rule = "must be given: the client follows the FAPI 2.0 Security Profile, and pushes its requests";
+        let is_admitted = pushed || !self.follows_fapi(now);
+        Ok(only_field("request_uri", is_admitted.then_some(()).ok_or(rule))?)
     }
 
     /// Returns whether the client's access tokens work with its own key alone.

@@ -7,7 +7,7 @@ use accord::{
     text::{
         id::{ClientId, ScopeName, SecretId, TenantId},
         network::AllowedNetworks,
-        validation::Violations,
+        validation::only_field,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -161,15 +161,12 @@ impl Client {
     /// # Errors
     /// [`Error::Invalid`].
     pub fn check_redirect_uri(&self, redirect_uri: &str) -> Result<()> {
-        if self.redirect_uris.iter().any(|known| known == redirect_uri) {
-            return Ok(());
-        }
-        let mut v = Violations::default();
-        v.add(
+        let rule = "must be one that is registered for the client, byte for byte";
+        let is_registered = self.redirect_uris.iter().any(|known| known == redirect_uri);
+        Ok(only_field(
             "redirect_uri",
-            "must be one that is registered for the client, byte for byte",
-        );
-        Err(v.into())
+            is_registered.then_some(()).ok_or(rule),
+        )?)
     }
 
     /// Returns whether the client may bind a token to the DPoP key with this thumbprint, or to none. A client that has

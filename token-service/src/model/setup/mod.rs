@@ -8,7 +8,7 @@ use accord::{
     text::{
         id::{ClientId, ScopeName, SetupId, TenantId, UserId},
         network::AllowedNetworks,
-        validation::Violations,
+        validation::only_field,
     },
 };
 use strum::{AsRefStr, EnumString, IntoStaticStr};
@@ -175,11 +175,11 @@ pub fn check(parameters: &Parameters, tenant: &Tenant, client: &Client) -> Resul
         return Err(Error::InvalidTarget);
     }
     let dpop_jkt = parameters.dpop_jkt.as_deref();
-    if dpop_jkt.is_some() && !client.may_use_dpop_key(dpop_jkt) {
-        let mut v = Violations::default();
-        v.add("dpop_jkt", "must be one of the client's dpop_jkts");
-        return Err(v.into());
-    }
+    let is_known = dpop_jkt.is_none() || client.may_use_dpop_key(dpop_jkt);
+    let is_known = is_known
+        .then_some(())
+        .ok_or("must be one of the client's dpop_jkts");
+    only_field("dpop_jkt", is_known)?;
     Ok(scopes)
 }
 
