@@ -283,8 +283,7 @@ impl AuditService for AuditApi {
         let mut v = Violations::default();
         let first = u64::try_from(request.first_size).ok().filter(|size| *size > 0);
         let first = v.check("first_size", first.ok_or(FIRST_SIZE));
-        let second = size("second_size", request.second_size);
-        let second = second.map_err(|violations| v.extend(violations)).ok();
+        let second = v.merge(size("second_size", request.second_size));
         let (first, _) = v.finish(|| first.zip(second))?;
         let (log, second) = self.head("second_size", request.second_size).await?;
         let proof = log::consistency_proof(self.db.read(), log.log_id, first, second.head).await;

@@ -3,9 +3,11 @@
 
 use std::{cell::RefCell, collections::HashSet, fmt::Display, hash::Hash, ops::RangeInclusive};
 
+use prost_types::Timestamp;
 use uuid::Uuid;
 
 use super::{uri, visible};
+use crate::clock::UnixMillis;
 
 /// One field that breaks its rule. Neither part holds the field's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,6 +180,24 @@ impl Violations {
         result.map_err(|error| self.add(field, error.to_string())).ok()
     }
 
+    /// Returns the value of another check, or appends its violations.
+    pub fn merge<T>(&mut self, result: Result<T, Violations>) -> Option<T> {
+        result.map_err(|violations| self.extend(violations)).ok()
+    }
+
+    /// Parses a field that may be empty: `Some(None)` if it is.
+    pub fn optional<T, E: Display>(
+        &mut self,
+        field: &str,
+        text: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<Option<T>> {
+        match text {
+            "" => Some(None),
+            text => self.check(field, parse(text)).map(Some),
+        }
+    }
+
     /// Parses a text on one line that people see. Returns it in NFC, without white space at its ends. Rejects what changes
     /// the direction of text.
     pub fn text(&mut self, field: &str, value: &str, limits: RangeInclusive<usize>) -> Option<String> {
@@ -191,13 +211,23 @@ impl Violations {
 
     /// Parses the `request_id` of a creating call: a UUID version 4, or nothing.
     pub fn request_id(&mut self, field: &str, value: &str) -> Option<Option<Uuid>> {
-        if value.is_empty() {
-            return Some(None);
-        }
-        let id = Uuid::try_parse(value).ok();
-        let id = id.filter(|id| id.get_version_num() == 4 && value.len() == 36);
-        self.check(field, id.ok_or("must be empty or a UUID version 4 with hyphens"))
-            .map(Some)
+        self.optional(field, value, |value| {
+            let id = Uuid::try_parse(value).ok();
+            let id = id.filter(|id| id.get_version_num() == 4 && value.len() == 36);
+            id.ok_or("must be empty or a UUID version 4 with hyphens")
+        })
+    }
+
+    /// Parses a time that may be absent, and is in the future.
+    pub fn future_time(
+        &mut self,
+        field: &str,
+        time: Option<&Timestamp>,
+        now: UnixMillis,
+    ) -> Option<Option<UnixMillis>> {
+        let future = |time| UnixMillis::from_timestamp(time).filter(|time| *time > now);
+        let time = time.map(|time| future(time).ok_or("must be absent, or a valid time in the future"));
+        self.check(field, time.transpose())
     }
 
     /// Parses an e-mail address. Checks its syntax only: a local part, one `@`, a domain of two labels or more.

@@ -59,9 +59,7 @@ impl Store {
         };
         let mut violations = Violations::default();
         check_references(&tx, &mut violations, &new.references()).await?;
-        if let Err(others) = pin_client(&tx, &mut new, self.now()).await? {
-            violations.extend(others);
-        }
+        pin_client(&tx, &mut violations, &mut new, self.now()).await?;
         violations.finish(|| Some(()))?;
         require_signing_key(&tx, new.security_profile).await?;
         let amended = new.amends.as_ref().map(|amends| amends.client_id.clone());
@@ -227,27 +225,24 @@ impl Store {
 }
 
 /// Pins the client that a request amends: the request is about the client as it is now. Does nothing for a request for a new
-/// client.
-///
-/// # Errors
-/// The violations of an amendment that this client can't have.
+/// client. Records what this client can't have of an amendment.
 async fn pin_client(
     conn: &impl Keyed,
+    violations: &mut Violations,
     new: &mut NewIntegrationRequest,
     now: UnixMillis,
-) -> Result<Result<(), Violations>> {
+) -> Result<()> {
     let Some(amends) = &mut new.amends else {
-        return Ok(Ok(()));
+        return Ok(());
     };
     let Some(client) = client::find(conn, &amends.client_id).await? else {
-        let mut v = Violations::default();
-        v.add("client_id", "must be a client that exists");
-        return Ok(Err(v));
+        violations.add("client_id", "must be a client that exists");
+        return Ok(());
     };
     amends.etag = client.etag;
-    let possible = amended(&client, new, now).map(drop);
+    violations.merge(amended(&client, new, now));
     new.presentation.partner_name = client.presentation.partner_name;
-    Ok(possible)
+    Ok(())
 }
 
 /// Returns whether the rule of two people lets this operator approve a request.

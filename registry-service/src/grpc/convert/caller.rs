@@ -32,7 +32,8 @@ pub fn create_operator(
     }
     let roles = v.distinct("roles", &request.roles, 0..=Role::ALL.len(), read_role);
     let authority = Authority::Roles(roles.into_iter().map(|(_, role)| role).collect());
-    let certificate_name = certificate_name(&mut v, &request.certificate_name);
+    let certificate_name = &request.certificate_name;
+    let certificate_name = v.optional("certificate_name", certificate_name, CertificateName::parse);
     let person = v.text("person", &request.person, 0..=100);
     if person.as_deref().is_some_and(|person| !is_named(person)) {
         v.add("person", "must be no operator's id");
@@ -65,7 +66,8 @@ pub fn create_workload(request: &pb::CreateWorkloadRequest) -> Result<(NewCaller
         "kind",
         kind.ok_or_else(|| format!("must be one of {}", kinds.join(", "))),
     );
-    let certificate_name = certificate_name(&mut v, &request.certificate_name);
+    let certificate_name = &request.certificate_name;
+    let certificate_name = v.optional("certificate_name", certificate_name, CertificateName::parse);
     v.finish(|| {
         let authority = Authority::Kind(kind?);
         Some((
@@ -84,16 +86,6 @@ fn role_names() -> String {
     Role::ALL
         .map(|role| pb::OperatorRole::from(role).as_str_name())
         .join(", ")
-}
-
-/// Reads the name in a caller's certificate; empty for a caller with a token.
-fn certificate_name(v: &mut Violations, text: &str) -> Option<Option<CertificateName>> {
-    match text {
-        "" => Some(None),
-        text => v
-            .check("certificate_name", CertificateName::parse(text))
-            .map(Some),
-    }
 }
 
 /// Writes a caller.

@@ -17,7 +17,6 @@ use zeroize::Zeroizing;
 use super::{
     Result, UpdateMask, etag,
     integration_request::{redirect_uris, scope_message, scopes, tenant_ids},
-    release_code,
     security::{allowed_networks, dpop_jkts, security_profile, with_security},
 };
 use crate::model::{
@@ -38,7 +37,8 @@ pub fn claim(request: pb::ClaimDeliveryRequest) -> Result<(OpaqueToken, Option<U
     let token = Zeroizing::new(request.claim_token);
     let token = v.check("claim_token", OpaqueToken::parse(TokenKind::Claim, &token));
     let request_id = v.request_id("request_id", &request.request_id);
-    let code = release_code(&mut v, request.release_code);
+    let code = Zeroizing::new(request.release_code);
+    let code = v.optional("release_code", &code, ReleaseCode::parse);
     v.finish(|| Some((token?, request_id?, code?)))
 }
 
@@ -76,15 +76,12 @@ fn method(v: &mut Violations, delivery: i32, second_operator: bool) -> Option<Me
 /// Reads a `ListClientsRequest`.
 pub fn list(request: &pb::ListClientsRequest) -> Result<(Option<TenantId>, Option<State>, PageRequest)> {
     let mut v = Violations::default();
-    let tenant_id = match request.tenant_id.as_str() {
-        "" => None,
-        id => v.check("tenant_id", TenantId::parse(id)),
-    };
+    let tenant_id = v.optional("tenant_id", &request.tenant_id, TenantId::parse);
     let state = v.filter::<pb::ClientState, _>("state", request.state);
     let filters = [request.tenant_id.as_str(), &request.state.to_string()];
     let (size, token) = (request.page_size, &request.page_token);
     let page = PageRequest::parse(&mut v, "clients", &filters, size, token);
-    v.finish(|| Some((tenant_id, state?, page?)))
+    v.finish(|| Some((tenant_id?, state?, page?)))
 }
 
 /// Reads an `UpdateClientRequest`.
@@ -136,8 +133,7 @@ pub fn update(request: pb::UpdateClientRequest) -> Result<(ClientId, ClientUpdat
 pub fn set_keys(request: &pb::SetClientKeysRequest) -> Result<(ClientId, ClientKeys)> {
     let mut v = Violations::default();
     let client_id = v.check("client_id", ClientId::parse(&request.client_id));
-    let keys = ClientKeys::parse(&request.json_web_key_set);
-    let keys = keys.map_err(|violations| v.extend(violations)).ok();
+    let keys = v.merge(ClientKeys::parse(&request.json_web_key_set));
     v.finish(|| Some((client_id?, keys?)))
 }
 
@@ -151,18 +147,12 @@ pub fn create_secret(
     let mut v = Violations::default();
     let request_id = v.request_id("request_id", &request.request_id);
     let client_id = v.check("client_id", ClientId::parse(&request.client_id));
-    let expires_at = request.expire_time.as_ref().and_then(|time| {
-        let end = UnixMillis::from_timestamp(time).filter(|end| *end > now);
-        v.check(
-            "expire_time",
-            end.ok_or("must be absent, or a valid time in the future"),
-        )
-    });
+    let expires_at = v.future_time("expire_time", request.expire_time.as_ref(), now);
     let delivery = method(&mut v, request.delivery, second_operator);
     v.finish(|| {
         let new = NewSecret {
             client_id: client_id?,
-            expires_at,
+            expires_at: expires_at?,
             delivery: delivery?,
         };
         Some((new, request_id?))

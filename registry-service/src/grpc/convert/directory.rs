@@ -164,12 +164,9 @@ pub fn list_changes(request: pb::ListChangesRequest) -> Result<(Option<Position>
     }
     let limit = u64::try_from(request.page_size).map_err(|_| "must not be negative");
     let limit = v.check("page_size", limit);
-    let epoch = match after.epoch.as_str() {
-        "" => None,
-        epoch => v.check("after.epoch", Epoch::parse(epoch)),
-    };
+    let epoch = v.optional("after.epoch", &after.epoch, Epoch::parse);
     let seq = after.seq;
-    v.finish(|| Some((epoch.map(|epoch| Position { epoch, seq }), limit?)))
+    v.finish(|| Some((epoch?.map(|epoch| Position { epoch, seq }), limit?)))
 }
 
 /// Writes changes.
@@ -213,10 +210,7 @@ pub fn list_operator_actions(
 ) -> Result<(TenantId, Option<EventId>, u64)> {
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
-    let before = match request.before_event_id.as_str() {
-        "" => Some(None),
-        id => v.check("before_event_id", EventId::parse(id)).map(Some),
-    };
+    let before = v.optional("before_event_id", &request.before_event_id, EventId::parse);
     let limit = u64::try_from(request.page_size).map_err(|_| "must not be negative");
     let limit = v.check("page_size", limit);
     v.finish(|| {

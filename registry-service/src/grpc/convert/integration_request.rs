@@ -40,15 +40,13 @@ pub fn submit(
     let mut v = Violations::default();
     let mut references = References::default();
     let request_id = v.request_id("request_id", &request.request_id);
-    let amended = match request.client_id.as_str() {
-        "" => None,
-        id => Some(v.check("client_id", ClientId::parse(id))),
-    };
-    let least = usize::from(amended.is_none());
+    let is_amendment = !request.client_id.is_empty();
+    let amended = v.optional("client_id", &request.client_id, ClientId::parse);
+    let least = usize::from(!is_amendment);
     let partner_name = v.text("partner_name", &request.partner_name, least..=200);
     let display_name = v.text("display_name", &request.display_name, 0..=200);
     let contact_email = match request.contact_email.as_str() {
-        "" if amended.is_some() => Some(String::new()),
+        "" if is_amendment => Some(String::new()),
         email => v.email("contact_email", email),
     };
     let goals = v.multiline("goals", &request.goals, least..=4000);
@@ -56,26 +54,18 @@ pub fn submit(
     let scopes = scopes(&mut v, &mut references, &request.scopes, least, 1..=1000);
     let redirect_uris = redirect_uris(&mut v, "redirect_uris", &request.redirect_uris, least);
     let notes = v.multiline("notes", &request.notes, 0..=4000);
-    let keys = ClientKeys::parse(&request.json_web_key_set);
-    let keys = keys.map_err(|violations| v.extend(violations)).ok();
+    let keys = v.merge(ClientKeys::parse(&request.json_web_key_set));
     let security = security(&mut v, request);
-    let profile = requested_security_profile(&mut v, request, amended.is_some(), now);
-    if let (None, Some(security), Some(keys)) = (&amended, &security, &keys) {
+    let profile = requested_security_profile(&mut v, request, is_amendment, now);
+    if let (false, Some(security), Some(keys)) = (is_amendment, &security, &keys) {
         let follows_fapi = matches!(profile, Some(RequestedSecurityProfile::Fapi2 { .. }));
         security
             .authentication
             .check(&mut v, keys, &redirect_uris, follows_fapi);
     }
     // Consent pages show the partner's name unless the request gives another.
-    let display_name = display_name.filter(|name| !name.is_empty() || amended.is_some());
+    let display_name = display_name.filter(|name| !name.is_empty() || is_amendment);
     v.finish(|| {
-        let amends = match amended {
-            Some(client_id) => Some(Amends {
-                client_id: client_id?,
-                etag: 0,
-            }),
-            None => None,
-        };
         let new = NewIntegrationRequest {
             presentation: DisplayInfo {
                 display_name: display_name.or_else(|| partner_name.clone())?,
@@ -90,7 +80,7 @@ pub fn submit(
             json_web_key_set: keys?.as_str().to_owned(),
             security: security?,
             security_profile: profile?,
-            amends,
+            amends: amended?.map(|client_id| Amends { client_id, etag: 0 }),
         };
         Some((new, request_id?))
     })

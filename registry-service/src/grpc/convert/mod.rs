@@ -4,9 +4,8 @@
 use std::fmt::Display;
 
 pub use accord::text::validation::only_field;
-use accord::text::{page::PageRequest, release_code::ReleaseCode, validation::Violations};
+use accord::text::{page::PageRequest, validation::Violations};
 use prost_types::FieldMask;
-use zeroize::Zeroizing;
 
 pub mod caller;
 pub mod client;
@@ -37,15 +36,6 @@ pub fn id_and_reason<T, E: Display>(field: &str, id: Result<T, E>, text: &str) -
     let id = v.check(field, id);
     let reason = reason(&mut v, text);
     v.finish(|| Some((id?, reason?)))
-}
-
-/// Reads a release code; empty for none.
-fn release_code(v: &mut Violations, text: String) -> Option<Option<ReleaseCode>> {
-    let text = Zeroizing::new(text);
-    match text.as_str() {
-        "" => Some(None),
-        text => v.check("release_code", ReleaseCode::parse(text)).map(Some),
-    }
 }
 
 /// Reads the etag that an update starts from. An empty text becomes `None`, which matches any row; a malformed one

@@ -21,21 +21,15 @@ use crate::model::{
 
 /// Reads them from a request.
 pub fn security(v: &mut Violations, request: &SubmitIntegrationRequestRequest) -> Option<Security> {
-    let method = match request.token_endpoint_auth_method.as_str() {
-        "" => Some(None),
-        name => {
-            let method = name.parse::<AuthMethod>().map(Some).map_err(|_| {
-                "must be client_secret_basic, client_secret_post, private_key_jwt, tls_client_auth or \
-                 self_signed_tls_client_auth"
-            });
-            v.check("token_endpoint_auth_method", method)
-        }
-    };
+    let method = &request.token_endpoint_auth_method;
+    let method = v.optional("token_endpoint_auth_method", method, |name| {
+        name.parse::<AuthMethod>().map_err(|_| {
+            "must be client_secret_basic, client_secret_post, private_key_jwt, tls_client_auth or \
+             self_signed_tls_client_auth"
+        })
+    });
     let certificate_subject = certificate_subject(v, request);
-    let jwks_uri = match request.jwks_uri.as_str() {
-        "" => Some(None),
-        uri => v.check("jwks_uri", key_set_url(uri)).map(Some),
-    };
+    let jwks_uri = v.optional("jwks_uri", &request.jwks_uri, key_set_url);
     let dpop_jkts = dpop_jkts(v, "dpop_jkts", &request.dpop_jkts, 0);
     let allowed_networks = allowed_networks(v, "", &request.allowed_networks);
     Some(Security {
@@ -142,13 +136,7 @@ pub fn requested_security_profile(
     amends: bool,
     now: UnixMillis,
 ) -> Option<RequestedSecurityProfile> {
-    let from = request.profile_start_time.as_ref().map(|time| {
-        let from = UnixMillis::from_timestamp(time).filter(|from| *from > now);
-        v.check(
-            "profile_start_time",
-            from.ok_or("must be absent, or a valid time in the future"),
-        )
-    });
+    let from = v.future_time("profile_start_time", request.profile_start_time.as_ref(), now);
     let profile = match SecurityProfile::try_from(request.security_profile) {
         Ok(SecurityProfile::Unspecified) => Ok(RequestedSecurityProfile::Unspecified),
         Ok(SecurityProfile::Fapi20) => Ok(RequestedSecurityProfile::Fapi2 { from: from.flatten() }),
@@ -157,7 +145,9 @@ pub fn requested_security_profile(
         Err(_) => Err("must be a known security profile"),
     };
     let profile = v.check("security_profile", profile)?;
-    if from.is_some() && !(amends && matches!(profile, RequestedSecurityProfile::Fapi2 { .. })) {
+    if request.profile_start_time.is_some()
+        && !(amends && matches!(profile, RequestedSecurityProfile::Fapi2 { .. }))
+    {
         v.add(
             "profile_start_time",
             "must be absent without a profile, and for a new client, which follows its profile from the beginning",

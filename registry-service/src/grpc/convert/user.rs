@@ -7,13 +7,14 @@ use accord::{
         id::{TenantId, UserId},
         opaque::{OpaqueToken, TokenKind},
         page::PageRequest,
+        release_code::ReleaseCode,
         validation::Violations,
     },
 };
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Result, reason, release_code};
+use super::{Result, reason};
 use crate::model::user::{Completion, NewUser, Selector, State, User, password::Password};
 
 accord::message_enum!(State = pb::UserState { Active, Deactivated });
@@ -109,7 +110,8 @@ pub fn complete_enrolment(request: pb::CompleteEnrolmentRequest) -> Result<Compl
     );
     let password = Zeroizing::new(request.password);
     let password = v.check("password", Password::parse(&password));
-    let release_code = release_code(&mut v, request.release_code);
+    let release_code = Zeroizing::new(request.release_code);
+    let release_code = v.optional("release_code", &release_code, ReleaseCode::parse);
     let request_id = v.request_id("request_id", &request.request_id);
     v.finish(|| {
         Some(Completion {

@@ -191,7 +191,7 @@ impl Security {
             true => Ok(AllowedNetworks::default()),
             false => self.allowed_networks.joined(&amendment.allowed_networks),
         };
-        let allowed_networks = allowed_networks.map_err(|violations| v.extend(violations)).ok();
+        let allowed_networks = v.merge(allowed_networks);
         v.finish(|| {
             Some(Self {
                 authentication: self.authentication.amended(&amendment.authentication, keys),

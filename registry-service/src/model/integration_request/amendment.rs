@@ -39,8 +39,7 @@ pub fn amended(
     }
     let scopes = (scopes != client.scopes).then_some(scopes);
     let (new_keys, keys) = amended_keys(&mut v, client, amendment);
-    let security = client.security.amended(&amendment.security, &new_keys);
-    let security = security.map_err(|violations| v.extend(violations)).ok();
+    let security = v.merge(client.security.amended(&amendment.security, &new_keys));
     let fapi_from = amendment.security_profile.applied(client.fapi_from, now);
     let fapi_from = v.check("profile_start_time", fapi_from);
     if let (Some(security), Some(keys), Some(fapi_from)) = (&security, &keys, fapi_from) {
@@ -78,8 +77,7 @@ fn amended_keys(
     client: &Client,
     amendment: &NewIntegrationRequest,
 ) -> (ClientKeys, Option<ClientKeys>) {
-    let new_keys = ClientKeys::parse(&amendment.json_web_key_set);
-    let new_keys = new_keys.map_err(|violations| v.extend(violations)).ok();
+    let new_keys = v.merge(ClientKeys::parse(&amendment.json_web_key_set));
     let new_keys = new_keys.unwrap_or_default();
     let has_url = amendment.security.authentication.jwks_uri.is_some();
     let keys = match new_keys.as_str() {
@@ -87,7 +85,7 @@ fn amended_keys(
         "" => ClientKeys::parse(&client.json_web_key_set),
         _ => new_keys.joined(&client.json_web_key_set),
     };
-    let keys = keys.map_err(|violations| v.extend(violations)).ok();
+    let keys = v.merge(keys);
     (new_keys, keys)
 }
 

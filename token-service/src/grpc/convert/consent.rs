@@ -13,7 +13,7 @@ use accord::{
 
 use prost::Message;
 
-use super::{networks, optional, present};
+use super::present;
 use crate::model::{
     grant::{
         Consent, GrantFilter, GrantState, MAX_REASON_CHARS,
@@ -41,7 +41,7 @@ fn read_ids(v: &mut Violations, tenant_id: &str, grant_id: &str) -> Option<(Tena
 pub fn list(request: &pb::ListConsentsRequest) -> Result<(TenantId, GrantFilter, PageRequest), Violations> {
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
-    let client_id = optional(&mut v, "client_id", &request.client_id, ClientId::parse);
+    let client_id = v.optional("client_id", &request.client_id, ClientId::parse);
     let state = v.filter::<pb::ConsentState, _>("state", request.state);
     let state_text = request.state.to_string();
     let filters = [request.tenant_id.as_str(), &request.client_id, &state_text];
@@ -94,7 +94,7 @@ pub fn change_allowed_networks(
 ) -> Result<(TenantId, GrantId, AllowedNetworks), Violations> {
     let mut v = Violations::default();
     let ids = read_ids(&mut v, &request.tenant_id, &request.grant_id);
-    let networks = networks(&mut v, &request.allowed_networks);
+    let networks = v.merge(AllowedNetworks::parse(&request.allowed_networks));
     v.finish(|| {
         let (tenant_id, grant_id) = ids?;
         Some((tenant_id, grant_id, networks?))

@@ -1,11 +1,10 @@
 //! Converts between messages and the types of the model, one file for each type. Finds every violation of a message
 //! before it reports any, and reads no database.
 
-use std::{fmt::Display, net::IpAddr};
+use std::net::IpAddr;
 
 use accord::text::{
     id::ScopeName,
-    network::AllowedNetworks,
     validation::{Violations, list_field},
 };
 
@@ -18,20 +17,7 @@ pub mod setup;
 pub mod signing_key;
 pub mod token;
 
-/// Reads an id that may be empty.
-fn optional<T, E: Display>(
-    v: &mut Violations,
-    field: &str,
-    text: &str,
-    parse: fn(&str) -> Result<T, E>,
-) -> Option<Option<T>> {
-    match text {
-        "" => Some(None),
-        text => v.check(field, parse(text)).map(Some),
-    }
-}
-
-/// Parses the address of a caller, for [`optional`].
+/// Parses the address of a caller, for [`Violations::optional`].
 fn address(text: &str) -> Result<IpAddr, &'static str> {
     text.parse().map_err(|_| "must be an IP address, or empty")
 }
@@ -44,13 +30,6 @@ fn scopes(v: &mut Violations, names: &[String]) -> Vec<ScopeName> {
         scopes.extend(scope.filter(|scope| !scopes.contains(scope)));
     }
     scopes
-}
-
-/// Reads networks in CIDR notation.
-fn networks(v: &mut Violations, texts: &[String]) -> Option<AllowedNetworks> {
-    AllowedNetworks::parse(texts)
-        .map_err(|violations| v.extend(violations))
-        .ok()
 }
 
 /// Rejects an empty field.

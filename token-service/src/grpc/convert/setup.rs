@@ -4,6 +4,7 @@ use accord::{
     clock::UnixMillis,
     text::{
         id::{ClientId, SetupId, TenantId},
+        network::AllowedNetworks,
         validation::Violations,
     },
     token::v1 as pb,
@@ -12,7 +13,7 @@ use url::form_urlencoded;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{address, consent, networks, optional, present, scopes};
+use super::{address, consent, present, scopes};
 use crate::{
     consent::{
         admin_session::SignIn,
@@ -97,10 +98,10 @@ pub fn sign_in(request: pb::SignInTenantAdminRequest) -> Result<SignIn, Violatio
     let account_name = Zeroizing::new(request.account_name);
     let password = Zeroizing::new(request.password);
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
-    let setup_id = optional(&mut v, "setup_id", &request.setup_id, SetupId::parse);
+    let setup_id = v.optional("setup_id", &request.setup_id, SetupId::parse);
     present(&mut v, "account_name", &account_name);
     present(&mut v, "password", &password);
-    let address = optional(&mut v, "client_address", &request.client_address, address);
+    let address = v.optional("client_address", &request.client_address, address);
     v.finish(|| {
         Some(SignIn {
             tenant_id: tenant_id?,
@@ -119,18 +120,14 @@ pub fn approve(request: pb::ApproveSetupRequest, now: UnixMillis) -> Result<Cons
     let setup_id = v.check("setup_id", SetupId::parse(&request.setup_id));
     let scopes = scopes(&mut v, &request.scopes);
     present(&mut v, "designated_account_name", &designated_account_name);
-    let time = request.expire_time.as_ref();
-    let expires_at = time.map(|time| UnixMillis::from_timestamp(time).filter(|time| *time > now));
-    if expires_at == Some(None) {
-        v.add("expire_time", "must be absent, or a valid time in the future");
-    }
-    let allowed_networks = networks(&mut v, &request.allowed_networks);
+    let expires_at = v.future_time("expire_time", request.expire_time.as_ref(), now);
+    let allowed_networks = v.merge(AllowedNetworks::parse(&request.allowed_networks));
     Ok(v.finish(|| {
         Some(ConsentChoices {
             setup_id: setup_id?,
             scopes,
             designated_account_name,
-            expires_at: expires_at.flatten(),
+            expires_at: expires_at?,
             allowed_networks: allowed_networks?,
         })
     })?)

@@ -32,13 +32,8 @@ pub fn rotate(
 ) -> Result<(Option<Uuid>, Option<Algorithm>), Violations> {
     let mut v = Violations::default();
     let request_id = v.request_id("request_id", &request.request_id);
-    let algorithm = match request.algorithm.as_str() {
-        "" => Some(None),
-        name => name.parse().ok().map(Some),
-    };
-    if algorithm.is_none() {
-        v.add("algorithm", format!("must be {}", Algorithm::NAMES));
-    }
+    let known = |name: &str| name.parse().map_err(|_| format!("must be {}", Algorithm::NAMES));
+    let algorithm = v.optional("algorithm", &request.algorithm, known);
     v.finish(|| Some((request_id?, algorithm?)))
 }
 

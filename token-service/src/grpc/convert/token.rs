@@ -17,7 +17,7 @@ use accord::{
 use tonic::Response;
 use zeroize::Zeroizing;
 
-use super::{address, optional, present, scopes, setup::parameters};
+use super::{address, present, scopes, setup::parameters};
 use crate::{
     error::{Error, Result},
     model::{
@@ -211,7 +211,7 @@ pub fn introspect(
 
 /// Reads what a workload reports of a call.
 fn binding(v: &mut Violations, message: pb::TokenBinding) -> Binding {
-    let client_address = optional(v, "binding.client_address", &message.client_address, address);
+    let client_address = v.optional("binding.client_address", &message.client_address, address);
     let scheme = match message.scheme.to_ascii_lowercase().as_str() {
         "" => None,
         "bearer" => Some(Scheme::Bearer),
