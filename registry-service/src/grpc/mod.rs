@@ -3,15 +3,10 @@
 use std::sync::Arc;
 
 use accord::{
-    rpc::{
-        auth::Principal,
-        codec::{self, Checked},
-    },
-    store::{Creation, audit::Origin},
+    rpc::auth::{Principal, creation},
+    store::audit::Origin,
 };
 use tonic::Request;
-use uuid::Uuid;
-use zeroize::Zeroizing;
 
 use crate::store::Store;
 
@@ -40,18 +35,4 @@ pub struct Api {
 /// Splits a call into its origin, for the audit event, and its message.
 fn parts<T>(call: Request<T>) -> (Origin, T) {
     (Principal::of(&call).origin(), call.into_inner())
-}
-
-/// Splits a creating call into what idempotency needs: origin, method, request id and encoded content.
-fn creation<T: Checked + Clone>(
-    call: &Request<T>,
-    method: &'static str,
-    request_id: Option<Uuid>,
-) -> Creation {
-    Creation {
-        origin: Principal::of(call).origin(),
-        method,
-        request_id,
-        content: Zeroizing::new(codec::content(call.get_ref())),
-    }
 }

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 
 use tonic::{Code, Request, Status};
+use uuid::Uuid;
+use zeroize::Zeroizing;
 
 pub use self::{
     authorizer::{Authorizer, CallerDirectory},
@@ -17,10 +19,14 @@ pub use crate::text::caller::{Caller, Credential, Role, WorkloadKind};
 use crate::{
     registry::v1::{OperatorRole, WorkloadKind as MessageKind},
     rpc::{
+        codec::{self, Checked},
         context,
         status::{ErrorReason, Problem},
     },
-    store::audit::{Actor, ActorKind, Origin},
+    store::{
+        Creation,
+        audit::{Actor, ActorKind, Origin},
+    },
     text::opaque::{OpaqueToken, TokenKind},
 };
 
@@ -94,6 +100,20 @@ impl Principal {
             address: context::address(),
             request_id: context::request_id(),
         }
+    }
+}
+
+/// Returns what makes a creating call repeatable: who calls `method`, its request id, and its content.
+pub fn creation<T: Checked + Clone>(
+    request: &Request<T>,
+    method: &'static str,
+    request_id: Option<Uuid>,
+) -> Creation {
+    Creation {
+        origin: Principal::of(request).origin(),
+        method,
+        request_id,
+        content: Zeroizing::new(codec::content(request.get_ref())),
     }
 }
 

@@ -9,18 +9,17 @@ use accord::{
 };
 use tonic::{Request, Response};
 
+use super::begin;
 use crate::{
-    consent::{ConsentCall, Consents, connected::ConsentChange, receipt::ProvenReceipt},
+    consent::{Consents, connected::ConsentChange, receipt::ProvenReceipt},
     grpc::convert::consent as convert,
 };
 
 #[tonic::async_trait]
 impl ConsentService for Consents {
     async fn get_consent(&self, request: Request<pb::GetConsentRequest>) -> Reply<pb::GetConsentResponse> {
-        let principal = Principal::of(&request);
-        let request = request.into_inner();
+        let (mut call, request) = begin(self, request, |request| &mut request.admin_session);
         let (tenant_id, grant_id) = convert::ids(&request.tenant_id, &request.grant_id)?;
-        let mut call = ConsentCall::new(self, principal, request.admin_session);
         let consent = call.get_consent(&tenant_id, &grant_id).await?;
         Ok(Response::new(pb::GetConsentResponse {
             consent: Some(convert::message(consent)),
@@ -31,10 +30,8 @@ impl ConsentService for Consents {
         &self,
         request: Request<pb::ListConsentsRequest>,
     ) -> Reply<pb::ListConsentsResponse> {
-        let principal = Principal::of(&request);
-        let request = request.into_inner();
+        let (mut call, request) = begin(self, request, |request| &mut request.admin_session);
         let (tenant_id, filter, page) = convert::list(&request)?;
-        let mut call = ConsentCall::new(self, principal, request.admin_session);
         let consents = call.list_consents(&tenant_id, &filter, &page).await?;
         Ok(Response::new(convert::list_response(consents)))
     }
@@ -44,10 +41,9 @@ impl ConsentService for Consents {
         request: Request<pb::RevokeConsentRequest>,
     ) -> Reply<pb::RevokeConsentResponse> {
         let principal = Principal::of(&request);
-        let request = request.into_inner();
         let by_operator = matches!(principal, Principal::Caller(Caller::Operator { .. }, _));
+        let (mut call, request) = begin(self, request, |request| &mut request.admin_session);
         let (tenant_id, grant_id, reason) = convert::revoke(&request, by_operator)?;
-        let mut call = ConsentCall::new(self, principal, request.admin_session);
         let consent = call.revoke_consent(&tenant_id, &grant_id, &reason).await?;
         Ok(Response::new(pb::RevokeConsentResponse {
             consent: Some(convert::message(consent)),
@@ -58,10 +54,8 @@ impl ConsentService for Consents {
         &self,
         request: Request<pb::ChangeDesignatedUserRequest>,
     ) -> Reply<pb::ChangeDesignatedUserResponse> {
-        let principal = Principal::of(&request);
-        let request = request.into_inner();
+        let (mut call, request) = begin(self, request, |request| &mut request.admin_session);
         let (tenant_id, grant_id) = convert::change_designated_user(&request)?;
-        let mut call = ConsentCall::new(self, principal, request.admin_session);
         let change = ConsentChange::DesignatedUser(&request.designated_account_name);
         let changed = call.change_consent(&tenant_id, &grant_id, change);
         Ok(Response::new(pb::ChangeDesignatedUserResponse {
@@ -73,10 +67,8 @@ impl ConsentService for Consents {
         &self,
         request: Request<pb::ChangeAllowedNetworksRequest>,
     ) -> Reply<pb::ChangeAllowedNetworksResponse> {
-        let principal = Principal::of(&request);
-        let request = request.into_inner();
+        let (mut call, request) = begin(self, request, |request| &mut request.admin_session);
         let (tenant_id, grant_id, networks) = convert::change_allowed_networks(&request)?;
-        let mut call = ConsentCall::new(self, principal, request.admin_session);
         let change = ConsentChange::AllowedNetworks(&networks);
         let changed = call.change_consent(&tenant_id, &grant_id, change);
         Ok(Response::new(pb::ChangeAllowedNetworksResponse {
@@ -88,10 +80,8 @@ impl ConsentService for Consents {
         &self,
         request: Request<pb::GetGrantUsageRequest>,
     ) -> Reply<pb::GetGrantUsageResponse> {
-        let principal = Principal::of(&request);
-        let request = request.into_inner();
+        let (mut call, request) = begin(self, request, |request| &mut request.admin_session);
         let (tenant_id, grant_id) = convert::ids(&request.tenant_id, &request.grant_id)?;
-        let mut call = ConsentCall::new(self, principal, request.admin_session);
         let report = call.grant_usage(&tenant_id, &grant_id).await?;
         Ok(Response::new(convert::usage(report)))
     }
@@ -100,10 +90,8 @@ impl ConsentService for Consents {
         &self,
         request: Request<pb::GetConsentReceiptRequest>,
     ) -> Reply<pb::GetConsentReceiptResponse> {
-        let principal = Principal::of(&request);
-        let request = request.into_inner();
+        let (mut call, request) = begin(self, request, |request| &mut request.admin_session);
         let (tenant_id, grant_id) = convert::ids(&request.tenant_id, &request.grant_id)?;
-        let mut call = ConsentCall::new(self, principal, request.admin_session);
         let ProvenReceipt { receipt, proof } = call.consent_receipt(&tenant_id, &grant_id).await?;
         let proof = proof.to_json().map_err(|error| Problem::internal(&error))?;
         Ok(Response::new(pb::GetConsentReceiptResponse { receipt, proof }))
@@ -113,10 +101,8 @@ impl ConsentService for Consents {
         &self,
         request: Request<pb::ListOperatorActionsRequest>,
     ) -> Reply<pb::ListOperatorActionsResponse> {
-        let principal = Principal::of(&request);
-        let request = request.into_inner();
+        let (mut call, request) = begin(self, request, |request| &mut request.admin_session);
         let (tenant_id, page) = convert::list_operator_actions(&request)?;
-        let mut call = ConsentCall::new(self, principal, request.admin_session);
         let actions = call.operator_actions(&tenant_id, &page).await?;
         Ok(Response::new(convert::operator_actions(actions)))
     }

@@ -1,17 +1,12 @@
 //! The gRPC services, one file each. A method converts its request, makes one call, and converts the result.
 
-use accord::{
-    rpc::{
-        auth::{Caller, CallerDirectory, Credential, Principal},
-        codec::{self, Checked},
-    },
-    store::Creation,
-};
+use accord::rpc::auth::{Caller, CallerDirectory, Credential, Principal};
 use tonic::{Request, Status};
-use uuid::Uuid;
-use zeroize::Zeroizing;
 
-use crate::cache::Cache;
+use crate::{
+    cache::Cache,
+    consent::{ConsentCall, Consents},
+};
 
 mod audit;
 mod consent;
@@ -21,18 +16,17 @@ mod signing_key;
 mod status;
 mod token;
 
-/// Describes a creating call: its origin, method and encoded content.
-fn creation<T: Checked + Clone>(
-    request: &Request<T>,
-    method: &'static str,
-    request_id: Option<Uuid>,
-) -> Creation {
-    Creation {
-        origin: Principal::of(request).origin(),
-        method,
-        request_id,
-        content: Zeroizing::new(codec::content(request.get_ref())),
-    }
+/// Begins a call about setups or consents, and returns the message. Takes the session's token out of it, which stands in
+/// `admin_session`.
+fn begin<T>(
+    consents: &Consents,
+    request: Request<T>,
+    admin_session: fn(&mut T) -> &mut String,
+) -> (ConsentCall, T) {
+    let principal = Principal::of(&request);
+    let mut message = request.into_inner();
+    let admin_session = std::mem::take(admin_session(&mut message));
+    (ConsentCall::new(consents, principal, admin_session), message)
 }
 
 #[tonic::async_trait]

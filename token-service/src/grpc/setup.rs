@@ -1,9 +1,10 @@
 //! `SetupService`.
 
-use std::mem::take;
-
 use accord::{
-    rpc::{auth::Principal, status::Reply},
+    rpc::{
+        auth::{Principal, creation},
+        status::Reply,
+    },
     text::{
         id::SetupId,
         opaque::{OpaqueToken, TokenKind},
@@ -13,7 +14,7 @@ use accord::{
 use tonic::{Request, Response};
 use zeroize::Zeroizing;
 
-use super::creation;
+use super::begin;
 use crate::{
     consent::{ConsentCall, Consents, admin_session},
     grpc::convert::{only_field, setup as convert},
@@ -77,18 +78,14 @@ impl SetupService for Consents {
         &self,
         request: Request<pb::ApproveSetupRequest>,
     ) -> Reply<pb::ApproveSetupResponse> {
-        let principal = Principal::of(&request);
-        let mut request = request.into_inner();
-        let mut call = ConsentCall::new(self, principal, take(&mut request.admin_session));
+        let (mut call, request) = begin(self, request, |request| &mut request.admin_session);
         let approve = convert::approve(request, self.store.now())?;
         let approved = call.approve_setup(approve).await?;
         Ok(Response::new(convert::approve_response(approved)))
     }
 
     async fn deny_setup(&self, request: Request<pb::DenySetupRequest>) -> Reply<pb::DenySetupResponse> {
-        let principal = Principal::of(&request);
-        let request = request.into_inner();
-        let mut call = ConsentCall::new(self, principal, request.admin_session);
+        let (mut call, request) = begin(self, request, |request| &mut request.admin_session);
         let setup_id = only_field("setup_id", SetupId::parse(&request.setup_id))?;
         let (setup, redirect_url) = call.deny_setup(&setup_id).await?;
         Ok(Response::new(pb::DenySetupResponse {

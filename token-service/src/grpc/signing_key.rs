@@ -1,12 +1,14 @@
 //! `SigningKeyService`.
 
 use accord::{
-    rpc::{auth::Principal, status::Reply},
+    rpc::{
+        auth::{Principal, creation},
+        status::Reply,
+    },
     token::v1::{self as pb, signing_key_service_server::SigningKeyService},
 };
 use tonic::{Request, Response};
 
-use super::creation;
 use crate::{
     grpc::convert::signing_key as convert,
     oauth::{OAuth, signing_keys},
