@@ -197,7 +197,7 @@ impl Cache {
 
     async fn read_keys(&self) -> Result<Keys> {
         let kid = self.store.active_signing_key().await?;
-        let known = self.signer.lock().clone().filter(|signer| signer.kid() == kid);
+        let known = self.signer.lock().clone().filter(|signer| signer.kid == kid);
         let signer = match known {
             Some(signer) => signer,
             None => {

@@ -37,7 +37,7 @@ impl ConsentCall {
         let tenant = self.tenant(tenant_id).await?;
         let receipt = ConsentReceipt::new(consent, history, &tenant.value, event_id.into(), store.now());
         let keys = self.consents.cache.keys().await?;
-        let receipt = keys.value.signer().sign(CONSENT_RECEIPT_TYPE, &receipt)?;
+        let receipt = keys.value.signer.sign(CONSENT_RECEIPT_TYPE, &receipt)?;
         Ok(ProvenReceipt {
             receipt: receipt.to_string(),
             proof,

@@ -4,12 +4,7 @@
 //! They do not depend on whether an account exists, and so do not reveal it. The rules and their reasons are in
 //! `docs/decisions/0012-sign-in-delays.md`.
 
-use std::{
-    array::from_fn,
-    net::IpAddr,
-    sync::{Arc, MutexGuard},
-    time::Duration,
-};
+use std::{array::from_fn, net::IpAddr, sync::Arc, time::Duration};
 
 use accord::{
     clock::UnixMillis,
@@ -101,7 +96,7 @@ impl SignInDelays {
         let address = address.map(|address| self.address(address));
         let pair = address.map(|address| self.hash(b"pair", &[&account, &address]));
         let keys = [Some(account), address, pair];
-        let mut tallies = self.tallies();
+        let mut tallies = self.0.tallies.lock();
         let count = |at: usize| {
             keys[at]
                 .map(|key| tallies[at].count(&key, now))
@@ -153,10 +148,6 @@ impl SignInDelays {
         key.copy_from_slice(&context.sign().as_ref()[..16]);
         key
     }
-
-    fn tallies(&self) -> MutexGuard<'_, [Tally; 3]> {
-        self.0.tallies.lock()
-    }
 }
 
 /// Returns the delay after this many failures, of which the first `free` cause none.
@@ -177,12 +168,13 @@ impl Attempt {
     /// account from this address, which were typing errors; keeps those from other addresses.
     pub fn succeeded(self, now: UnixMillis) {
         // Without an address, only this attempt itself.
-        let forgotten = self.keys[PAIR].map_or(1.0, |pair| self.delays.tallies()[PAIR].forget(&pair, now));
+        let forgotten =
+            self.keys[PAIR].map_or(1.0, |pair| self.delays.0.tallies.lock()[PAIR].forget(&pair, now));
         self.each(|tally, key| tally.subtract(key, forgotten, now));
     }
 
     fn each(&self, mut change: impl FnMut(&mut Tally, &Key)) {
-        for (tally, key) in self.delays.tallies().iter_mut().zip(&self.keys) {
+        for (tally, key) in self.delays.0.tallies.lock().iter_mut().zip(&self.keys) {
             if let Some(key) = key {
                 change(tally, key);
             }

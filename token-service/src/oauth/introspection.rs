@@ -170,7 +170,7 @@ pub async fn sign(
         "iat": oauth.store.now().as_secs(),
         "token_introspection": response,
     });
-    oauth.cache.keys().await?.value.signer().sign(TYPE, &claims)
+    oauth.cache.keys().await?.value.signer.sign(TYPE, &claims)
 }
 
 struct Introspection<'a> {
@@ -217,7 +217,7 @@ impl Introspection<'_> {
     ) -> Result<(Response, Watermark, Option<VerifiedProof>), Rejection> {
         let oauth = self.oauth;
         let keys = oauth.cache.keys().await?;
-        let Ok(claims) = keys.value.set().verify_signature(token) else {
+        let Ok(claims) = keys.value.set.verify_signature(token) else {
             return self.reject_unknown().await;
         };
         let kid = key_id(token).unwrap_or_default();

@@ -43,12 +43,12 @@ pub async fn revoke(oauth: &OAuth, client_id: &ClientId, tenant_id: &TenantId, t
 
 async fn verified(oauth: &OAuth, token: &str) -> Result<Result<AccessTokenClaims, VerifyError>> {
     let keys = oauth.cache.keys().await?.value;
-    let verified = keys.set().verify_signature(token);
+    let verified = keys.set.verify_signature(token);
     if verified != Err(VerifyError::UnknownKey) {
         return Ok(verified);
     }
     // Another replica may have begun to sign with it a moment ago.
     oauth.cache.catch_up_or_log().await;
     let keys = oauth.cache.keys().await?.value;
-    Ok(keys.set().verify_signature(token))
+    Ok(keys.set.verify_signature(token))
 }

@@ -2,11 +2,7 @@
 //! answer to the commit was lost. Their codes become usable again. Otherwise a client that repeats the call would look
 //! like a thief ([decision 66](../../../docs/decisions/0066-codes-of-unanswered-calls.md)).
 
-use std::{
-    slice,
-    sync::{Arc, MutexGuard},
-    time::Duration,
-};
+use std::{slice, sync::Arc, time::Duration};
 
 use accord::{
     clock::{SharedClock, UnixMillis},
@@ -91,7 +87,7 @@ impl PendingAnswer {
         // Without a runtime the process is about to end.
         let runtime = Handle::try_current().ok()?;
         let reopenings = self.reopenings.clone();
-        reopenings.under_way().push(redeemed.code.digest);
+        reopenings.under_way.lock().push(redeemed.code.digest);
         Some(runtime.spawn(async move { reopenings.run(&redeemed).await }))
     }
 }
@@ -114,7 +110,7 @@ impl Reopenings {
 
     /// Returns whether the code is about to become usable again.
     pub(super) fn is_under_way(&self, code: &OpaqueToken) -> bool {
-        self.under_way().contains(&code.digest())
+        self.under_way.lock().contains(&code.digest())
     }
 
     /// Returns the answer of a redemption that is about to be committed.
@@ -129,10 +125,6 @@ impl Reopenings {
         }
     }
 
-    fn under_way(&self) -> MutexGuard<'_, Vec<[u8; 32]>> {
-        self.under_way.lock()
-    }
-
     /// Tries until it is done, or the code has expired.
     async fn run(&self, redeemed: &Redeemed) {
         while self.clock.now() < redeemed.code.expires_at {
@@ -145,7 +137,7 @@ impl Reopenings {
                 Ok(()) => break,
             }
         }
-        let mut under_way = self.under_way();
+        let mut under_way = self.under_way.lock();
         if let Some(at) = under_way
             .iter()
             .position(|digest| *digest == redeemed.code.digest)

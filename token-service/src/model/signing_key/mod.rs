@@ -93,11 +93,14 @@ impl SigningKey {
 
 /// The key that signs, unsealed and parsed once. It has no `Debug`, because it holds a private key.
 pub struct Signer {
-    kid: String,
-    thumbprint: [u8; 32],
+    /// The key's id.
+    pub kid: String,
+    /// Its thumbprint (RFC 7638), whose encoded form is its id.
+    pub thumbprint: [u8; 32],
+    /// What the key signs by.
+    pub algorithm: Algorithm,
     /// The header of an access token, encoded.
     access_token_header: String,
-    algorithm: Algorithm,
     key: PrivateKey,
 }
 
@@ -115,21 +118,6 @@ impl Signer {
             kid,
             algorithm,
         })
-    }
-
-    /// Returns the key's id.
-    pub fn kid(&self) -> &str {
-        &self.kid
-    }
-
-    /// Returns what the key signs by.
-    pub fn algorithm(&self) -> Algorithm {
-        self.algorithm
-    }
-
-    /// Returns the key's thumbprint (RFC 7638), whose encoded form is its id.
-    pub fn thumbprint(&self) -> &[u8; 32] {
-        &self.thumbprint
     }
 
     /// Signs an access token.
@@ -171,9 +159,11 @@ fn header(media_type: &str, algorithm: Algorithm, kid: &str) -> Result<String> {
 
 /// The signing keys that are not revoked, ready to use.
 pub struct Keys {
-    signer: Arc<Signer>,
+    /// The key that signs.
+    pub signer: Arc<Signer>,
+    /// The keys to verify with: those that are published, and some that were.
+    pub set: KeySet,
     live: Vec<SigningKey>,
-    set: KeySet,
 }
 
 impl Keys {
@@ -186,11 +176,6 @@ impl Keys {
                 .map_err(|_| Error::Signing)?;
         }
         Ok(Self { signer, live, set })
-    }
-
-    /// Returns the key that signs.
-    pub fn signer(&self) -> &Signer {
-        &self.signer
     }
 
     /// Returns the keys that the JWKS contains at this time.
@@ -207,11 +192,6 @@ impl Keys {
     /// Returns whether the JWKS contains this key at this time. Every token of one that it no longer contains has expired.
     pub fn is_published(&self, kid: &str, now: UnixMillis) -> bool {
         self.published_at(now).any(|key| key.kid == kid)
-    }
-
-    /// Returns the keys to verify with: those that are published, and some that were.
-    pub fn set(&self) -> &KeySet {
-        &self.set
     }
 }
 

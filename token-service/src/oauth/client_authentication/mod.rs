@@ -262,7 +262,7 @@ pub async fn spend(oauth: &OAuth, assertion: Option<Assertion>) -> Result<()> {
     let Some(assertion) = assertion else {
         return Ok(());
     };
-    let client_id = assertion.client_id().clone();
+    let client_id = assertion.client_id.clone();
     if Box::pin(oauth.store.spend_assertion(assertion)).await? {
         return Ok(());
     }

@@ -7,10 +7,7 @@
 //! next one is under way: then old keys count. So a URL that hangs delays the calls until its first fetch has failed, and then no
 //! other one as long as calls come every minute. A key that was removed from the set counts for fifteen minutes, and for 70 seconds more after a fetch that failed.
 
-use std::{
-    sync::{Arc, MutexGuard},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use accord::{
     clock::{SharedClock, UnixMillis},
@@ -62,12 +59,6 @@ struct Slot {
     fetched: Lock<Fetched>,
     /// Held while a fetch is under way. Only calls that can't do with the keys in memory wait for it.
     fetching: Arc<tokio::sync::Mutex<()>>,
-}
-
-impl Slot {
-    fn fetched(&self) -> MutexGuard<'_, Fetched> {
-        self.fetched.lock()
-    }
 }
 
 /// What was fetched from one URL.
@@ -143,7 +134,7 @@ impl ClientKeySets {
             .get_or_insert_with(&source, || Ok::<_, Error>(Arc::default()))?;
         let now = self.clock.now();
         let (usable, fetching) = {
-            let mut fetched = slot.fetched();
+            let mut fetched = slot.fetched.lock();
             // Under this lock, so that a call which is to fetch does not find it held by one that only looks.
             let free = slot.fetching.clone().try_lock_owned().ok();
             let usable = fetched.usable(now, free.is_none()).filter(|_| !must_refresh);
@@ -160,20 +151,24 @@ impl ClientKeySets {
             }
             // A fetch that is under way may bring what is wanted.
             let _fetching = slot.fetching.lock().await;
-            return slot.fetched().younger_than(KEEP, self.clock.now()).ok_or(unknown);
+            return slot
+                .fetched
+                .lock()
+                .younger_than(KEEP, self.clock.now())
+                .ok_or(unknown);
         };
         // In a task: a fetch goes on although the call that began it ends.
         let fetcher = self.fetcher.clone();
         let fetch = async move {
             let _fetching = fetching;
             match fetcher.fetch(&source.1).await {
-                Ok(keys) => slot.fetched().keys = Some((Arc::new(keys), now)),
+                Ok(keys) => slot.fetched.lock().keys = Some((Arc::new(keys), now)),
                 Err(why) => {
-                    slot.fetched().failed_at = Some(now);
+                    slot.fetched.lock().failed_at = Some(now);
                     log_failure(&source.0, why);
                 }
             }
-            slot.fetched().younger_than(KEEP, now)
+            slot.fetched.lock().younger_than(KEEP, now)
         };
         let fetched = tokio::spawn(fetch.in_current_span());
         match usable {

@@ -79,17 +79,17 @@ impl Issuance<'_> {
                 None => Error::ConsentRequired(Some(GrantState::Expired.contract_name())),
             });
         }
-        let signer = keys.signer();
+        let signer = &keys.signer;
         self.client
-            .require_token(claims.cnf.as_ref(), signer.algorithm(), now)?;
+            .require_token(claims.cnf.as_ref(), signer.algorithm, now)?;
         let token = signer.sign_access_token(&claims)?;
-        let kid = signer.kid().to_owned();
+        let kid = signer.kid.clone();
         let issued = IssuedToken {
             jti,
             grant_id: grant.grant_id.clone(),
             user_id: grant.designated_user_id.clone(),
             grant_type: self.request.grant.kind(),
-            key_thumbprint: *signer.thumbprint(),
+            key_thumbprint: signer.thumbprint,
             scope: claims.scope.clone(),
         };
         let mut event = Event::issued(issued)

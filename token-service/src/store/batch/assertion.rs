@@ -25,7 +25,8 @@ impl Store {
 /// A client's assertion, identified by the hash of its `jti`.
 #[derive(Debug, Serialize)]
 pub struct Assertion {
-    client_id: ClientId,
+    /// The client.
+    pub client_id: ClientId,
     jti_hash: String,
     expires_at: i64,
 }
@@ -38,11 +39,6 @@ impl Assertion {
             jti_hash: hex::encode(jti_hash),
             expires_at: expires_at.as_millis(),
         }
-    }
-
-    /// Returns the client.
-    pub fn client_id(&self) -> &ClientId {
-        &self.client_id
     }
 }
 

@@ -4,11 +4,7 @@
 //! A killed process loses the counts of the last second. No request is counted twice: what a failed commit was to write is
 //! dropped.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, MutexGuard},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use accord::{
     error::v1::ErrorReason,
@@ -65,13 +61,9 @@ impl Rejections {
         rejections
     }
 
-    fn waiting(&self) -> MutexGuard<'_, HashMap<Key, i64>> {
-        self.waiting.lock()
-    }
-
     async fn write(&self, db: &Database) {
         let _writing = self.writing.lock().await;
-        let counts = std::mem::take(&mut *self.waiting());
+        let counts = std::mem::take(&mut *self.waiting.lock());
         if counts.is_empty() {
             return;
         }
@@ -89,7 +81,7 @@ impl Rejections {
             }
             Err(error) => {
                 tracing::warn!(%error, "counts of rejected requests were not written");
-                let mut waiting = self.waiting();
+                let mut waiting = self.waiting.lock();
                 for (key, count) in counts {
                     count_in(&mut waiting, key, count);
                 }
@@ -111,7 +103,7 @@ impl Store {
     pub fn count_rejection(&self, tenant_id: &TenantId, grant_id: &GrantId, reason: ErrorReason) {
         let day = Day::of(self.now());
         let key = (tenant_id.clone(), grant_id.clone(), day, reason_name(reason));
-        count_in(&mut self.rejections.waiting(), key, 1);
+        count_in(&mut self.rejections.waiting.lock(), key, 1);
     }
 
     /// Writes the counts of rejected requests so far. A server calls it before it stops.
