@@ -3,7 +3,7 @@
 use accord::{
     clock::UnixMillis,
     store::{
-        Creation, Keyed,
+        Creation,
         audit::{Event, Origin, action},
         idempotency::CreationOutcome,
         rows::{self, Authentic, ProtectedRows},
@@ -37,7 +37,8 @@ impl Store {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let name = &new.name;
         let CreationOutcome::New(reservation) = outcome else {
-            return find(&tx, name).await?.ok_or(corrupt("idempotency"));
+            let row = Entity::look_up_by_id(name.as_str()).read_one(&tx).await?;
+            return scope(row.ok_or(corrupt("idempotency"))?);
         };
         let now = self.now().as_millis();
         let row = Model {
@@ -101,11 +102,6 @@ impl Store {
         self.publish(&tx, origin, event, change).await?;
         commit(tx, scope(row.stored())?).await
     }
-}
-
-async fn find(conn: &impl Keyed, name: &ScopeName) -> Result<Option<Scope>> {
-    let row = Entity::look_up_by_id(name.as_str()).read_one(conn).await?;
-    row.map(scope).transpose()
 }
 
 fn scope(row: Authentic<Entity>) -> Result<Scope> {

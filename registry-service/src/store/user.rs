@@ -4,11 +4,11 @@ use accord::{
     clock::UnixMillis,
     keys::Keyring,
     store::{
-        Creation, Keyed, StoreError, Transaction,
+        Creation, Keyed, StoreError,
         audit::{Action, Event, Origin, action},
         change::Change,
         idempotency::CreationOutcome,
-        rows::{self, Authentic, Locked, ProtectedRows},
+        rows::{self, Authentic, ProtectedRows},
     },
     text::{
         account_name::{AccountName, RULES_VERSION},
@@ -193,7 +193,8 @@ impl Store {
         user_id: &UserId,
     ) -> Result<(User, OpaqueToken)> {
         let (tx, outcome) = self.begin_creation(creation).await?;
-        let row = lock(&tx, tenant_id, user_id).await?;
+        let key = (tenant_id.to_string(), user_id.to_string());
+        let row = Entity::look_up_by_id(key).lock_one(&tx).await?;
         let mut row = row.ok_or(Error::NotFound("user"))?;
         let reservation = match outcome {
             CreationOutcome::Repeated { secrets, .. } => {
@@ -257,12 +258,6 @@ async fn find_by_name(
         .read_one(conn)
         .await?;
     row.map(user).transpose()
-}
-
-/// Reads a user's row, and locks it until the transaction ends.
-async fn lock(tx: &Transaction, tenant_id: &TenantId, user_id: &UserId) -> Result<Option<Locked<Entity>>> {
-    let key = (tenant_id.to_string(), user_id.to_string());
-    Ok(Entity::look_up_by_id(key).lock_one(tx).await?)
 }
 
 fn event(action: Action, tenant_id: &TenantId, user_id: &UserId) -> Event {

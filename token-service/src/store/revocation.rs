@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use accord::{
     clock::UnixMillis,
     store::{
-        Database, Keyed, Pool, StoreError, Transaction,
+        Keyed, Pool, StoreError, Transaction,
         audit::{Event, Origin},
         change::{self, ChangeRow},
         removal::delete_where,
@@ -192,11 +192,11 @@ impl Store {
     /// sessions and families that ended by `late`.
     pub async fn delete_ended_rows(&self, soon: UnixMillis, late: UnixMillis) -> Result<()> {
         let db = &self.db;
-        delete::<Entity>(db, Column::ExpiresAt, soon).await?;
-        delete::<client_assertion::Entity>(db, client_assertion::Column::ExpiresAt, soon).await?;
-        delete::<pushed_request::Entity>(db, pushed_request::Column::ExpiresAt, soon).await?;
-        delete::<verified_secret::Entity>(db, verified_secret::Column::ExpiresAt, soon).await?;
-        let late = late.as_millis();
+        let (soon, late) = (soon.as_millis(), late.as_millis());
+        delete_where::<Entity>(db, Column::ExpiresAt.lte(soon)).await?;
+        delete_where::<client_assertion::Entity>(db, client_assertion::Column::ExpiresAt.lte(soon)).await?;
+        delete_where::<pushed_request::Entity>(db, pushed_request::Column::ExpiresAt.lte(soon)).await?;
+        delete_where::<verified_secret::Entity>(db, verified_secret::Column::ExpiresAt.lte(soon)).await?;
         delete_ended::<code::Entity>(db, code::Column::ExpiresAt.lte(late)).await?;
         delete_ended::<setup::Entity>(db, setup::Column::ExpiresAt.lte(late)).await?;
         delete_ended::<admin_session::Entity>(db, admin_session::Column::SignedInAt.lte(late)).await?;
@@ -214,17 +214,6 @@ fn change_of(row: &Authentic<Entity>) -> Change {
         }),
         Err(_) => Change::UnknownRevocation,
     }
-}
-
-/// Deletes the rows whose `column` is at most `until`.
-async fn delete<E: EntityTrait>(
-    db: &Database,
-    column: E::Column,
-    until: UnixMillis,
-) -> Result<(), StoreError> {
-    delete_where::<E>(db, column.lte(until.as_millis()))
-        .await
-        .map(drop)
 }
 
 #[cfg(test)]

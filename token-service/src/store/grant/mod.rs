@@ -147,7 +147,8 @@ impl Store {
         let tx = self.db.write().await?;
         let now = self.now();
         require_open(&tx, by, now).await?;
-        let mut row = lock(&tx, tenant_id, grant_id).await?;
+        let row = by_id(tenant_id, grant_id).lock_one(&tx).await?;
+        let mut row = row.ok_or(Error::NotFound("consent"))?;
         let before = grant(&row)?;
         match before.state_at(now, true) {
             GrantState::Active if change.is_made(&before) => return Ok(before),
@@ -218,12 +219,6 @@ async fn end_access_tokens(
 
 fn by_id(tenant_id: &TenantId, grant_id: &GrantId) -> Lookup<Entity> {
     Entity::look_up_by_id((tenant_id.to_string(), grant_id.to_string()))
-}
-
-/// Locks a grant until the transaction ends, so that it can't change between checks and update.
-async fn lock(tx: &Transaction, tenant_id: &TenantId, grant_id: &GrantId) -> Result<Locked<Entity>> {
-    let row = by_id(tenant_id, grant_id).lock_one(tx).await?;
-    row.ok_or(Error::NotFound("consent"))
 }
 
 /// Reads a row.
