@@ -40,9 +40,7 @@ const MOST_NAMED: u64 = 10;
 /// An open registry, ready to serve. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct RegistryServer {
-    store: Store,
-    public_base_url: Arc<str>,
-    has_client_ca: bool,
+    api: Api,
     options: Options,
 }
 
@@ -70,9 +68,11 @@ impl RegistryServer {
         let opened = run::open::<Migrator>(&settings.service, store::PURPOSES, clock.clone(), &*random);
         let (db, keyring) = opened.await?;
         Ok(Self {
-            store: Store::new(db, keyring, clock, random, settings.second_operator),
-            public_base_url: settings.public_base_url.as_str().into(),
-            has_client_ca: settings.service.tls().has_client_ca(),
+            api: Api {
+                store: Store::new(db, keyring, clock, random, settings.second_operator),
+                public_base_url: settings.public_base_url.as_str().into(),
+                has_client_ca: settings.service.tls().has_client_ca(),
+            },
             options: settings.service.options(),
         })
     }
@@ -85,7 +85,7 @@ impl RegistryServer {
 
     /// Returns the registry's store.
     pub fn store(&self) -> &Store {
-        &self.store
+        &self.api.store
     }
 }
 
@@ -93,13 +93,13 @@ impl Service for RegistryServer {
     const GRPC_SERVICES: &'static [&'static str] = SERVICES;
 
     fn database(&self) -> &Database {
-        &self.store.db
+        &self.api.store.db
     }
 
     fn audit_log(&self) -> Option<AuditLog<'_>> {
         Some(AuditLog {
-            keyring: &self.store.keyring,
-            host: authority_host(&self.public_base_url),
+            keyring: &self.api.store.keyring,
+            host: authority_host(&self.api.public_base_url),
             service: "registry",
         })
     }
@@ -113,22 +113,18 @@ impl Service for RegistryServer {
     }
 
     fn clock(&self) -> &dyn Clock {
-        &*self.store.clock
+        &*self.api.store.clock
     }
 
     fn authorizer(&self) -> Authorizer {
-        let directory = Arc::new(self.store.clone());
+        let directory = Arc::new(self.api.store.clone());
         let permissions = Permissions::new(TABLE).ending_with_caller(END_WITH_CALLER);
-        Authorizer::new(permissions, directory, self.store.clock.clone())
+        Authorizer::new(permissions, directory, self.api.store.clock.clone())
     }
 
     fn routes(&self) -> RoutesBuilder {
-        let api = Api {
-            store: self.store.clone(),
-            public_base_url: self.public_base_url.clone(),
-            has_client_ca: self.has_client_ca,
-        };
-        let of = self.store.clone();
+        let api = self.api.clone();
+        let of = api.store.clone();
         accord::grpc_routes! {
             IntegrationRequestServiceServer: api.clone(),
             TenantServiceServer: api.clone(),
@@ -143,16 +139,16 @@ impl Service for RegistryServer {
     }
 
     async fn check_ready(&self) -> anyhow::Result<()> {
-        let complete = self.store.keyring.check_complete();
+        let complete = self.api.store.keyring.check_complete();
         complete.map_err(|why| anyhow!("data keys in use can't be opened: {why}"))
     }
 
     async fn maintain_keys(&self) -> anyhow::Result<()> {
-        Ok(self.store.keyring.refresh().await?)
+        Ok(self.api.store.keyring.refresh().await?)
     }
 
     async fn delete_expired(&self) -> anyhow::Result<()> {
-        self.store.expire_deliveries().await?;
+        self.api.store.expire_deliveries().await?;
         Ok(())
     }
 }
