@@ -76,25 +76,20 @@ impl SignedRequest {
     }
 
     async fn read(store: &Store, text: &str) -> Result<Option<Self>> {
-        let mut parts = text.split('.');
-        let (Some(version), Some(payload), Some(mac), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Ok(None);
+        let parts = || {
+            let (version, signed) = text.split_once('.')?;
+            let (payload, mac) = signed.split_once('.')?;
+            let decode = |part| URL_SAFE_NO_PAD.decode(part).ok();
+            Some((version.parse().ok()?, decode(payload)?, decode(mac)?))
         };
-        let decode = |part| URL_SAFE_NO_PAD.decode(part).ok();
-        let (Ok(version), Some(payload), Some(mac)) = (version.parse(), decode(payload), decode(mac)) else {
+        let Some((version, payload, mac)) = parts() else {
             return Ok(None);
         };
         // A stranger wrote the version. One that is not in memory must not cause a read.
         let keyring = store.keyring.get().await?;
-        let Some(key) = keyring.version(purpose::AUTHORIZATION_REQUEST, version) else {
-            return Ok(None);
-        };
-        if !bool::from(key.hmac(&[LABEL, &payload]).ct_eq(&mac)) {
-            return Ok(None);
-        }
-        Ok(serde_json::from_slice(&payload).ok())
+        let key = keyring.version(purpose::AUTHORIZATION_REQUEST, version);
+        let key = key.filter(|key| bool::from(key.hmac(&[LABEL, &payload]).ct_eq(&mac)));
+        Ok(key.and_then(|_| serde_json::from_slice(&payload).ok()))
     }
 }
 

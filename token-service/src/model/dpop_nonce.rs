@@ -50,23 +50,19 @@ pub fn issue(keyring: &Keyring, now: UnixMillis) -> Result<String, KeyError> {
 
 /// Returns whether a nonce is one of this service's that is accepted now, under any version of the key.
 pub fn is_valid(keyring: &Keyring, nonce: &str, now: UnixMillis) -> bool {
-    let Ok(bytes) = URL_SAFE_NO_PAD.decode(nonce) else {
-        return false;
-    };
-    let Some((content, mac)) = bytes.split_at_checked(CONTENT_BYTES) else {
-        return false;
-    };
+    made_at(keyring, nonce).is_some_and(|at| at <= now.plus(MAX_AHEAD) && now < at.plus(LIFETIME))
+}
+
+/// Returns when a nonce of this service was made.
+fn made_at(keyring: &Keyring, nonce: &str) -> Option<UnixMillis> {
+    let bytes = URL_SAFE_NO_PAD.decode(nonce).ok()?;
+    let (content, mac) = bytes.split_at_checked(CONTENT_BYTES)?;
     let (version, made_at) = content.split_at(4);
-    let (Ok(version), Ok(made_at)) = (version.try_into(), made_at.try_into()) else {
-        return false;
-    };
-    let Some(key) = keyring.version(purpose::DPOP_NONCE, i32::from_be_bytes(version)) else {
-        return false;
-    };
+    let version = i32::from_be_bytes(version.try_into().ok()?);
+    let key = keyring.version(purpose::DPOP_NONCE, version)?;
     let right = key.hmac(&[LABEL, content]);
-    let made_at = UnixMillis::from_millis(i64::from_be_bytes(made_at));
-    let is_recent = made_at <= now.plus(MAX_AHEAD) && now < made_at.plus(LIFETIME);
-    bool::from(right[..MAC_BYTES].ct_eq(mac)) && is_recent
+    let made_at = UnixMillis::from_millis(i64::from_be_bytes(made_at.try_into().ok()?));
+    bool::from(right[..MAC_BYTES].ct_eq(mac)).then_some(made_at)
 }
 
 #[cfg(test)]

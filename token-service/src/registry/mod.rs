@@ -272,11 +272,11 @@ impl Registry {
             with_origin: false,
         };
         let sent_at = Instant::now();
-        let answer = self.directory.clone().get_client_profile(request).await;
-        let answer = found(answer)?;
-        answer
-            .map(|answer| self.as_of(client(answer.client)?, answer.position, sent_at))
-            .transpose()
+        let Some(answer) = found(self.directory.clone().get_client_profile(request).await)? else {
+            return Ok(None);
+        };
+        self.as_of(client(answer.client)?, answer.position, sent_at)
+            .map(Some)
     }
 
     /// Reads a tenant.
@@ -288,11 +288,11 @@ impl Registry {
             tenant_id: tenant_id.to_string(),
         };
         let sent_at = Instant::now();
-        let answer = self.directory.clone().get_tenant_profile(request).await;
-        let answer = found(answer)?;
-        answer
-            .map(|answer| self.as_of(tenant(answer.tenant)?, answer.position, sent_at))
-            .transpose()
+        let Some(answer) = found(self.directory.clone().get_tenant_profile(request).await)? else {
+            return Ok(None);
+        };
+        self.as_of(tenant(answer.tenant)?, answer.position, sent_at)
+            .map(Some)
     }
 
     /// Reads a tenant's user; `None` also for a malformed account name.

@@ -3,7 +3,7 @@
 use accord::{
     store::audit::{self, EventProof, EventRow, Filter, Outcome, action},
     text::{
-        id::{ClientId, EventId, GrantId, TenantId},
+        id::{EventId, GrantId, TenantId},
         page::PageRequest,
     },
     tlog::ProofFile,
@@ -61,11 +61,7 @@ fn action(event: EventRow) -> OperatorAction {
         operator_id: event.actor.id,
         reason: event.detail.get("reason").cloned().unwrap_or_default(),
         subject: event.subject.unwrap_or_default(),
-        client_id: event
-            .client_id
-            .as_ref()
-            .map(ClientId::to_string)
-            .unwrap_or_default(),
+        client_id: event.client_id.map(String::from).unwrap_or_default(),
         is_refused: event.outcome == Outcome::Refused,
         changed_fields: Vec::new(),
         is_single_person: false,

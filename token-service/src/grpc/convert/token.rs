@@ -74,7 +74,6 @@ pub fn grant_type(request: &pb::IssueTokenRequest) -> &'static str {
 /// # Errors
 /// [`Error::Invalid`] with all violations, [`Error::UnsupportedGrantType`].
 pub fn issue(request: pb::IssueTokenRequest, certificate: Option<ClientCertificate>) -> Result<Request> {
-    let credential = request.client_authentication.map(ClientCredential::from);
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
     let scopes = scopes(&mut v, &request.scopes);
@@ -106,14 +105,14 @@ pub fn issue(request: pb::IssueTokenRequest, certificate: Option<ClientCertifica
                 "must be authorization_code, refresh_token or client_credentials",
             );
         }
-        if request.client_id.is_empty() && credential.is_none() {
+        if request.client_id.is_empty() && request.client_authentication.is_none() {
             v.add("client_id", "must not be empty without a client assertion");
         }
     }
     let tenant_id = v.finish(|| tenant_id)?;
     Ok(Request {
         tenant_id,
-        credentials: Credentials::new(request.client_id, credential, certificate),
+        credentials: Credentials::new(request.client_id, request.client_authentication, certificate),
         grant: grant.ok_or(Error::UnsupportedGrantType)?,
         scopes,
         resource: request.resource,
@@ -129,7 +128,6 @@ pub fn push(
     request: pb::PushAuthorizationRequestRequest,
     certificate: Option<ClientCertificate>,
 ) -> Result<pushed_request::Request> {
-    let credential = request.client_authentication.map(ClientCredential::from);
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
     let parameters = parameters(
@@ -147,7 +145,7 @@ pub fn push(
     let tenant_id = v.finish(|| tenant_id)?;
     Ok(pushed_request::Request {
         tenant_id,
-        credentials: Credentials::new(request.client_id, credential, certificate),
+        credentials: Credentials::new(request.client_id, request.client_authentication, certificate),
         parameters,
         dpop_proof: Some(request.dpop_proof).filter(|proof| !proof.is_empty()),
     })
@@ -184,7 +182,6 @@ pub fn introspect(
     certificate: Option<ClientCertificate>,
 ) -> Result<Introspect> {
     let names_client = !request.client_id.is_empty() || request.client_authentication.is_some();
-    let credential = request.client_authentication.map(ClientCredential::from);
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
     token(&mut v, "token", &request.token);
@@ -198,7 +195,11 @@ pub fn introspect(
     let tenant_id = v.finish(|| tenant_id)?;
     let credentials = match (by_workload, names_client) {
         (true, _) => None,
-        (false, true) => Some(Credentials::new(request.client_id, credential, certificate)),
+        (false, true) => Some(Credentials::new(
+            request.client_id,
+            request.client_authentication,
+            certificate,
+        )),
         (false, false) => return Err(Error::Unauthenticated),
     };
     Ok(Introspect {
@@ -244,12 +245,11 @@ pub fn revoke(
     request: pb::RevokeTokenRequest,
     certificate: Option<ClientCertificate>,
 ) -> Result<(TenantId, Zeroizing<String>, Credentials)> {
-    let credential = request.client_authentication.map(ClientCredential::from);
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
     token(&mut v, "token", &request.token);
     let tenant_id = v.finish(|| tenant_id)?;
-    let credentials = Credentials::new(request.client_id, credential, certificate);
+    let credentials = Credentials::new(request.client_id, request.client_authentication, certificate);
     Ok((tenant_id, Zeroizing::new(request.token), credentials))
 }
 

@@ -260,6 +260,7 @@ fn sign_in_again(
 }
 
 /// How to present the consent page: the form that was sent, if any, the status and a notice.
+#[derive(Default)]
 struct FormState<'a> {
     form: Option<&'a Form>,
     status: StatusCode,
@@ -273,16 +274,6 @@ impl<'a> FormState<'a> {
             form: Some(form),
             status: StatusCode::UNPROCESSABLE_ENTITY,
             ..Self::default()
-        }
-    }
-}
-
-impl Default for FormState<'_> {
-    fn default() -> Self {
-        Self {
-            form: None,
-            status: StatusCode::OK,
-            notice: None,
         }
     }
 }

@@ -86,10 +86,7 @@ impl ClientKeySet {
         if self.certificates.iter().any(|known| known == certificate) {
             return true;
         }
-        let Some(key) = public_key(certificate) else {
-            return false;
-        };
-        let Value::Object(members) = key else {
+        let Some(Value::Object(members)) = public_key(certificate) else {
             return false;
         };
         let is_key = |key: &ClientKey| {
