@@ -74,6 +74,7 @@ pub fn grant_type(request: &pb::IssueTokenRequest) -> &'static str {
 /// # Errors
 /// [`Error::Invalid`] with all violations, [`Error::UnsupportedGrantType`].
 pub fn issue(request: pb::IssueTokenRequest, certificate: Option<ClientCertificate>) -> Result<Request> {
+    let credential = request.client_authentication.map(ClientCredential::from);
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
     let scopes = scopes(&mut v, &request.scopes);
@@ -105,14 +106,14 @@ pub fn issue(request: pb::IssueTokenRequest, certificate: Option<ClientCertifica
                 "must be authorization_code, refresh_token or client_credentials",
             );
         }
-        if request.client_id.is_empty() && request.client_authentication.is_none() {
+        if request.client_id.is_empty() && credential.is_none() {
             v.add("client_id", "must not be empty without a client assertion");
         }
     }
     let tenant_id = v.finish(|| tenant_id)?;
     Ok(Request {
         tenant_id,
-        credentials: Credentials::new(request.client_id, request.client_authentication, certificate),
+        credentials: Credentials::new(request.client_id, credential, certificate),
         grant: grant.ok_or(Error::UnsupportedGrantType)?,
         scopes,
         resource: request.resource,
@@ -128,6 +129,7 @@ pub fn push(
     request: pb::PushAuthorizationRequestRequest,
     certificate: Option<ClientCertificate>,
 ) -> Result<pushed_request::Request> {
+    let credential = request.client_authentication.map(ClientCredential::from);
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
     let parameters = parameters(
@@ -145,7 +147,7 @@ pub fn push(
     let tenant_id = v.finish(|| tenant_id)?;
     Ok(pushed_request::Request {
         tenant_id,
-        credentials: Credentials::new(request.client_id, request.client_authentication, certificate),
+        credentials: Credentials::new(request.client_id, credential, certificate),
         parameters,
         dpop_proof: Some(request.dpop_proof).filter(|proof| !proof.is_empty()),
     })
@@ -182,6 +184,7 @@ pub fn introspect(
     certificate: Option<ClientCertificate>,
 ) -> Result<Introspect> {
     let names_client = !request.client_id.is_empty() || request.client_authentication.is_some();
+    let credential = request.client_authentication.map(ClientCredential::from);
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
     token(&mut v, "token", &request.token);
@@ -195,11 +198,7 @@ pub fn introspect(
     let tenant_id = v.finish(|| tenant_id)?;
     let credentials = match (by_workload, names_client) {
         (true, _) => None,
-        (false, true) => Some(Credentials::new(
-            request.client_id,
-            request.client_authentication,
-            certificate,
-        )),
+        (false, true) => Some(Credentials::new(request.client_id, credential, certificate)),
         (false, false) => return Err(Error::Unauthenticated),
     };
     Ok(Introspect {
@@ -245,11 +244,12 @@ pub fn revoke(
     request: pb::RevokeTokenRequest,
     certificate: Option<ClientCertificate>,
 ) -> Result<(TenantId, Zeroizing<String>, Credentials)> {
+    let credential = request.client_authentication.map(ClientCredential::from);
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
     token(&mut v, "token", &request.token);
     let tenant_id = v.finish(|| tenant_id)?;
-    let credentials = Credentials::new(request.client_id, request.client_authentication, certificate);
+    let credentials = Credentials::new(request.client_id, credential, certificate);
     Ok((tenant_id, Zeroizing::new(request.token), credentials))
 }
 

@@ -45,10 +45,10 @@ impl Credentials {
     /// (RFC 8705 §2).
     pub fn new(
         client_id: String,
-        credential: Option<impl Into<ClientCredential>>,
+        credential: Option<ClientCredential>,
         certificate: Option<ClientCertificate>,
     ) -> Self {
-        let credential = credential.map(Into::into).unwrap_or(match &certificate {
+        let credential = credential.unwrap_or(match &certificate {
             Some(_) if !client_id.is_empty() => ClientCredential::Certificate,
             Some(_) => ClientCredential::Missing("the request has a certificate and names no client"),
             None => ClientCredential::Missing("the request has no client credentials"),
