@@ -147,6 +147,7 @@ impl Store {
         let tx = self.db.write().await?;
         let now = self.now();
         require_open(&tx, by, now).await?;
+        // Locked, so that it can't change between checks and update.
         let row = by_id(tenant_id, grant_id).lock_one(&tx).await?;
         let mut row = row.ok_or(Error::NotFound("consent"))?;
         let before = grant(&row)?;
