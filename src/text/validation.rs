@@ -75,6 +75,13 @@ pub fn list_field(field: &str, index: usize) -> String {
 }
 
 impl Violations {
+    /// Returns a single violation.
+    pub fn of(field: impl Into<String>, description: impl Into<String>) -> Self {
+        let mut violations = Self::default();
+        violations.add(field, description);
+        violations
+    }
+
     /// Records a violation.
     pub fn add(&mut self, field: impl Into<String>, description: impl Into<String>) {
         self.0.push(FieldViolation {

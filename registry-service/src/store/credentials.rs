@@ -19,7 +19,7 @@ use accord::{
     text::{
         id::{ClientId, DeliveryId, SecretId},
         opaque::{self, OpaqueToken, TokenKind},
-        validation::only_field,
+        validation::Violations,
     },
 };
 use sea_orm::{Condition, QueryOrder, entity::prelude::*};
@@ -302,14 +302,14 @@ pub(super) async fn bundle(
 /// Checks that a client authenticates by secrets, so that nobody gets a secret that is useless, or soon will be.
 fn require_secrets(client: &Client) -> Result<()> {
     let authentication = &client.security.authentication;
-    let has_secrets = match authentication.method.filter(|_| !authentication.takes_secrets()) {
+    match authentication.method.filter(|_| !authentication.takes_secrets()) {
         None => Ok(()),
-        Some(method) => Err(format!(
-            "must be a client with secrets: this one authenticates by {}",
-            method.as_ref()
-        )),
-    };
-    Ok(only_field("client_id", has_secrets)?)
+        Some(method) => {
+            let method = method.as_ref();
+            let rule = format!("must be a client with secrets: this one authenticates by {method}");
+            Err(Violations::of("client_id", rule).into())
+        }
+    }
 }
 
 /// Marks the secret of a link that ended as revoked.

@@ -31,7 +31,7 @@ use accord::{
     },
     text::{
         id::{ClientId, IntegrationRequestId},
-        validation::only_field,
+        validation::Violations,
     },
 };
 
@@ -127,9 +127,10 @@ impl Store {
             .mark_registered(tx, request_id, client_id, action::CLIENT_REGISTER)
             .await?;
         let request = request.content;
-        let rule = "must not name a client: AmendClient applies it";
-        let is_new = request.amends.is_none().then_some(()).ok_or(rule);
-        only_field("integration_request_id", is_new).map_err(Error::Invalid)?;
+        if request.amends.is_some() {
+            let rule = "must not name a client: AmendClient applies it";
+            return Err(Violations::of("integration_request_id", rule).into());
+        }
         require_signing_key(tx, request.security_profile).await?;
         // A new client follows its profile from the beginning.
         let fapi_from = request

@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 use accord::{
     clock::UnixMillis,
     store::audit::{Event, Origin, action},
-    text::{
-        id::ClientId,
-        validation::{Violations, only_field},
-    },
+    text::{id::ClientId, validation::Violations},
 };
 
 use super::{
@@ -41,16 +38,18 @@ impl Store {
         if row.json_web_key_set == keys.as_str() {
             return client(row.stored());
         }
-        let rule = "may hold only keys that the client has: AmendClient adds others";
-        let are_within = keys.are_within(&row.json_web_key_set).then_some(());
-        only_field("json_web_key_set", are_within.ok_or(rule)).map_err(Error::Invalid)?;
+        if !keys.are_within(&row.json_web_key_set) {
+            let rule = "may hold only keys that the client has: AmendClient adds others";
+            return Err(Violations::of("json_web_key_set", rule).into());
+        }
         let before = client(row.stored())?;
         let mut rules = Violations::default();
         let authentication = &before.security.authentication;
         authentication.check_keys(&mut rules, keys, before.fapi_from.is_some());
-        let rule = "must keep keys that the client's token_endpoint_auth_method and profile need: AmendClient replaces them";
-        let has_needed = rules.is_empty().then_some(()).ok_or(rule);
-        only_field("json_web_key_set", has_needed).map_err(Error::Invalid)?;
+        if !rules.is_empty() {
+            let rule = "must keep keys that the client's token_endpoint_auth_method and profile need: AmendClient replaces them";
+            return Err(Violations::of("json_web_key_set", rule).into());
+        }
         // As JSON, because a `kid` may contain any separator.
         let event = event(action::CLIENT_SET_KEYS, client_id).detail("kids", json(&keys.kids())?.to_string());
         let update = ClientUpdate {

@@ -1,7 +1,7 @@
 //! Which credentials authenticate a client at a point in time, and what the FAPI 2.0 Security Profile (Final) adds for those that
 //! follow it. The registry holds what it can know: https redirect URIs, sizes of keys, methods.
 
-use accord::{clock::UnixMillis, text::validation::only_field, verify::Confirmation};
+use accord::{clock::UnixMillis, text::validation::Violations, verify::Confirmation};
 
 use super::{AuthMethod, Client, CredentialKind, SecretLocation};
 use crate::{
@@ -50,9 +50,12 @@ impl Client {
     /// # Errors
     /// [`Error::Invalid`].
     pub fn require_pushed(&self, pushed: bool, now: UnixMillis) -> Result<()> {
-        let rule = "must be given: the client follows the FAPI 2.0 Security Profile, and pushes its requests";
-        let is_admitted = pushed || !self.follows_fapi(now);
-        Ok(only_field("request_uri", is_admitted.then_some(()).ok_or(rule))?)
+        if self.follows_fapi(now) && !pushed {
+            let rule =
+                "must be given: the client follows the FAPI 2.0 Security Profile, and pushes its requests";
+            return Err(Violations::of("request_uri", rule).into());
+        }
+        Ok(())
     }
 
     /// Returns whether the client's access tokens work with its own key alone.

@@ -7,7 +7,7 @@ use accord::{
     text::{
         id::{ClientId, ScopeName, SecretId, TenantId},
         network::AllowedNetworks,
-        validation::only_field,
+        validation::Violations,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -161,12 +161,11 @@ impl Client {
     /// # Errors
     /// [`Error::Invalid`].
     pub fn check_redirect_uri(&self, redirect_uri: &str) -> Result<()> {
+        if self.redirect_uris.iter().any(|known| known == redirect_uri) {
+            return Ok(());
+        }
         let rule = "must be one that is registered for the client, byte for byte";
-        let is_registered = self.redirect_uris.iter().any(|known| known == redirect_uri);
-        Ok(only_field(
-            "redirect_uri",
-            is_registered.then_some(()).ok_or(rule),
-        )?)
+        Err(Violations::of("redirect_uri", rule).into())
     }
 
     /// Returns whether the client may bind a token to the DPoP key with this thumbprint, or to none. A client that has

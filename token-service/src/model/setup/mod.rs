@@ -8,7 +8,7 @@ use accord::{
     text::{
         id::{ClientId, ScopeName, SetupId, TenantId, UserId},
         network::AllowedNetworks,
-        validation::only_field,
+        validation::Violations,
     },
 };
 use strum::{AsRefStr, EnumString, IntoStaticStr};
@@ -175,11 +175,9 @@ pub fn check(parameters: &Parameters, tenant: &Tenant, client: &Client) -> Resul
         return Err(Error::InvalidTarget);
     }
     let dpop_jkt = parameters.dpop_jkt.as_deref();
-    let is_known = dpop_jkt.is_none() || client.may_use_dpop_key(dpop_jkt);
-    let is_known = is_known
-        .then_some(())
-        .ok_or("must be one of the client's dpop_jkts");
-    only_field("dpop_jkt", is_known)?;
+    if dpop_jkt.is_some() && !client.may_use_dpop_key(dpop_jkt) {
+        return Err(Violations::of("dpop_jkt", "must be one of the client's dpop_jkts").into());
+    }
     Ok(scopes)
 }
 
