@@ -101,14 +101,15 @@ async fn groups(
         // The writer before its leaves: what counts as sealed by then has one.
         let row = group::writer::Entity::find_by_id(&*writer).one(conn).await?;
         let sealed = row.map_or(i64::MAX, |row| row.sealed);
+        // Nothing but the numbers: another column of an edited leaf may not be readable.
+        let number =
+            |leaf: Select<leaf::Entity>| leaf.select_only().column(leaf::Column::Number).into_tuple();
         let first = leaf::Entity::find()
             .filter(leaf::Column::Source.eq(&*writer))
             .order_by_asc(leaf::Column::Number)
-            .limit(1)
-            .one(conn)
-            .await?;
-        let ends = first.zip(last_leaf(&writer).one(conn).await?);
-        let named = ends.map(|(first, last)| (first.number, last.number));
+            .limit(1);
+        let first: Option<i64> = number(first).one(conn).await?;
+        let named = first.zip(number(last_leaf(&writer)).one(conn).await?);
         for stray in unnamed(conn, facts, &writer, (from, sealed), named).await? {
             let fault = Fault::new(stray.event_id, "its group was never sealed where it stands");
             findings.add(fault, &stray.content);

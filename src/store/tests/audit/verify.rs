@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, DatabaseBackend};
 
 use super::{super::seal::tests::Sealed, *};
 use crate::{
@@ -130,6 +130,24 @@ async fn every_edit_of_a_sealed_record_is_named() {
             let takes_keys = takes_keys.iter().any(|part| edit.contains(part));
             let is_named = is_named_without_keys(&record, &kept).await;
             assert_eq!(is_named, !takes_keys, "{:?}: {edit}", record.place);
+        }
+    }
+}
+
+/// SQLite keeps a text in a column of numbers.
+#[tokio::test]
+async fn an_edit_that_makes_a_row_unreadable_is_named() {
+    for edit in [
+        "UPDATE audit_leaves SET leaf_index = 'x' WHERE leaf_index = 2",
+        "UPDATE audit_leaves SET leaf_index = 'x' WHERE leaf_index IN (SELECT max(leaf_index) FROM audit_leaves WHERE source <> '')",
+        "UPDATE audit_leaves SET log_id = 'x' WHERE leaf_index = 2",
+    ] {
+        for mut record in Sealed::each().await {
+            if record.db.backend() == DatabaseBackend::Sqlite {
+                let kept = written(&mut record).await;
+                record.edit(edit).await;
+                assert!(report(&record, &[kept]).await.fault.is_some(), "{edit}");
+            }
         }
     }
 }
