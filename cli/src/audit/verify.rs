@@ -112,9 +112,16 @@ pub async fn run(db: &Database, with: &VerifyArgs, out: &mut impl Write) -> anyh
     }
 }
 
+/// Reads the keys. One that is given twice counts once: a log that is verified twice would look as if each renewal had come again.
 fn keys(files: &[PathBuf]) -> anyhow::Result<Vec<VerifierKey>> {
-    let key = |path: &PathBuf| read(path)?.trim_end().parse().context("--key");
-    files.iter().map(key).collect()
+    let mut keys = Vec::new();
+    for path in files {
+        let key = read(path)?.trim_end().parse().context("--key")?;
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    Ok(keys)
 }
 
 /// Returns the logs of the keys, the oldest first, and what to say of those that the database does not have: somebody has removed or
