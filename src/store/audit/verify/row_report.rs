@@ -2,7 +2,7 @@
 
 use sea_orm::entity::prelude::*;
 
-use super::{super::row, Fault, Verified, renewals::behind, row_versions::differences, whole};
+use super::{super::row, Fault, Verified, renewals::behind, row_versions, whole};
 use crate::{
     clock::UnixMillis,
     store::{Keyed, Pool, StoreError, batch::schema::foreign_objects, error::lasting, rows::RowTable},
@@ -40,18 +40,15 @@ pub async fn check_rows(
     verified: &Verified,
     now: UnixMillis,
 ) -> Result<RowReport, StoreError> {
-    let found = match lasting(differences(conn, tables, &verified.untrusted).await)? {
-        Ok(found) => found,
-        Err(error) => {
-            return Ok(RowReport {
-                faults: vec![whole(error.to_string())],
-                ..RowReport::default()
-            });
-        }
-    };
+    let mut faults = Vec::new();
+    let found = lasting(row_versions::differences(conn, tables, &verified.untrusted).await)?;
+    let found = found.unwrap_or_else(|error| {
+        faults.push(whole(error.to_string()));
+        row_versions::Differences::default()
+    });
     let has_keys = conn.keys().is_some();
     let mut report = RowReport {
-        faults: Vec::new(),
+        faults,
         unsettled: found.unsettled,
         unproven: if has_keys { 0 } else { found.unproven },
     };
@@ -77,8 +74,15 @@ pub async fn check_rows(
     {
         let found = lasting(compare(conn, now).await)?
             .unwrap_or_else(|error| vec![format!("the table {table} can't be compared: {error}")]);
-        let found = found.into_iter().take(MOST_FAULTS);
-        report.faults.extend(found.map(whole));
+        let more = found.len().saturating_sub(MOST_FAULTS);
+        report
+            .faults
+            .extend(found.into_iter().take(MOST_FAULTS).map(whole));
+        if more > 0 {
+            report
+                .faults
+                .push(whole(format!("{more} more faults of the table {table}")));
+        }
     }
     Ok(report)
 }

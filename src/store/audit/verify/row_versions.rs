@@ -89,6 +89,7 @@ impl Difference {
 }
 
 /// The rows that are not as the events say. Each of them that is written later has an event after the number `last`.
+#[derive(Default)]
 pub(in crate::store::audit) struct Differences {
     pub(in crate::store::audit) rows: Vec<Difference>,
     pub(in crate::store::audit) last: i64,
