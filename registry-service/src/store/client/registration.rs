@@ -129,7 +129,7 @@ impl Store {
         let request = request.content;
         if request.amends.is_some() {
             let rule = "must not name a client: AmendClient applies it";
-            return Err(Violations::of("integration_request_id", rule).into());
+            return Err(Error::Invalid(Violations::of("integration_request_id", rule)));
         }
         require_signing_key(tx, request.security_profile).await?;
         // A new client follows its profile from the beginning.

@@ -40,7 +40,7 @@ impl Store {
         }
         if !keys.are_within(&row.json_web_key_set) {
             let rule = "may hold only keys that the client has: AmendClient adds others";
-            return Err(Violations::of("json_web_key_set", rule).into());
+            return Err(Error::Invalid(Violations::of("json_web_key_set", rule)));
         }
         let before = client(row.stored())?;
         let mut rules = Violations::default();
@@ -48,7 +48,7 @@ impl Store {
         authentication.check_keys(&mut rules, keys, before.fapi_from.is_some());
         if !rules.is_empty() {
             let rule = "must keep keys that the client's token_endpoint_auth_method and profile need: AmendClient replaces them";
-            return Err(Violations::of("json_web_key_set", rule).into());
+            return Err(Error::Invalid(Violations::of("json_web_key_set", rule)));
         }
         // As JSON, because a `kid` may contain any separator.
         let event = event(action::CLIENT_SET_KEYS, client_id).detail("kids", json(&keys.kids())?.to_string());
