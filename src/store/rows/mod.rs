@@ -53,9 +53,8 @@ pub trait Protected: EntityTrait<Model: IntoActiveModel<Self::ActiveModel>> {
     /// verification. It must name none that may change without an event of its own. Keys are texts and bytes.
     const RECORDED: Recorded<Self::Model>;
 
-    /// The newest refresh token of a row's family, for a table whose renewals have events and no versions; `None` for a family that
-    /// has ended.
-    const RENEWAL: Option<fn(&Self::Model) -> Option<Renewal>> = None;
+    /// For a table whose renewals have events and no versions.
+    const RENEWAL: Option<RenewalOf<Self::Model>> = None;
 
     /// The nouns of actions on its rows, `noun.verb`, for a table that [`lock_to_end`] is for.
     const NOUNS: &'static [&'static str] = &[];
@@ -110,6 +109,9 @@ pub struct RowTable {
     /// For a table whose rows no event names.
     pub(in crate::store) compare: Option<Compare>,
 }
+
+/// Returns the newest refresh token of a row's family; `None` for a family that has ended.
+pub type RenewalOf<M> = fn(&M) -> Option<Renewal>;
 
 /// Compares a table with what else the database says of it, at a time. Returns what is wrong, for people.
 pub type Compare = for<'a> fn(&'a Pool, UnixMillis) -> BoxFuture<'a, Result<Vec<String>, StoreError>>;

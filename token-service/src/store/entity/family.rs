@@ -3,7 +3,7 @@
 use accord::{
     store::{
         audit::Renewal,
-        rows::{Protected, Recorded},
+        rows::{Protected, Recorded, RenewalOf},
     },
     text::id::FamilyId,
 };
@@ -53,7 +53,7 @@ impl ActiveModelBehavior for ActiveModel {}
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
     const RECORDED: Recorded<Model> = Recorded::AtEnd(|row| row.ended_at.is_some());
-    const RENEWAL: Option<fn(&Model) -> Option<Renewal>> = Some(|row| {
+    const RENEWAL: Option<RenewalOf<Model>> = Some(|row| {
         let family_id = FamilyId::parse(&row.family_id).ok()?;
         let generation = row.current_generation.try_into().ok()?;
         row.ended_at.is_none().then_some(Renewal {
